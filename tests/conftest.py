@@ -1,0 +1,36 @@
+"""One Spark session for the whole run, and tiny frames spread over several partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from recsys_spark.lake.session import local_conf, start_session
+
+Frame = Callable[..., DataFrame]
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    scratch: Path = tmp_path_factory.mktemp("spark")
+    session = start_session(
+        "recsys-tests",
+        {**local_conf(cores=2, memory="2g"), "spark.sql.shuffle.partitions": "3", "spark.local.dir": str(scratch)},
+    )
+    session.sparkContext.setCheckpointDir(str(scratch / "checkpoints"))
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def frame(spark: SparkSession) -> Frame:
+    """`frame(schema, rows)`: a frame over three partitions, so that nothing may lean on order."""
+
+    def make(schema: Any, rows: list[tuple[Any, ...]], partitions: int = 3) -> DataFrame:
+        return spark.createDataFrame(rows, schema).repartition(partitions)
+
+    return make
