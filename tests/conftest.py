@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.lake.session import local_conf, start_session
+from recsys_spark.lake.session import properties, start_session
 
+ROOT = Path(__file__).parents[1]
 Frame = Callable[..., DataFrame]
 
 
@@ -19,7 +20,12 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     scratch: Path = tmp_path_factory.mktemp("spark")
     session = start_session(
         "recsys-tests",
-        {**local_conf(cores=2, memory="2g"), "spark.sql.shuffle.partitions": "3", "spark.local.dir": str(scratch)},
+        {
+            **properties(ROOT / "conf" / "spark-local.conf"),
+            "spark.driver.memory": "2g",
+            "spark.sql.shuffle.partitions": "3",
+            "spark.local.dir": str(scratch),
+        },
     )
     session.sparkContext.setCheckpointDir(str(scratch / "checkpoints"))
     yield session

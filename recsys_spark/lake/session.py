@@ -1,11 +1,11 @@
-"""The Spark session: small in local mode, as submitted on a cluster, Delta in both."""
+"""The Spark session: sizes from a file, meaning from here, Delta in both."""
 
 from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 
@@ -18,24 +18,21 @@ ALWAYS = {
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # A user's row carries their whole history; batches of thousands of users would be large.
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "1024",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
 }
 
 
-def local_conf(cores: int = 2, memory: str = "3g") -> dict[str, str]:
-    """Settings that keep a one-machine night quick: few partitions, no UI, small logs."""
-    return {
-        "spark.master": f"local[{cores}]",
-        "spark.driver.memory": memory,
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.sql.shuffle.partitions": "4",
-        "spark.databricks.delta.snapshotPartitions": "2",
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
-        "spark.sql.warehouse.dir": os.path.join(tempfile.gettempdir(), "recsys-warehouse"),
-    }
+def is_submitted() -> bool:
+    """Whether spark-submit started this process and so has set master and sizes already."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def properties(path: Path) -> dict[str, str]:
+    """Settings of a spark-defaults file: `key value` lines, # comments."""
+    lines = (line.split("#", maxsplit=1)[0].split(maxsplit=1) for line in path.read_text().splitlines())
+    return {parts[0]: parts[1].strip() for parts in lines if len(parts) == 2}
 
 
 def start_session(app_name: str, conf: Mapping[str, str]) -> SparkSession:
@@ -47,5 +44,7 @@ def start_session(app_name: str, conf: Mapping[str, str]) -> SparkSession:
     for key, value in {**conf, **ALWAYS}.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
-    spark.sparkContext.setLogLevel("ERROR")
+    # What goes wrong is told in one sentence, and its whole trace kept in a file (see recsys_spark.night);
+    # below FATAL Spark would print the same trace two or three times over it.
+    spark.sparkContext.setLogLevel(os.environ.get("RECSYS_LOG_LEVEL", "FATAL"))
     return spark

@@ -1,0 +1,6 @@
+"""spark-submit jobs/preferences.py --env ENV --run-date YYYY-MM-DD"""
+
+from recsys_spark.night import main
+
+if __name__ == "__main__":
+    main("preferences")

@@ -1,0 +1,274 @@
+"""The `recsys` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from recsys_spark import __version__
+from recsys_spark.config import COMPONENTS, TASKS, Settings, load_settings, resolve_path
+from recsys_spark.errors import ConfigError
+from recsys_spark.night import STAGES, guarded, parse_date, run_night, session
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Nightly batch recommendations on Apache Spark.\n\n"
+    "Exit codes: 0 done, 2 wrong use or configuration, 3 input rejected by a quality gate, "
+    "4 output rejected by the publish gate, 1 anything else.",
+)
+runs_app = typer.Typer(no_args_is_help=True, help="The nights that the lake knows.")
+app.add_typer(runs_app, name="runs")
+
+Env = Annotated[str, typer.Option(help="The environment: conf/ENV.toml on top of conf/base.toml.")]
+RunDate = Annotated[str, typer.Option(help="The night's date, YYYY-MM-DD.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file as well.")]
+
+
+def main() -> None:
+    """The console entry point."""
+    app()
+
+
+def _exit(action: Callable[[], None]) -> None:
+    code = guarded(action)
+    if code:
+        raise typer.Exit(code)
+
+
+def _job(env: str, run_date: str) -> Any:
+    from recsys_spark.lake.job import Job  # noqa: PLC0415 - `recsys --help` should not wait for Spark
+
+    settings, day = load_settings(env), parse_date(run_date)
+    return Job(session("recsys"), settings, day)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+@app.command()
+def doctor(env: Env = "demo") -> None:
+    """Check Python, Java, JARs, BLAS, memory, disk and the lake, and say what to type."""
+
+    def action() -> None:
+        from recsys_spark.doctor import examine  # noqa: PLC0415
+
+        findings = examine(load_settings(env))
+        table = RichTable("", "check", "found", "what to type")
+        for finding in findings:
+            mark = "ok" if finding.is_ok else ("--" if finding.is_optional else "NO")
+            table.add_row(mark, finding.name, finding.found, "" if finding.is_ok else finding.advice)
+        Console().print(table)
+        faults = [finding.name for finding in findings if not finding.is_ok and not finding.is_optional]
+        if faults:
+            raise ConfigError(f"not ready: {', '.join(faults)}.")
+
+    _exit(action)
+
+
+@app.command()
+def demo(
+    prepare_only: Annotated[
+        bool, typer.Option(help="Only fill the landing folder with input files.")
+    ] = False,
+) -> None:
+    """Run a complete night on a year of real retail data and judge it by the four weeks after."""
+
+    def action() -> None:
+        from recsys_spark.demo import RUN_DATE, prepare  # noqa: PLC0415
+
+        settings = load_settings("demo")
+        folder = prepare(settings)
+        print(f"input   {folder}", flush=True)
+        if prepare_only:
+            return
+        _night(settings, parse_date(RUN_DATE), STAGES[0], STAGES[-1])
+
+    _exit(action)
+
+
+@app.command()
+def run(
+    run_date: RunDate,
+    env: Env = "prod",
+    first: Annotated[str, typer.Option("--from", help="First stage.")] = STAGES[0],
+    last: Annotated[str, typer.Option("--to", help="Last stage.")] = STAGES[-1],
+) -> None:
+    """Run the stages of one night, from ingest to deliver."""
+    _exit(lambda: _night(load_settings(env), parse_date(run_date), first, last))
+
+
+def _night(settings: Settings, run_date: date, first: str, last: str) -> None:
+    from recsys_spark.lake.job import Job  # noqa: PLC0415
+    from recsys_spark.night_report import make_report, report_path  # noqa: PLC0415
+
+    started = time.monotonic()
+    spark = session("recsys")
+    job = Job(spark, settings, run_date)
+    try:
+        peak_gb = run_night(settings, run_date, first=first, last=last, spark=spark)
+    finally:
+        if _was_judged(job):
+            make_report(job)
+    minutes = (time.monotonic() - started) / 60
+    folder = job.output / str(run_date)
+    print(f"night   {minutes:.1f} minutes, peak memory {peak_gb:.1f} GB (driver, JVM and Python workers)")
+    print(f"lake    {job.lake.root}")
+    if report_path(job).exists():
+        print(f"report  {report_path(job)}")
+    if (folder / "mails").exists():
+        print(f"mails   {folder / 'mails'}")
+        print(f"exports {folder / 'exports'}")
+
+
+def _was_judged(job: Any) -> bool:
+    """Whether the night got far enough for a report: its lists were staged."""
+    from recsys_spark.errors import RecsysError  # noqa: PLC0415
+    from recsys_spark.lake.tables import GOLD_STAGED  # noqa: PLC0415
+
+    try:
+        return bool(job.lake.has_partition(GOLD_STAGED, run_id=job.run.run_id))
+    except RecsysError:
+        return False
+
+
+@app.command()
+def evaluate(
+    run_date: RunDate,
+    env: Env = "prod",
+    after: Annotated[
+        bool, typer.Option(help="Judge by the weeks after the run date (for demonstrations).")
+    ] = False,
+    json_file: Json = None,
+) -> None:
+    """Print the quality of hybrid, ALS, content, history and popularity, for two tasks."""
+
+    def action() -> None:
+        from recsys_spark.stages.evaluate import after as judge_after  # noqa: PLC0415
+        from recsys_spark.stages.evaluate import backtest  # noqa: PLC0415
+
+        job = _job(env, run_date)
+        judgement = judge_after(job) if after else backtest(job)
+        _print_judgement(judgement)
+        if json_file:
+            json_file.write_text(
+                json.dumps(judgement.values, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+            )
+
+    _exit(action)
+
+
+_SHOWN = ("precision", "recall", "f1", "ndcg", "map", "hit_rate", "coverage", "mean_popularity")
+
+
+def _print_judgement(judgement: Any) -> None:
+    console = Console(width=150 if not sys.stdout.isatty() else None)
+    for task in TASKS:
+        users = judgement.users.get(task, 0)
+        title = f"{task}: {judgement.judged_from} to {judgement.judged_to}, {users:,} users"
+        table = RichTable(
+            "model", *[f"{name}@10" for name in _SHOWN], "hybrid leads NDCG@10 by (95 %)", title=title
+        )
+        for model in ("hybrid", *COMPONENTS):
+            values = judgement.values[task].get(model, {})
+            interval = judgement.differences.get(task, {}).get(model)
+            lead = f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]" if interval else ""
+            cells = [f"{values[f'{name}@10']:.4f}" if f"{name}@10" in values else "-" for name in _SHOWN]
+            table.add_row(model, *cells, lead)
+        console.print(table)
+
+
+@app.command()
+def report(run_date: RunDate, env: Env = "prod") -> None:
+    """Write the night's HTML report again from what the lake holds."""
+
+    def action() -> None:
+        from recsys_spark.night_report import make_report  # noqa: PLC0415
+
+        print(make_report(_job(env, run_date)))
+
+    _exit(action)
+
+
+@app.command()
+def quarantine(
+    env: Env = "prod",
+    samples: Annotated[int, typer.Option(help="Rows shown per reason.")] = 3,
+) -> None:
+    """Show how many delivered rows were rejected, by reason, with samples."""
+
+    def action() -> None:
+        from recsys_spark.data.quarantine import by_reason  # noqa: PLC0415
+        from recsys_spark.lake.store import Lake  # noqa: PLC0415
+
+        settings = load_settings(env)
+        lake = Lake(session("recsys"), resolve_path(settings, settings.lake.path))
+        table = RichTable("kind", "source", "reason", "rows", "samples")
+        for row in by_reason(lake, samples=samples):
+            table.add_row(row.kind, row.source, row.reason, f"{row.rows:,}", "\n".join(row.samples))
+        Console().print(table if table.row_count else "nothing is quarantined")
+
+    _exit(action)
+
+
+@runs_app.command("list")
+def runs_list(env: Env = "prod") -> None:
+    """All runs, newest first, with their state."""
+
+    def action() -> None:
+        from recsys_spark.lake.store import Lake  # noqa: PLC0415
+        from recsys_spark.lake.tables import OPS_RUNS  # noqa: PLC0415
+
+        settings = load_settings(env)
+        lake = Lake(session("recsys"), resolve_path(settings, settings.lake.path))
+        table = RichTable("recorded at (UTC)", "run date", "run", "state")
+        for row in lake.read(OPS_RUNS).orderBy("recorded_at", ascending=False).limit(100).collect():
+            table.add_row(
+                f"{row['recorded_at']:%Y-%m-%d %H:%M:%S}", str(row["run_date"]), row["run_id"], row["state"]
+            )
+        Console().print(table)
+
+    _exit(action)
+
+
+@runs_app.command("diff")
+def runs_diff(
+    left: Annotated[str, typer.Argument(help="Root of one lake.")],
+    right: Annotated[str, typer.Argument(help="Root of the other.")],
+    run_date: RunDate,
+    env: Env = "prod",
+    at_least: Annotated[
+        float, typer.Option(help="Share of lists that must be equal, or exit code 1.")
+    ] = 0.99,
+) -> None:
+    """Compare the published lists of one night in two lakes, slot by slot."""
+
+    def action() -> None:
+        from recsys_spark.evaluation.compare import compare_lists  # noqa: PLC0415
+        from recsys_spark.lake.store import Lake  # noqa: PLC0415
+
+        load_settings(env)
+        spark = session("recsys")
+        found = compare_lists(Lake(spark, left), Lake(spark, right), run_date=parse_date(run_date))
+        print(
+            f"{found.equal:,} of {found.lists:,} lists hold the same items in the same order "
+            f"({found.share:.2%}); {found.same_items:,} the same items in any order; "
+            f"largest difference of a score in a common slot {found.largest_difference:.2e}"
+        )
+        if found.share < at_least:
+            raise ConfigError(f"expected at least {at_least:.0%} equal lists.")
+
+    _exit(action)

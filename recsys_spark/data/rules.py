@@ -1,0 +1,129 @@
+"""Row rules: one named, null-safe boolean column each. A row that breaks one is quarantined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import reduce
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Clean, Source
+
+EPOCH = "1970-01-01 00:00:00"
+
+
+def is_blank(name: str) -> Column:
+    """True for null, empty and white space only."""
+    return F.coalesce(F.trim(F.col(name)) == "", F.lit(True))
+
+
+def is_longer(name: str, length: int) -> Column:
+    return F.coalesce(F.length(name) > length, F.lit(False))
+
+
+def number(name: str) -> Column:
+    """The text as a double, null where it is none."""
+    return F.col(name).try_cast("double")
+
+
+def is_bad_number(name: str, *, limit: float) -> Column:
+    """Present, but no number, not finite, or beyond the limit."""
+    value = number(name)
+    present = ~is_blank(name)
+    return present & (value.isNull() | F.isnan(value) | (F.abs(value) > limit))
+
+
+def point_in_time(name: str, sources: Mapping[str, Source]) -> Column:
+    """The text as a UTC timestamp by the format of the row's source; null where unparsable."""
+    text = F.col(name)
+    by_source = [
+        (F.col("source") == source_name, _parsed(text, source.time_format))
+        for source_name, source in sources.items()
+    ]
+    parsed = F.try_to_timestamp(text)
+    for is_source, expression in by_source:
+        parsed = F.when(is_source, expression).otherwise(parsed)
+    return parsed
+
+
+def _parsed(text: Column, time_format: str) -> Column:
+    if time_format == "iso":
+        return F.try_to_timestamp(text)
+    if time_format in {"seconds", "milliseconds"}:
+        value = text.try_cast("double")
+        seconds = value / F.lit(1000.0 if time_format == "milliseconds" else 1.0)
+        # Beyond year 9999 the conversion itself would overflow and end the night.
+        sane = F.abs(seconds) < F.lit(2.5e11)
+        return F.when(sane, F.timestamp_micros((seconds * 1_000_000).cast("long")))
+    return F.try_to_timestamp(text, F.lit(time_format))
+
+
+def interaction_rules(clean: Clean, *, event_at: Column) -> dict[str, Column]:
+    """reason -> condition, over bronze.interactions."""
+    latest = F.col("ingested_at") + F.make_dt_interval(days=F.lit(clean.future_tolerance_days))
+    never = F.lit(False)
+    return {
+        "malformed_row": F.col("malformed").isNotNull(),
+        "missing_user_id": is_blank("user_id"),
+        "missing_item_id": is_blank("item_id"),
+        "overlong_id": _any(
+            is_longer(name, clean.max_id_length) for name in ("user_id", "item_id", "event_id", "basket_id")
+        ),
+        "unknown_event_type": ~F.coalesce(F.col("event_type").isin(clean.event_types), never),
+        "unparsable_time": event_at.isNull(),
+        "before_epoch": F.coalesce(event_at <= F.lit(EPOCH).cast("timestamp"), never),
+        "future_time": F.coalesce(event_at > latest, never),
+        "bad_quantity": is_bad_number("quantity", limit=clean.max_abs_value),
+        "negative_quantity": F.coalesce(number("quantity") < 0, never),
+        "bad_value": is_bad_number("value", limit=clean.max_abs_value),
+    }
+
+
+def item_rules(clean: Clean) -> dict[str, Column]:
+    """reason -> condition, over bronze.items."""
+    return {
+        "malformed_row": F.col("malformed").isNotNull(),
+        "missing_item_id": is_blank("item_id"),
+        "overlong_id": is_longer("item_id", clean.max_id_length),
+        "overlong_text": _any(
+            is_longer(name, clean.max_text_length) for name in ("title", "category", "brand", "tags")
+        ),
+        "bad_price": is_bad_number("price", limit=clean.max_abs_value),
+        "bad_validity": bad_validity(),
+    }
+
+
+def user_rules(clean: Clean) -> dict[str, Column]:
+    """reason -> condition, over bronze.users."""
+    return {
+        "malformed_row": F.col("malformed").isNotNull(),
+        "missing_user_id": is_blank("user_id"),
+        "overlong_id": is_longer("user_id", clean.max_id_length),
+        "bad_validity": bad_validity(),
+    }
+
+
+def audience_rules(clean: Clean) -> dict[str, Column]:
+    """reason -> condition, over bronze.audiences."""
+    return {**user_rules(clean), "missing_audience": is_blank("audience")}
+
+
+def bad_validity() -> Column:
+    """A validity date that is given but cannot be read, or an end that is not after its start."""
+    unreadable = [
+        ~is_blank(name) & F.to_date(F.try_to_timestamp(F.col(name))).isNull()
+        for name in ("valid_from", "valid_to")
+    ]
+    start, end = (F.to_date(F.try_to_timestamp(F.col(name))) for name in ("valid_from", "valid_to"))
+    return _any([*unreadable, F.coalesce(end <= start, F.lit(False))])
+
+
+def reject_reasons(rules: Mapping[str, Column]) -> Column:
+    """The names of all rules that the row breaks, in the rules' order; empty for a good row."""
+    named = [F.when(broken, F.lit(reason)) for reason, broken in rules.items()]
+    return F.array_compact(F.array(*named))
+
+
+def _any(conditions: Iterable[Column]) -> Column:
+    return reduce(lambda left, right: left | right, conditions)

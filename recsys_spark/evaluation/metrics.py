@@ -1,0 +1,187 @@
+"""Ranking metrics on Spark frames, with every definition written down.
+
+Libraries differ under the same names, so figures compare only when the definitions do. Ours, for a
+user with n relevant items and a list cut at k, h of whose items are relevant (gains are binary):
+
+    precision      h / k                  a short list pays for its empty slots
+    recall         h / n
+    recall_capped  h / min(k, n)          1 is reachable for everyone
+    f1             2 h / (k + n)          harmonic mean of this user's precision and recall
+    ndcg           DCG / ideal DCG        discount 1 / log2(position + 1); ideal over min(k, n) items
+    map            sum over hits of precision at the hit, / min(k, n)
+    mrr            1 / position of the first hit, 0 if there is none within k
+    hit_rate       1 if h > 0
+
+Each is averaged over the users with at least one relevant item; one without a list counts as 0.
+Where others differ: RecTools by default divides NDCG by the ideal over k items and MAP by n;
+scikit-learn's `ndcg_score` takes a full score matrix and averages over ties; MLlib's
+`meanAveragePrecision` divides by n, while its `ndcgAt` and `meanAveragePrecisionAt` agree with ours.
+
+Coverage, Gini, popularity and novelty of the lists are defined in `list_metrics`.
+
+Sources: Järvelin and Kekäläinen 2002 (nDCG); Manning, Raghavan and Schütze 2008, chapter 8 (MAP).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.evaluation.list_metrics import exposures, judged_slots
+
+PER_USER_METRICS = ("precision", "recall", "recall_capped", "f1", "ndcg", "map", "mrr", "hit_rate")
+EXPOSURE_METRICS = ("coverage", "gini")
+POPULARITY_METRICS = ("mean_popularity", "novelty")
+DEFAULT_BY = ("task", "model")
+
+
+def ranking_metrics(
+    lists: DataFrame,
+    relevant: DataFrame,
+    *,
+    ks: Sequence[int],
+    by: Sequence[str] = DEFAULT_BY,
+    item_popularity: DataFrame | None,
+    catalogue_size: int,
+) -> DataFrame:
+    """One row is one metric of one group: (*by, metric such as 'ndcg@10', value double, users long).
+
+    `lists` (*by, user_id, item_id, rank from 1) and `relevant` (user_id, item_id and those of the `by`
+    columns it is split by, usually task) meet on the columns they share. `item_popularity` (item_id,
+    popularity), one row an item, may be None: then mean_popularity and novelty are left out.
+    An item without popularity counts as 0 in mean_popularity and as the rarest known item in novelty.
+    `users` is the number averaged over: users with relevant items, or, for the list-level metrics,
+    users with a list. A group without any row in `lists` is unknown here and gets no rows, and a metric
+    without anything to average over gets none.
+
+    A list that shows an item twice is credited once, at its best rank, and the second slot is wasted;
+    of two items on one rank the one with the higher item_id moves down, so no slot counts twice.
+    Means do not depend on partitioning, to the last bit. Coverage above 1 says that `catalogue_size`
+    does not count all items that were shown.
+
+    `lists` is read three times: persist it, or pass what was read from a table.
+    Raises ValueError for wrong `ks`, `by` or `catalogue_size`; the action fails on a rank below 1.
+    """
+    _check_knobs(ks, by)
+    if catalogue_size < 1:
+        raise ValueError(f"catalogue_size: got {catalogue_size}, expected the number of items, at least 1")
+    depth = max(ks)
+    slots = judged_slots(lists, relevant, by=by, depth=depth, item_popularity=item_popularity)
+    described = () if item_popularity is None else POPULARITY_METRICS
+    users = slots.groupBy(*by, "user_id").agg(*_sums_over_slots(ks, described))
+    accuracy, looks = _names(PER_USER_METRICS, ks), _names(described, ks)
+    scored = users.select(*by, "n", "shown", *looks, *_accuracy(ks))
+    means = scored.groupBy(*by).agg(
+        *[order_free_mean(F.col(name)).alias(name) for name in (*accuracy, *looks)],
+        F.count_if(F.col("n") > 0).alias("judged"),
+        F.count_if(F.col("shown") > 0).alias("listed"),
+    )
+    wide = means.join(exposures(slots, ks=ks, by=by, catalogue_size=catalogue_size), on=[*by], how="left")
+    averaged_over = dict.fromkeys(accuracy, "judged")
+    averaged_over |= dict.fromkeys([*looks, *_names(EXPOSURE_METRICS, ks)], "listed")
+    rows = [
+        F.struct(F.lit(name).alias("metric"), F.col(name).alias("value"), F.col(users).alias("users"))
+        for name, users in averaged_over.items()
+    ]
+    return wide.select(*by, F.inline(F.array(*rows))).where(F.col("value").isNotNull())
+
+
+def per_user_metrics(
+    lists: DataFrame, relevant: DataFrame, *, ks: Sequence[int], by: Sequence[str] = DEFAULT_BY
+) -> DataFrame:
+    """One row is one metric of one user in one group: (*by, user_id, metric, value double).
+
+    Every user with a relevant item has a row in every group, with zeros where the group has no list
+    for the user; users without relevant items have none. Inputs and errors as in `ranking_metrics`.
+    """
+    _check_knobs(ks, by)
+    slots = judged_slots(lists, relevant, by=by, depth=max(ks), item_popularity=None)
+    users = slots.groupBy(*by, "user_id").agg(*_sums_over_slots(ks, ())).where(F.col("n") > 0)
+    scores = users.select(*by, "user_id", *_accuracy(ks))
+    return scores.unpivot([*by, "user_id"], [*_names(PER_USER_METRICS, ks)], "metric", "value")
+
+
+def order_free_mean(value: Column) -> Column:
+    """The mean of doubles that is the same to the last bit in any order; null if all are null.
+
+    Sums of doubles depend on the order in which partitions arrive; sums of decimals do not. Values are
+    rounded to 15 decimals and must stay below 1e13.
+    """
+    return F.try_divide(F.sum(value.cast("decimal(28,15)")).cast("double"), F.count(value))
+
+
+def _sums_over_slots(ks: Sequence[int], described: Sequence[str]) -> list[Column]:
+    """What one user's slots add up to: n, shown, first, and at each k hits, dcg, ap and `described`.
+
+    A group's slots are sorted by position where they are summed, so these sums of doubles have one order.
+    """
+    position, is_hit = F.col("position"), F.col("is_wanted") & F.col("position").isNotNull()
+    # One table for gains and ideal, so that a perfect list scores exactly 1.
+    discount = F.get(_numbers(_discounts(max(ks))), position - 1)
+    columns = [
+        F.count_if(F.col("is_wanted")).alias("n"),
+        F.count("position").alias("shown"),
+        F.min(F.when(is_hit, position)).alias("first"),
+    ]
+    for k in ks:
+        hit_within = is_hit & (position <= k)
+        columns += [
+            F.count_if(hit_within).alias(f"hits_{k}"),
+            F.sum(F.when(hit_within, discount).otherwise(0.0)).alias(f"dcg_{k}"),
+            F.sum(F.when(hit_within, F.col("wanted_so_far") / position).otherwise(0.0)).alias(f"ap_{k}"),
+            *[F.avg(F.when(position <= k, F.col(name))).alias(f"{name}@{k}") for name in described],
+        ]
+    return columns
+
+
+def _accuracy(ks: Sequence[int]) -> list[Column]:
+    """The per-user metrics, in the order of `_names`, from the sums over slots; null for n = 0."""
+    n = F.nullif(F.col("n"), F.lit(0))  # null and not 0: a division by 0 raises
+    ideals = _numbers([*accumulate(_discounts(max(ks)))])
+    columns = []
+    for k in ks:
+        hits = F.col(f"hits_{k}")
+        reachable = F.when(n > k, k).otherwise(n).cast("int")
+        found_first = F.when(F.col("first") <= k, F.lit(1.0) / F.col("first")).otherwise(0.0)
+        values = (
+            hits / F.lit(k),
+            hits / n,
+            hits / reachable,
+            F.lit(2.0) * hits / (n + k),
+            F.col(f"dcg_{k}") / F.get(ideals, reachable - 1),
+            F.col(f"ap_{k}") / reachable,
+            found_first,
+            (hits > 0).cast("double"),
+        )
+        columns += [
+            F.when(n.isNotNull(), value).alias(f"{name}@{k}")
+            for name, value in zip(PER_USER_METRICS, values, strict=True)
+        ]
+    return columns
+
+
+def _names(metrics: Sequence[str], ks: Sequence[int]) -> list[str]:
+    return [f"{metric}@{k}" for k in ks for metric in metrics]
+
+
+def _discounts(depth: int) -> list[float]:
+    """1 / log2(position + 1) for positions 1 to depth."""
+    return [1.0 / math.log2(position + 1) for position in range(1, depth + 1)]
+
+
+def _numbers(values: Sequence[float]) -> Column:
+    # As text in one call: `repr` gives every double back exactly, and a call a number is slow.
+    return F.expr(f"array({', '.join(f'{value!r}D' for value in values)})")
+
+
+def _check_knobs(ks: Sequence[int], by: Sequence[str]) -> None:
+    if not ks or min(ks) < 1 or len(set(ks)) < len(ks):
+        raise ValueError(f"ks: got {list(ks)}, expected distinct list lengths of at least 1")
+    if not by or "user_id" in by or "item_id" in by:
+        raise ValueError(
+            f"by: got {list(by)}, expected columns that name a group of lists, such as task, model"
+        )

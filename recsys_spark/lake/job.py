@@ -1,0 +1,67 @@
+"""What a stage is handed, and what it hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from recsys_spark.config import Settings, resolve_path
+from recsys_spark.lake.runs import Run, find_run
+from recsys_spark.lake.store import Lake
+from recsys_spark.lake.tables import Table
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage of one night: read, write, nothing else."""
+
+    spark: SparkSession
+    settings: Settings
+    run_date: date
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.spark, resolve_path(self.settings, self.settings.lake.path))
+
+    @property
+    def output(self) -> Path:
+        """The folder for reports, Data Docs, exports and mails; on the driver."""
+        return Path(resolve_path(self.settings, self.settings.output.path))
+
+    @property
+    def run(self) -> Run:
+        """The run that the first stage opened for this date."""
+        return find_run(self.lake, self.run_date)
+
+    def read(self, table: Table) -> DataFrame:
+        return self.lake.read(table)
+
+    def append(self, table: Table, rows: DataFrame) -> None:
+        self.lake.append(table, rows)
+
+    def merge(self, table: Table, rows: DataFrame, *, newer: str | None = None, touched: str = "") -> None:
+        self.lake.merge(table, rows, newer=newer, touched=touched)
+
+    def overwrite_partition(
+        self, table: Table, rows: DataFrame, *, note: Mapping[str, Any] | None = None, **partition: date | str
+    ) -> None:
+        self.lake.overwrite_partition(table, rows, note=note, **partition)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a stage did: rows taken and given, where they went, and its own figures.
+
+    `figures` maps (metric, label) to a value; `notes` are sentences for people.
+    """
+
+    rows_in: int
+    rows_out: int
+    wrote: str
+    figures: dict[tuple[str, str], float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,120 @@
+"""The run manifest: one run_id per run date, inputs, configuration and code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Settings, digest
+from recsys_spark.errors import ConfigError
+from recsys_spark.lake.store import Lake
+from recsys_spark.lake.tables import BRONZE, OPS_RUNS
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a night is made of; equal inputs, configuration and code give an equal run_id."""
+
+    run_id: str
+    run_date: date
+    env: str
+    inputs: dict[str, int]
+    input_hash: str
+    config_hash: str
+    code_hash: str
+
+
+@cache
+def code_hash() -> str:
+    """16 hex digits over the package's own Python sources, also from inside a wheel."""
+    content = hashlib.sha256()
+    for path, text in sorted(_sources(resources.files("recsys_spark"), "")):
+        content.update(path.encode() + b"\0" + text + b"\0")
+    return content.hexdigest()[:16]
+
+
+def _sources(folder: Traversable, at: str) -> Iterator[tuple[str, bytes]]:
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name not in {"__pycache__", "conf"}:
+            yield from _sources(entry, f"{at}{entry.name}/")
+        elif entry.name.endswith((".py", ".j2")):
+            yield f"{at}{entry.name}", entry.read_bytes()
+
+
+def known_inputs(lake: Lake) -> tuple[dict[str, int], str]:
+    """Versions of the bronze tables, and a hash over the contents of all files in them."""
+    versions: dict[str, int] = {}
+    contents: list[tuple[str, str, str]] = []
+    for kind, table in BRONZE.items():
+        version = lake.version(table)
+        if version < 0:
+            continue
+        versions[table.name] = version
+        files = lake.read(table).select("source", "content_hash").distinct().collect()
+        contents.extend((kind, row["source"], row["content_hash"]) for row in files)
+    return versions, digest(sorted(contents))
+
+
+def open_run(lake: Lake, settings: Settings, run_date: date) -> Run:
+    """The run of this date over what bronze holds now; recorded once, found again by a rerun."""
+    inputs, input_hash = known_inputs(lake)
+    config_hash = settings.fingerprint()
+    key = digest([run_date, input_hash, config_hash, code_hash()])
+    run = Run(
+        run_id=f"{run_date:%Y%m%d}-{key[:10]}",
+        run_date=run_date,
+        env=settings.env,
+        inputs=inputs,
+        input_hash=input_hash,
+        config_hash=config_hash,
+        code_hash=code_hash(),
+    )
+    latest = _latest(lake, run_date)
+    if latest is None or latest.run_id != run.run_id:
+        record_state(lake, run, "opened", settings_json=json.dumps(settings.meaning(), sort_keys=True))
+    return run
+
+
+def find_run(lake: Lake, run_date: date) -> Run:
+    """The run opened last for the date; ConfigError where the first stage has not run."""
+    run = _latest(lake, run_date)
+    if run is None:
+        raise ConfigError(
+            f"no run is open for {run_date} in {lake.root}. Expected the ingest stage to have run. "
+            f"Next: recsys run --run-date {run_date} --from ingest"
+        )
+    return run
+
+
+def record_state(lake: Lake, run: Run, state: str, *, settings_json: str = "") -> None:
+    """Append one row to ops.runs."""
+    row = (
+        run.run_id,
+        run.run_date,
+        run.env,
+        state,
+        run.inputs,
+        run.input_hash,
+        run.config_hash,
+        run.code_hash,
+        settings_json,
+        datetime.now(UTC),
+    )
+    lake.append(OPS_RUNS, lake.spark.createDataFrame([row], OPS_RUNS.schema).coalesce(1))
+
+
+def _latest(lake: Lake, run_date: date) -> Run | None:
+    rows = lake.read(OPS_RUNS).where(F.col("run_date") == F.lit(run_date)).where("state = 'opened'")
+    newest = rows.orderBy(F.desc("recorded_at"), "run_id").first()
+    if newest is None:
+        return None
+    names = ("run_id", "run_date", "env", "inputs", "input_hash", "config_hash", "code_hash")
+    return Run(**{name: newest[name] for name in names})

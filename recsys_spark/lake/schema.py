@@ -1,0 +1,31 @@
+"""The border guard: a frame is what its table declares, or every difference is named."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+
+from recsys_spark.errors import RecsysError
+from recsys_spark.lake.tables import Table
+
+
+class SchemaError(RecsysError):
+    """A frame does not have the columns that its table declares: a fault in the code."""
+
+
+def conform(rows: DataFrame, table: Table) -> DataFrame:
+    """`rows` with exactly the table's columns in the table's order.
+
+    Raises SchemaError that lists all missing, unexpected and retyped columns at once.
+    """
+    wanted = table.columns
+    found = {column.name: column.dataType for column in rows.schema.fields}
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    retyped = [
+        f"{name}: {found[name].simpleString()} (expected {kind.simpleString()})"
+        for name, kind in wanted.items()
+        if name in found and found[name].simpleString() != kind.simpleString()
+    ]
+    if missing or unexpected or retyped:
+        raise SchemaError(f"{table.name}: missing={missing} unexpected={unexpected} retyped={retyped}")
+    return rows.select(*wanted)

@@ -1,0 +1,145 @@
+"""Reading and writing Delta tables by path: the only module that touches Delta."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys_spark.errors import ConfigError
+from recsys_spark.lake.schema import conform
+from recsys_spark.lake.tables import Table
+
+
+@dataclass(frozen=True)
+class Lake:
+    """One root with tables under it."""
+
+    spark: SparkSession
+    root: str
+
+    def path(self, table: Table) -> str:
+        return f"{self.root.rstrip('/')}/{table.path}"
+
+    def exists(self, table: Table) -> bool:
+        return DeltaTable.isDeltaTable(self.spark, self.path(table))
+
+    def version(self, table: Table) -> int:
+        """The table's newest version, or -1 where it does not exist yet."""
+        if not self.exists(table):
+            return -1
+        newest = DeltaTable.forPath(self.spark, self.path(table)).history(1).select("version").first()
+        return int(newest[0]) if newest else -1
+
+    def read(self, table: Table, *, version: int | None = None) -> DataFrame:
+        """The table's rows; none of a table that no stage has written yet."""
+        if not self.exists(table):
+            return self.spark.createDataFrame([], table.schema)
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.load(self.path(table)).select(*table.columns)
+
+    def append(self, table: Table, rows: DataFrame) -> None:
+        writer = conform(rows, table).write.format("delta").mode("append")
+        self._save(table, writer)
+
+    def overwrite_partition(
+        self, table: Table, rows: DataFrame, *, note: Mapping[str, Any] | None = None, **partition: date | str
+    ) -> None:
+        """Replace one partition in one commit; `note` goes into the commit's metadata as JSON."""
+        only = " AND ".join(f"{column} = {_literal(value)}" for column, value in partition.items())
+        writer = conform(rows, table).write.format("delta").mode("overwrite").option("replaceWhere", only)
+        if note is not None:
+            writer = writer.option("userMetadata", json.dumps(note, sort_keys=True))
+        self._save(table, writer)
+
+    def merge(self, table: Table, rows: DataFrame, *, newer: str | None = None, touched: str = "") -> None:
+        """Insert new keys, update known ones where `newer` holds (t = table, s = source).
+
+        Without `newer` known keys stay as they are. `touched` restricts the table's side, so that a
+        merge reads only the partitions of its batch. Keys must be unique in `rows`.
+        """
+        source = conform(rows, table)
+        if not self.exists(table):
+            self._save(table, source.write.format("delta").mode("append"))
+            return
+        same = " AND ".join(f"t.{column} = s.{column}" for column in table.key)
+        condition = f"({same})" + (f" AND {touched}" if touched else "")
+        target = DeltaTable.forPath(self.spark, self.path(table)).alias("t")
+        merge = target.merge(source.alias("s"), condition)
+        if newer:
+            merge = merge.whenMatchedUpdateAll(condition=newer)
+        merge.whenNotMatchedInsertAll().execute()
+
+    def delete(self, table: Table, where: str) -> None:
+        if self.exists(table):
+            DeltaTable.forPath(self.spark, self.path(table)).delete(where)
+
+    def has_partition(self, table: Table, **partition: date | str) -> bool:
+        """Whether the partition holds a row."""
+        if not self.exists(table):
+            return False
+        rows = self.read(table)
+        for column, value in partition.items():
+            rows = rows.where(F.col(column) == F.lit(value))
+        return not rows.select(table.key[0]).isEmpty()
+
+    def rows_written(self, table: Table) -> int:
+        """Rows that the table's newest commit wrote, from its own metrics."""
+        newest = (
+            DeltaTable.forPath(self.spark, self.path(table)).history(1).select("operationMetrics").first()
+        )
+        return int(newest[0].get("numOutputRows", 0)) if newest else 0
+
+    def round_trip(self) -> int:
+        """Write a Delta table of three rows under the root, read it back, remove it; the rows read."""
+        path = f"{self.root.rstrip('/')}/_round_trip"
+        self.spark.range(3).write.format("delta").mode("overwrite").save(path)
+        rows = self.spark.read.format("delta").load(path).count()
+        jvm: Any = self.spark.sparkContext._jvm  # noqa: SLF001
+        folder = jvm.org.apache.hadoop.fs.Path(path)
+        folder.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration()).delete(folder, True)  # noqa: SLF001
+        return rows
+
+    def check_writable(self) -> None:
+        """Raise ConfigError unless a file can be made under the root (local or remote)."""
+        jvm: Any = self.spark.sparkContext._jvm  # noqa: SLF001 - Hadoop's file systems have no other door
+        probe = jvm.org.apache.hadoop.fs.Path(f"{self.root.rstrip('/')}/_write_check")
+        try:
+            hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()  # noqa: SLF001
+            system = probe.getFileSystem(hadoop)
+            system.create(probe, True).close()
+            system.delete(probe, False)
+        except Py4JJavaError as error:
+            reason = str(error.java_exception.getMessage()).splitlines()[0]
+            raise ConfigError(
+                f"the lake cannot be written: {self.root} ({reason}). "
+                "Next: set lake.path (or RECSYS_LAKE) to a folder this user may write."
+            ) from None
+
+    def _save(self, table: Table, writer: Any) -> None:
+        if table.partition_by:
+            writer = writer.partitionBy(*table.partition_by)
+        writer.save(self.path(table))
+
+
+def _literal(value: date | str) -> str:
+    text = value.isoformat() if isinstance(value, date) else value
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
+
+
+def java_reason(error: PySparkException | Py4JJavaError) -> str:
+    """The first line of what Java said: enough for a sentence, never a stack trace."""
+    text = str(error.java_exception.getMessage()) if isinstance(error, Py4JJavaError) else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

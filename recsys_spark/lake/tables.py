@@ -1,0 +1,347 @@
+"""Every table, declared once: name, columns, key, partitions. The names are a contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pyspark.sql.types import (
+    ArrayType,
+    BooleanType,
+    DataType,
+    DateType,
+    DoubleType,
+    FloatType,
+    IntegerType,
+    LongType,
+    MapType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampType,
+)
+
+STRING, DOUBLE, INT, LONG = StringType(), DoubleType(), IntegerType(), LongType()
+DATE, TIMESTAMP, BOOLEAN = DateType(), TimestampType(), BooleanType()
+STRINGS, FLOATS, INTS = ArrayType(STRING), ArrayType(FloatType()), ArrayType(INT)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table under the lake's root at `{layer}/{name}`."""
+
+    name: str
+    columns: dict[str, DataType]
+    key: tuple[str, ...]
+    partition_by: tuple[str, ...] = ()
+    schema: StructType = field(init=False)
+
+    def __post_init__(self) -> None:
+        fields = [StructField(name, kind) for name, kind in self.columns.items()]
+        object.__setattr__(self, "schema", StructType(fields))
+
+    @property
+    def path(self) -> str:
+        return self.name.replace(".", "/")
+
+
+# What every bronze row carries beside its payload. `row` counts from 0 within the file.
+_DELIVERY: dict[str, DataType] = {
+    "source": STRING,
+    "source_file": STRING,
+    "content_hash": STRING,
+    "row": LONG,
+    "delivered_at": TIMESTAMP,
+    "ingested_at": TIMESTAMP,
+    "ingest_date": DATE,
+    "malformed": STRING,
+}
+
+INTERACTION_FIELDS = (
+    "event_id",
+    "user_id",
+    "item_id",
+    "event_type",
+    "event_at",
+    "quantity",
+    "value",
+    "basket_id",
+)
+ITEM_FIELDS = (
+    "item_id",
+    "title",
+    "category",
+    "brand",
+    "tags",
+    "price",
+    "is_available",
+    "valid_from",
+    "valid_to",
+)
+USER_FIELDS = ("user_id", "country", "segment", "is_consented", "valid_from", "valid_to")
+AUDIENCE_FIELDS = ("audience", "user_id", "valid_from", "valid_to")
+
+
+def _bronze(kind: str, payload: tuple[str, ...]) -> Table:
+    """Payload as delivered: strings, so that nothing is lost before it is judged."""
+    return Table(
+        name=f"bronze.{kind}",
+        columns={**_DELIVERY, **dict.fromkeys(payload, STRING)},
+        key=("source", "content_hash", "row"),
+        partition_by=("ingest_date",),
+    )
+
+
+BRONZE_INTERACTIONS = _bronze("interactions", INTERACTION_FIELDS)
+BRONZE_ITEMS = _bronze("items", ITEM_FIELDS)
+BRONZE_USERS = _bronze("users", USER_FIELDS)
+BRONZE_AUDIENCES = _bronze("audiences", AUDIENCE_FIELDS)
+BRONZE = {
+    "interactions": BRONZE_INTERACTIONS,
+    "items": BRONZE_ITEMS,
+    "users": BRONZE_USERS,
+    "audiences": BRONZE_AUDIENCES,
+}
+
+# `delivered_at` and `row_hash` decide which of two deliveries of one key stands, in any order.
+_VERSION: dict[str, DataType] = {"delivered_at": TIMESTAMP, "row_hash": LONG}
+
+SILVER_INTERACTIONS = Table(
+    "silver.interactions",
+    {
+        "event_id": STRING,
+        "user_id": STRING,
+        "item_id": STRING,
+        "event_type": STRING,
+        "event_at": TIMESTAMP,
+        "event_date": DATE,
+        "quantity": DOUBLE,
+        "value": DOUBLE,
+        "basket_id": STRING,
+        "source": STRING,
+        **_VERSION,
+    },
+    key=("event_date", "event_id"),
+    partition_by=("event_date",),
+)
+SILVER_ITEMS = Table(
+    "silver.items",
+    {
+        "item_id": STRING,
+        "title": STRING,
+        "category": STRING,
+        "brand": STRING,
+        "tags": STRINGS,
+        "price": DOUBLE,
+        "is_available": BOOLEAN,
+        "valid_from": DATE,
+        "valid_to": DATE,
+        **_VERSION,
+    },
+    key=("item_id", "valid_from"),
+)
+SILVER_USERS = Table(
+    "silver.users",
+    {
+        "user_id": STRING,
+        "country": STRING,
+        "segment": STRING,
+        "is_consented": BOOLEAN,
+        "valid_from": DATE,
+        "valid_to": DATE,
+        **_VERSION,
+    },
+    key=("user_id", "valid_from"),
+)
+SILVER_AUDIENCES = Table(
+    "silver.audiences",
+    {"audience": STRING, "user_id": STRING, "valid_from": DATE, "valid_to": DATE, **_VERSION},
+    key=("audience", "user_id", "valid_from"),
+)
+SILVER = {
+    "interactions": SILVER_INTERACTIONS,
+    "items": SILVER_ITEMS,
+    "users": SILVER_USERS,
+    "audiences": SILVER_AUDIENCES,
+}
+SILVER_QUARANTINE = Table(
+    "silver.quarantine",
+    {
+        "kind": STRING,
+        "source": STRING,
+        "source_file": STRING,
+        "content_hash": STRING,
+        "row": LONG,
+        "reject_reasons": STRINGS,
+        "raw": STRING,
+        "ingest_date": DATE,
+    },
+    key=("kind", "source", "content_hash", "row"),
+    partition_by=("ingest_date",),
+)
+SILVER_PREFERENCES = Table(
+    "silver.preferences",
+    {
+        "run_date": DATE,
+        "user_id": STRING,
+        "item_id": STRING,
+        "strength": DOUBLE,
+        "events": LONG,
+        "last_event_at": TIMESTAMP,
+    },
+    key=("run_date", "user_id", "item_id"),
+    partition_by=("run_date",),
+)
+
+_MODEL: dict[str, DataType] = {"model_version": STRING}
+
+
+def _model(name: str, columns: dict[str, DataType], key: tuple[str, ...]) -> Table:
+    return Table(f"models.{name}", {**_MODEL, **columns}, ("model_version", *key), ("model_version",))
+
+
+MODEL_USER_FACTORS = _model(
+    "als_user_factors", {"user_index": INT, "user_id": STRING, "factors": FLOATS}, ("user_index",)
+)
+MODEL_ITEM_FACTORS = _model(
+    "als_item_factors", {"item_index": INT, "item_id": STRING, "factors": FLOATS}, ("item_index",)
+)
+MODEL_CONTENT_VECTORS = _model(
+    "content_vectors", {"item_id": STRING, "terms": INTS, "weights": FLOATS}, ("item_id",)
+)
+MODEL_CONTENT_TERMS = _model(
+    "content_terms", {"term_index": INT, "term": STRING, "idf": DOUBLE}, ("term_index",)
+)
+MODEL_POPULARITY = _model(
+    "popularity", {"item_id": STRING, "users": LONG, "new_users": LONG, "is_reference": BOOLEAN}, ("item_id",)
+)
+MODEL_BLEND_WEIGHTS = _model(
+    "blend_weights",
+    {"task": STRING, "component": STRING, "weight": DOUBLE},
+    ("task", "component"),
+)
+MODEL_METRICS = _model(
+    "metrics",
+    {
+        "judged_from": DATE,
+        "judged_to": DATE,
+        "task": STRING,
+        "model": STRING,
+        "metric": STRING,
+        "value": DOUBLE,
+        "low": DOUBLE,
+        "high": DOUBLE,
+        "users": LONG,
+    },
+    ("judged_from", "task", "model", "metric"),
+)
+
+_LISTS: dict[str, DataType] = {
+    "run_date": DATE,
+    "channel": STRING,
+    "campaign": STRING,
+    "user_id": STRING,
+    "rank": INT,
+    "item_id": STRING,
+    "score": DOUBLE,
+    "component_scores": MapType(STRING, DOUBLE),
+    "source": STRING,
+    "reason": STRING,
+    "arm": STRING,
+    "is_sendable": BOOLEAN,
+    "propensity": DOUBLE,
+    "model_version": STRING,
+    "run_id": STRING,
+}
+GOLD_STAGED = Table(
+    "gold.staged_recommendations",
+    _LISTS,
+    key=("run_id", "channel", "campaign", "user_id", "rank"),
+    partition_by=("run_id",),
+)
+GOLD_RECOMMENDATIONS = Table(
+    "gold.recommendations",
+    _LISTS,
+    key=("run_date", "channel", "campaign", "user_id", "rank"),
+    partition_by=("run_date",),
+)
+GOLD_PUBLISHED_RUNS = Table(
+    "gold.published_runs",
+    {
+        "run_date": DATE,
+        "run_id": STRING,
+        "version": LONG,
+        "verdict": STRING,
+        "figures": MapType(STRING, DOUBLE),
+        "inputs": MapType(STRING, LONG),
+        "config_hash": STRING,
+        "code_hash": STRING,
+        "published_at": TIMESTAMP,
+    },
+    key=("run_date", "version"),
+)
+GOLD_OUTBOX = Table(
+    "gold.outbox",
+    {
+        "run_date": DATE,
+        "channel": STRING,
+        "campaign": STRING,
+        "user_id": STRING,
+        "run_id": STRING,
+        "state": STRING,
+        "file": STRING,
+        "content_hash": STRING,
+    },
+    key=("run_date", "channel", "campaign", "user_id"),
+    partition_by=("run_date",),
+)
+
+OPS_RUNS = Table(
+    "ops.runs",
+    {
+        "run_id": STRING,
+        "run_date": DATE,
+        "env": STRING,
+        "state": STRING,
+        "inputs": MapType(STRING, LONG),
+        "input_hash": STRING,
+        "config_hash": STRING,
+        "code_hash": STRING,
+        "settings": STRING,
+        "recorded_at": TIMESTAMP,
+    },
+    key=("run_id", "state", "recorded_at"),
+)
+OPS_METRICS = Table(
+    "ops.metrics",
+    {
+        "run_id": STRING,
+        "run_date": DATE,
+        "stage": STRING,
+        "metric": STRING,
+        "label": STRING,
+        "value": DOUBLE,
+        "recorded_at": TIMESTAMP,
+    },
+    key=("run_id", "stage", "metric", "label", "recorded_at"),
+)
+OPS_QUALITY = Table(
+    "ops.quality_results",
+    {
+        "run_id": STRING,
+        "run_date": DATE,
+        "suite": STRING,
+        "expectation": STRING,
+        "column_name": STRING,
+        "observed": STRING,
+        "allowed": STRING,
+        "is_success": BOOLEAN,
+        "recorded_at": TIMESTAMP,
+    },
+    key=("run_id", "suite", "expectation", "column_name", "recorded_at"),
+)
+FIELDS_BY_KIND = {
+    "interactions": INTERACTION_FIELDS,
+    "items": ITEM_FIELDS,
+    "users": USER_FIELDS,
+    "audiences": AUDIENCE_FIELDS,
+}

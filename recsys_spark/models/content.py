@@ -1,0 +1,110 @@
+"""TF-IDF vectors of the items' words, by Spark ML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyspark.ml import Transformer
+from pyspark.ml.feature import IDF, CountVectorizerModel, NGram, Normalizer, RegexTokenizer, StopWordsRemover
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Content
+from recsys_spark.errors import InputError
+
+
+@dataclass(frozen=True)
+class ContentModel:
+    """vectors: (item_id, terms int[], weights float[]), L2 norm 1; terms: (term_index, term, idf)."""
+
+    vectors: DataFrame
+    terms: DataFrame
+
+
+def item_text(fields: list[str]) -> Column:
+    """All configured text of an item in one lower-case string."""
+    parts = [F.array_join("tags", " ") if name == "tags" else F.col(name) for name in fields]
+    return F.lower(F.concat_ws(" ", *parts))
+
+
+def fit_content(items: DataFrame, settings: Content) -> ContentModel:
+    """TF-IDF of words and n-grams: tf = count in the item, idf = log((n + 1) / (df + 1)).
+
+    `items` holds one row per item with title, category, brand, tags. Letters and digits of any
+    script make words; items without a known word get an empty vector. Raises InputError where no
+    term is shared by `min_items` items.
+    """
+    texts = items.select("item_id", item_text(list(settings.fields)).alias("text"))
+    grams = _with_grams(texts, settings.ngram)
+    vocabulary = _vocabulary(grams, settings)
+    counter = CountVectorizerModel.from_vocabulary(vocabulary, inputCol="grams", outputCol="counts")
+    counts = counter.transform(grams)
+    idf = IDF(inputCol="counts", outputCol="tfidf").fit(counts)
+    weighted = Normalizer(inputCol="tfidf", outputCol="vector", p=2.0).transform(idf.transform(counts))
+    terms = [
+        (index, term, float(weight))
+        for index, (term, weight) in enumerate(zip(vocabulary, idf.idf.toArray(), strict=True))
+    ]
+    return ContentModel(
+        vectors=_sparse(weighted),
+        terms=items.sparkSession.createDataFrame(terms, "term_index int, term string, idf double"),
+    )
+
+
+def _with_grams(texts: DataFrame, ngram: int) -> DataFrame:
+    words = RegexTokenizer(
+        inputCol="text", outputCol="words", pattern=r"[\p{L}\p{N}]+", gaps=False, toLowercase=True
+    )
+    stages: list[Transformer] = [words, StopWordsRemover(inputCol="words", outputCol="kept")]
+    columns = ["kept"]
+    for n in range(2, ngram + 1):
+        stages.append(NGram(n=n, inputCol="kept", outputCol=f"grams_{n}"))
+        columns.append(f"grams_{n}")
+    rows = texts
+    for stage in stages:
+        rows = stage.transform(rows)
+    return rows.select("item_id", F.concat(*columns).alias("grams"))
+
+
+def _vocabulary(grams: DataFrame, settings: Content) -> list[str]:
+    """The terms of most items, sorted. CountVectorizer's own fit leaves ties to partitioning."""
+    frequent = (
+        grams.select(F.explode(F.array_distinct("grams")).alias("term"))
+        .groupBy("term")
+        .agg(F.count(F.lit(1)).alias("items"))
+        .where(F.col("items") >= settings.min_items)
+        .orderBy(F.desc("items"), "term")
+        .limit(settings.max_terms)
+    )
+    terms = sorted(row["term"] for row in frequent.collect())
+    if not terms:
+        raise InputError(
+            f"no word is shared by {settings.min_items} items in {', '.join(settings.fields)}. "
+            "Expected item texts; map title, category, brand or tags in the items' source."
+        )
+    return terms
+
+
+def _sparse(rows: DataFrame) -> DataFrame:
+    """Terms in ascending order with float32 weights, out of the vector's own storage.
+
+    Spark's vector_to_array would write out every zero: twenty thousand a row.
+    """
+
+    def unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            vectors = batch.column("vector")
+            yield pa.RecordBatch.from_arrays(
+                [
+                    batch.column("item_id"),
+                    vectors.field("indices").cast(pa.list_(pa.int32())),
+                    vectors.field("values").cast(pa.list_(pa.float32())),
+                ],
+                names=["item_id", "terms", "weights"],
+            )
+
+    return rows.select("item_id", "vector").mapInArrow(
+        unpack, "item_id string, terms array<int>, weights array<float>"
+    )

@@ -1,0 +1,94 @@
+"""Model versions: trained once for given inputs, stored, and found again."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import digest
+from recsys_spark.data.preferences import preferences, valid_on
+from recsys_spark.lake.job import Job
+from recsys_spark.lake.tables import (
+    MODEL_CONTENT_TERMS,
+    MODEL_CONTENT_VECTORS,
+    MODEL_ITEM_FACTORS,
+    MODEL_POPULARITY,
+    MODEL_USER_FACTORS,
+    SILVER_INTERACTIONS,
+    SILVER_ITEMS,
+    SILVER_PREFERENCES,
+    Table,
+)
+from recsys_spark.models.als import fit_als
+from recsys_spark.models.content import fit_content
+from recsys_spark.models.popularity import popularity
+
+
+def backtest_version(job: Job, cutoff: date) -> str:
+    """The version of the models that a backtest trains: equal for equal inputs and settings."""
+    run = job.run
+    key = digest([cutoff, run.input_hash, run.config_hash, run.code_hash])
+    return f"backtest-{cutoff:%Y%m%d}-{key[:10]}"
+
+
+def preferences_of(job: Job) -> DataFrame:
+    """The night's own preferences."""
+    return job.read(SILVER_PREFERENCES).where(F.col("run_date") == F.lit(job.run_date))
+
+
+def preferences_on(job: Job, day: date) -> DataFrame:
+    """What the preferences were at the end of an earlier day, computed afresh."""
+    settings = job.settings
+    return preferences(
+        job.read(SILVER_INTERACTIONS),
+        run_date=day,
+        event_weights=settings.preferences.event_weights,
+        half_life_days=settings.preferences.half_life_days,
+        cap=settings.preferences.cap,
+    )
+
+
+def of_version(job: Job, table: Table, version: str) -> DataFrame:
+    return job.read(table).where(F.col("model_version") == version).drop("model_version")
+
+
+def train_als_once(job: Job, version: str, pairs: DataFrame) -> bool:
+    """Train and store both factor tables unless the version has them; whether it trained."""
+    if job.lake.has_partition(MODEL_USER_FACTORS, model_version=version):
+        return False
+    factors = fit_als(pairs, job.settings.als)
+    # Users last: their presence marks the version as whole.
+    for table, rows in ((MODEL_ITEM_FACTORS, factors.items), (MODEL_USER_FACTORS, factors.users)):
+        _write(job, table, version, rows)
+    return True
+
+
+def train_content_once(job: Job, version: str, day: date) -> bool:
+    """Train and store TF-IDF of the items valid on the day, unless the version has it."""
+    if job.lake.has_partition(MODEL_CONTENT_VECTORS, model_version=version):
+        return False
+    model = fit_content(valid_on(job.read(SILVER_ITEMS), day), job.settings.content)
+    for table, rows in ((MODEL_CONTENT_TERMS, model.terms), (MODEL_CONTENT_VECTORS, model.vectors)):
+        _write(job, table, version, rows)
+    return True
+
+
+def train_popularity_once(job: Job, version: str, day: date) -> bool:
+    """Count and store recent popularity as of the day, unless the version has it."""
+    if job.lake.has_partition(MODEL_POPULARITY, model_version=version):
+        return False
+    counts = popularity(
+        job.read(SILVER_INTERACTIONS),
+        run_date=day,
+        window_days=job.settings.popularity.window_days,
+        reference_days=job.settings.blend.reference_days,
+    )
+    _write(job, MODEL_POPULARITY, version, counts)
+    return True
+
+
+def _write(job: Job, table: Table, version: str, rows: DataFrame) -> None:
+    whole = rows.withColumn("model_version", F.lit(version)).select(*table.columns)
+    job.overwrite_partition(table, whole, model_version=version)

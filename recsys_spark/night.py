@@ -1,0 +1,159 @@
+"""One stage, or the stages of a night in order: timed, recorded, and with every fault in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from recsys_spark.config import Settings, conf_dir, load_settings
+from recsys_spark.errors import ConfigError, RecsysError, did_you_mean
+from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.memory import MemoryWatch
+from recsys_spark.lake.session import is_submitted, properties, start_session
+from recsys_spark.lake.store import java_reason
+from recsys_spark.lake.tables import OPS_METRICS
+
+STAGES = (
+    "ingest",
+    "clean",
+    "preferences",
+    "train_als",
+    "train_content",
+    "train_blend",
+    "recommend",
+    "evaluate",
+    "publish",
+    "deliver",
+)
+
+
+def main(stage: str) -> NoReturn:
+    """The entry point of jobs/<stage>.py: --env and --run-date, nothing else."""
+    parser = argparse.ArgumentParser(prog=f"jobs/{stage}.py")
+    parser.add_argument("--env", required=True)
+    parser.add_argument("--run-date", required=True)
+    given = parser.parse_args()
+    sys.exit(guarded(lambda: _submitted(stage, given.env, given.run_date)))
+
+
+def _submitted(stage: str, env: str, run_date: str) -> None:
+    settings, day = load_settings(env), parse_date(run_date)
+    with MemoryWatch() as memory:
+        spark = session(f"recsys-{stage}")
+        run_stage(stage, Job(spark, settings, day), memory)
+        spark.stop()
+
+
+def run_night(
+    settings: Settings, run_date: date, *, first: str = STAGES[0], last: str = STAGES[-1], spark: SparkSession
+) -> float:
+    """The stages from `first` to `last`; returns the peak memory of driver, JVM and workers in GB."""
+    job = Job(spark, settings, run_date)
+    with MemoryWatch() as memory:
+        for stage in stages_between(first, last):
+            run_stage(stage, job, memory)
+    return memory.peak_gb
+
+
+def stages_between(first: str, last: str) -> Sequence[str]:
+    """The stages from first to last, both included; ConfigError for an unknown or a reversed pair."""
+    for stage in (first, last):
+        if stage not in STAGES:
+            raise ConfigError(f"no stage {stage!r}: have {', '.join(STAGES)}.{did_you_mean(stage, STAGES)}")
+    chosen = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
+    if not chosen:
+        raise ConfigError(f"--from {first} comes after --to {last}.")
+    return chosen
+
+
+def run_stage(stage: str, job: Job, memory: MemoryWatch) -> Summary:
+    """Run one stage, print its line, keep its figures in ops.metrics."""
+    started = time.monotonic()
+    summary: Summary = import_module(f"recsys_spark.stages.{stage}").run(job)
+    seconds = time.monotonic() - started
+    print(_line(stage, summary, seconds), flush=True)  # noqa: T201 - progress for people
+    _record(job, stage, summary, seconds, memory.peak_gb)
+    return summary
+
+
+def _line(stage: str, summary: Summary, seconds: float) -> str:
+    rows = f"{summary.rows_in:>11,} in {summary.rows_out:>11,} out"
+    notes = f"  ({'; '.join(summary.notes)})" if summary.notes else ""
+    return f"{stage:<14}{rows}  {seconds:7.1f} s  -> {summary.wrote}{notes}"
+
+
+def _record(job: Job, stage: str, summary: Summary, seconds: float, peak_gb: float) -> None:
+    figures: dict[tuple[str, str], float] = {
+        ("seconds", ""): seconds,
+        ("rows_in", ""): summary.rows_in,
+        ("rows_out", ""): summary.rows_out,
+        ("peak_gb", ""): peak_gb,
+        ("wrote", summary.wrote): 1.0,
+        **summary.figures,
+    }
+    now, run_id = datetime.now(UTC), job.run.run_id
+    rows = [
+        (run_id, job.run_date, stage, metric, label, float(value), now)
+        for (metric, label), value in figures.items()
+    ]
+    job.append(OPS_METRICS, job.spark.createDataFrame(rows, OPS_METRICS.schema).coalesce(1))
+
+
+def session(app_name: str) -> SparkSession:
+    """The session of a submitted job as submitted, else a local one of conf/spark-local.conf."""
+    if shutil.which("java") is None:
+        raise ConfigError(
+            "Java is not found. Expected Java 17 or 21. Next: apt-get install openjdk-17-jre-headless"
+        )
+    spark = start_session(app_name, {} if is_submitted() else properties(conf_dir() / "spark-local.conf"))
+    if spark.sparkContext.getCheckpointDir() is None:
+        # On a cluster this must be storage that all executors see: set spark.checkpoint.dir.
+        folder = spark.conf.get("spark.checkpoint.dir", None) or tempfile.mkdtemp(
+            prefix="recsys-checkpoints-"
+        )
+        spark.sparkContext.setCheckpointDir(str(folder))
+    return spark
+
+
+def parse_date(text: str) -> date:
+    """YYYY-MM-DD, or ConfigError."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"--run-date {text!r} is not a date. Expected YYYY-MM-DD.") from None
+
+
+def guarded(action: Callable[[], None]) -> int:
+    """Run the action; 0, or the documented exit code after one sentence on standard error."""
+    try:
+        action()
+    except RecsysError as error:
+        print(f"recsys: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except (PySparkException, Py4JJavaError) as error:
+        log = _keep_trace(traceback.format_exc())
+        print(f"recsys: Spark failed: {java_reason(error)} The whole trace is in {log}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        print("recsys: interrupted; a rerun picks up where this stopped", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _keep_trace(text: str) -> Path:
+    with tempfile.NamedTemporaryFile("w", prefix="recsys-trace-", suffix=".log", delete=False) as log:
+        log.write(text)
+    return Path(log.name)

@@ -1,0 +1,270 @@
+"""Gathers one night out of the lake's tables and writes its report."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.data.preferences import as_of, valid_on
+from recsys_spark.evaluation.night import (
+    FunnelStep,
+    HistoryLine,
+    LongTail,
+    NightReport,
+    QualityRow,
+    Slot,
+    StageRow,
+    UserStory,
+)
+from recsys_spark.evaluation.report import write_report
+from recsys_spark.lake.job import Job
+from recsys_spark.lake.runs import Run
+from recsys_spark.lake.tables import (
+    GOLD_STAGED,
+    MODEL_METRICS,
+    OPS_METRICS,
+    OPS_QUALITY,
+    OPS_RUNS,
+    SILVER_INTERACTIONS,
+    SILVER_ITEMS,
+    SILVER_USERS,
+)
+from recsys_spark.models.versions import backtest_version, preferences_of
+
+STAGE_ORDER = (
+    "ingest",
+    "clean",
+    "preferences",
+    "train_als",
+    "train_content",
+    "train_blend",
+    "recommend",
+    "evaluate",
+    "publish",
+    "deliver",
+)
+_EVENT_DAYS = 365
+_STORIES = 3
+_HISTORY_LINES = 12
+
+
+def report_path(job: Job) -> Path:
+    return job.output / str(job.run_date) / "report.html"
+
+
+def make_report(job: Job) -> Path:
+    """Write the night's report from what the lake holds of it, whatever its verdict; returns its path."""
+    return write_report(gather(job), report_path(job))
+
+
+def gather(job: Job) -> NightReport:
+    """Everything the report tells of the run that was opened last for the date."""
+    opened = job.run
+    figures = _figures(job, opened)
+    verdict, reasons = _verdict(job, opened)
+    staged = job.read(GOLD_STAGED).where(F.col("run_id") == opened.run_id)
+    pairs = preferences_of(job)
+    stages = _stages(figures)
+    metrics, intervals = _metrics(job)
+    return NightReport(
+        run_date=job.run_date,
+        run_id=opened.run_id,
+        env=opened.env,
+        started_at=_started_at(job, opened),
+        seconds_total=sum(stage.seconds for stage in stages),
+        peak_memory_gb=max(
+            (value for (_, metric, _), value in figures.items() if metric == "peak_gb"), default=None
+        ),
+        verdict=verdict,
+        verdict_reasons=reasons,
+        stages=stages,
+        funnel=_funnel(figures),
+        events_per_day=_events_per_day(job),
+        long_tail=_long_tail(pairs, staged),
+        metrics=metrics,
+        intervals=intervals,
+        users=_stories(job, staged, pairs),
+        quality=_quality(job, opened),
+        links={"Data Docs of Great Expectations": "data_docs/index.html"}
+        if (job.output / str(job.run_date) / "data_docs" / "index.html").exists()
+        else {},
+        settings=job.settings.meaning(),
+        inputs=opened.inputs,
+        user_count=staged.select("user_id").distinct().count(),
+        list_count=staged.select("campaign", "user_id").distinct().count(),
+    )
+
+
+Figures = dict[tuple[str, str, str], float]
+
+
+def _figures(job: Job, opened: Run) -> Figures:
+    """(stage, metric, label) -> the value recorded last for this run."""
+    rows = job.read(OPS_METRICS).where(F.col("run_id") == opened.run_id).orderBy("recorded_at").collect()
+    return {(row["stage"], row["metric"], row["label"]): row["value"] for row in rows}
+
+
+def _stages(figures: Figures) -> list[StageRow]:
+    wrote = {stage: label for stage, metric, label in figures if metric == "wrote"}
+    return [
+        StageRow(
+            stage,
+            int(figures.get((stage, "rows_in", ""), 0)),
+            int(figures.get((stage, "rows_out", ""), 0)),
+            figures[stage, "seconds", ""],
+            wrote.get(stage, ""),
+        )
+        for stage in STAGE_ORDER
+        if (stage, "seconds", "") in figures
+    ]
+
+
+def _funnel(figures: Figures) -> list[FunnelStep]:
+    def of(stage: str, metric: str, label: str = "") -> int:
+        return int(figures.get((stage, metric, label), 0))
+
+    steps = []
+    if ("clean", "rows_in", "interactions") in figures:
+        steps.append(FunnelStep("Rows delivered", of("clean", "rows_in", "interactions")))
+        reasons = {
+            label.partition(":")[2]: int(value)
+            for (stage, metric, label), value in figures.items()
+            if stage == "clean" and metric == "reject_reason" and label.startswith("interactions:")
+        }
+        note = ", ".join(f"{reason} {rows:,}" for reason, rows in sorted(reasons.items()))
+        steps.append(FunnelStep("Quarantined", of("clean", "rows_quarantined", "interactions"), note))
+        steps.append(FunnelStep("Duplicates", of("clean", "rows_duplicate", "interactions")))
+        steps.append(FunnelStep("Good events", of("clean", "rows_good", "interactions")))
+    steps.append(FunnelStep("User-item pairs", of("preferences", "rows_out"), "up to the run date"))
+    steps.append(FunnelStep("Staged list rows", of("recommend", "rows_out")))
+    steps.append(FunnelStep("Lists", of("recommend", "lists")))
+    return [step for step in steps if step.rows or step.is_loss]
+
+
+def _verdict(job: Job, opened: Run) -> tuple[str, list[str]]:
+    states = job.read(OPS_RUNS).where(F.col("run_id") == opened.run_id).orderBy(F.desc("recorded_at"))
+    newest = states.where("state IN ('published', 'rejected')").first()
+    failed = [row for row in _quality(job, opened) if not row.is_success]
+    reasons = [
+        f"{row.suite}: {row.expectation} {row.column} {row.observed}, allowed {row.allowed}" for row in failed
+    ]
+    if newest is not None:
+        return str(newest["state"]), reasons
+    return ("rejected", reasons) if failed else ("staged", ["not published yet"])
+
+
+def _started_at(job: Job, opened: Run) -> Any:
+    first = job.read(OPS_RUNS).where(F.col("run_id") == opened.run_id).agg(F.min("recorded_at")).first()
+    return first[0] if first else None
+
+
+def _events_per_day(job: Job) -> list[tuple[Any, dict[str, int]]]:
+    """Events of the year up to the run date; later ones are not this night's business."""
+    events = as_of(job.read(SILVER_INTERACTIONS), job.run_date)
+    recent = events.where(F.col("event_date") > F.lit(job.run_date - timedelta(days=_EVENT_DAYS)))
+    rows = recent.groupBy("event_date", "event_type").count().orderBy("event_date", "event_type").collect()
+    days: dict[Any, dict[str, int]] = {}
+    for row in rows:
+        days.setdefault(row["event_date"], {})[row["event_type"]] = row["count"]
+    return list(days.items())
+
+
+def _long_tail(pairs: DataFrame, staged: DataFrame) -> LongTail:
+    def counts(rows: DataFrame) -> list[float]:
+        per_item = rows.groupBy("item_id").count().groupBy("count").agg(F.count(F.lit(1)).alias("items"))
+        return [float(row["count"]) for row in per_item.collect() for _ in range(row["items"])]
+
+    return LongTail(before=counts(pairs), after=counts(staged))
+
+
+def _metrics(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+    cutoff = job.run_date - timedelta(days=job.settings.evaluation.window_days)
+    version = backtest_version(job, cutoff)
+    metrics: dict[str, Any] = {}
+    for row in job.read(MODEL_METRICS).where(F.col("model_version") == version).collect():
+        metrics.setdefault(row["task"], {}).setdefault(row["model"], {})[row["metric"]] = row["value"]
+    return metrics, {}
+
+
+def _quality(job: Job, opened: Run) -> list[QualityRow]:
+    """The newest result of every expectation of this run."""
+    rows = job.read(OPS_QUALITY).where(F.col("run_id") == opened.run_id).orderBy("recorded_at").collect()
+    newest = {(row["suite"], row["expectation"], row["column_name"]): row for row in rows}
+    return [
+        QualityRow(
+            row["suite"],
+            row["expectation"],
+            row["column_name"],
+            row["observed"],
+            row["allowed"],
+            row["is_success"],
+        )
+        for row in newest.values()
+    ]
+
+
+def _stories(job: Job, staged: DataFrame, pairs: DataFrame) -> list[UserStory]:
+    """Three users with a long, a middling and a short history, one campaign each in turn."""
+    lengths = pairs.groupBy("user_id").count()
+    listed = staged.select("user_id").distinct().join(lengths, on="user_id", how="inner")
+    ordered = [row["user_id"] for row in listed.orderBy(F.desc("count"), "user_id").collect()]
+    chosen = [ordered[len(ordered) * place // 10] for place in (1, 5, 9)] if len(ordered) >= 10 else ordered
+    items = valid_on(job.read(SILVER_ITEMS), job.run_date).select("item_id", "title", "category")
+    campaigns = list(job.settings.campaigns)
+    return [
+        _story(job, user, campaigns[place % len(campaigns)], staged, pairs, items)
+        for place, user in enumerate(chosen[:_STORIES])
+    ]
+
+
+def _story(
+    job: Job, user: str, campaign: str, staged: DataFrame, pairs: DataFrame, items: DataFrame
+) -> UserStory:
+    history = (
+        pairs.where(F.col("user_id") == user)
+        .orderBy(F.desc("strength"), "item_id")
+        .limit(_HISTORY_LINES)
+        .join(items, on="item_id", how="left")
+        .orderBy(F.desc("strength"), "item_id")
+        .collect()
+    )
+    slots = (
+        staged.where((F.col("user_id") == user) & (F.col("campaign") == campaign))
+        .join(items, on="item_id", how="left")
+        .orderBy("rank")
+        .collect()
+    )
+    segment = valid_on(job.read(SILVER_USERS), job.run_date).where(F.col("user_id") == user).first()
+    return UserStory(
+        user_id=user,
+        segment=f"{(segment['segment'] if segment else None) or 'unknown'} · {campaign}",
+        history=[
+            HistoryLine(
+                row["title"] or row["item_id"], row["category"] or "", row["events"], row["last_event_at"]
+            )
+            for row in history
+        ],
+        slots=[
+            Slot(
+                row["rank"],
+                row["title"] or row["item_id"],
+                row["category"] or "",
+                row["score"],
+                _contributions(job, campaign, row["component_scores"]),
+                row["source"],
+                row["reason"],
+            )
+            for row in slots
+        ],
+    )
+
+
+def _contributions(job: Job, campaign: str, components: dict[str, float]) -> dict[str, float]:
+    """What each component gave to the score after weighting: the bars then add up to the score."""
+    task = "repeats_allowed" if job.settings.campaigns[campaign].repeat_allowed else "new_items_only"
+    weights = job.settings.blend.weights(task)
+    return {name: value * weights.get(name, 0.0) for name, value in components.items()}

@@ -1,0 +1,145 @@
+"""The blend: score(u, i) = sum over components of weight * standardised score, exact over the catalogue.
+
+ALS, content and the logarithms of popularity and trial are divided by the standard deviation that they
+have for the user over a fixed reference set of items, before any mask; the mean changes no ranking and
+is dropped, and a deviation of 0 gives 0. History is log1p(strength), the same scale for everyone, and 0
+where absent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys_spark.ranking.kernel import Csr, UserParts
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How each component varies over the reference items.
+
+    als: covariance [d, d] of the item factors. content_gram: E[t tᵀ] [V, V] sparse and content_mean [V]
+    of the TF-IDF vectors. counts: standard deviations of log1p(popularity) and log1p(trial).
+    """
+
+    als: Floats
+    content_gram: sparse.csr_matrix
+    content_mean: Floats
+    counts: Floats
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kind of list: weights per component, and whether it may hold what the user already had."""
+
+    task: str
+    model: str
+    weights: dict[str, float]
+
+    @property
+    def repeats_allowed(self) -> bool:
+        return self.task == "repeats_allowed"
+
+
+@dataclass(frozen=True)
+class UserBatch:
+    """U users as they reach a worker.
+
+    factors [U, d] float64 (zeros where unknown), strength [U, I] sparse float64: the preferences.
+    """
+
+    factors: Floats
+    strength: sparse.csr_matrix
+
+
+def scaling_of(
+    factors: NDArray[np.float32],
+    vectors: sparse.csr_matrix,
+    log_counts: NDArray[np.float32],
+    reference: NDArray[np.bool_],
+) -> Scaling:
+    """Scaling over the reference items; over all items where the reference set is empty."""
+    chosen = reference if reference.any() else np.ones_like(reference)
+    y = factors[chosen].astype(np.float64)
+    centred = y - y.mean(axis=0)
+    t = vectors[chosen].astype(np.float64)
+    count = max(int(chosen.sum()), 1)
+    return Scaling(
+        als=centred.T @ centred / count,
+        content_gram=(t.T @ t).tocsr() / count,
+        content_mean=np.asarray(t.mean(axis=0)).ravel(),
+        counts=log_counts[chosen].astype(np.float64).std(axis=0),
+    )
+
+
+def profiles(strength: sparse.csr_matrix, vectors: sparse.csr_matrix) -> sparse.csr_matrix:
+    """p_u = sum of strength(u, i) * t_i, L2-normalised; [U, V] float64, empty rows stay empty."""
+    summed = (strength @ vectors.astype(np.float64)).tocsr()
+    norms = np.sqrt(np.asarray(summed.multiply(summed).sum(axis=1)).ravel())
+    return sparse.diags(_inverse(norms)).dot(summed).tocsr()
+
+
+def als_deviation(factors: Floats, scaling: Scaling) -> Floats:
+    """σ_u of x_u·y_i over the reference items: sqrt(x_uᵀ Cov(Y) x_u)."""
+    return np.sqrt(np.maximum(np.einsum("ud,de,ue->u", factors, scaling.als, factors), 0.0))
+
+
+def content_deviation(profile: sparse.csr_matrix, scaling: Scaling) -> Floats:
+    """σ_u of p_u·t_i over the reference items: sqrt(pᵀ E[t tᵀ] p − (p·E[t])²)."""
+    second = np.asarray((profile @ scaling.content_gram).multiply(profile).sum(axis=1)).ravel()
+    mean = profile @ scaling.content_mean
+    return np.sqrt(np.maximum(second - mean**2, 0.0))
+
+
+@dataclass(frozen=True)
+class ScaledUsers:
+    """A batch with each component standardised, before weights: what all variants share."""
+
+    factors: Floats
+    counts: Floats
+    profile: sparse.csr_matrix
+    history: sparse.csr_matrix
+    seen: Csr
+
+    @classmethod
+    def of(cls, batch: UserBatch, vectors: sparse.csr_matrix, scaling: Scaling) -> ScaledUsers:
+        profile = profiles(batch.strength, vectors)
+        history = batch.strength.copy()
+        history.data = np.log1p(history.data)
+        return cls(
+            factors=batch.factors * _inverse(als_deviation(batch.factors, scaling))[:, None],
+            counts=_inverse(scaling.counts),
+            profile=sparse.diags(_inverse(content_deviation(profile, scaling))).dot(profile).tocsr(),
+            history=history,
+            seen=Csr(history.indptr.astype(np.int64), history.indices.astype(np.int32)),
+        )
+
+    def parts(self, variant: Variant) -> UserParts:
+        """As the kernel takes them: dense [als | popularity | trial], sparse content, additive history."""
+        weights = variant.weights
+        counts = self.counts * [weights["popularity"], weights["trial"]]
+        return UserParts(
+            dense=np.hstack([weights["als"] * self.factors, np.tile(counts, (self.factors.shape[0], 1))]),
+            sparse=_csr(self.profile, weights["content"]),
+            additive=_csr(self.history, weights["history"]),
+            excluded=None if variant.repeats_allowed else self.seen,
+        )
+
+
+def _csr(matrix: sparse.csr_matrix, weight: float) -> Csr | None:
+    """The weighted matrix; None, and so no work at all, where the component weighs nothing."""
+    if weight == 0:
+        return None
+    matrix.sort_indices()
+    return Csr(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data * weight)
+
+
+def _inverse(values: Floats) -> Floats:
+    """1/x, and 0 where x is 0 (or so small that it is rounding)."""
+    safe = np.where(values > 1e-12, values, 1.0)
+    return np.where(values > 1e-12, 1.0 / safe, 0.0)

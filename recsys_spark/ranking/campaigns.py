@@ -1,0 +1,54 @@
+"""Who gets a list in a campaign, and how a ranked row becomes one that can be published."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import COMPONENTS, Campaign
+
+EVERYONE = "everyone"
+
+# One sentence per component; what a person is told about why an item is there.
+REASONS = {
+    "history": "You have bought this before",
+    "als": "Customers with a similar basket buy this",
+    "content": "Similar to what you buy",
+    "popularity": "Popular with other customers lately",
+    "trial": "Many customers are trying this",
+}
+
+
+def audience_of(
+    campaign: Campaign, *, users: DataFrame, audiences: DataFrame, preferences: DataFrame
+) -> DataFrame:
+    """(user_id, is_sendable) of the campaign's audience, one row a user.
+
+    `users` and `audiences` are those valid on the run date. Without a users table everyone with a
+    preference is a user, and nobody has consented: their lists are made, and none is sent.
+    """
+    consent = users.groupBy("user_id").agg(F.max("is_consented").alias("is_consented"))
+    if campaign.audience == EVERYONE:
+        members = consent.select("user_id").union(preferences.select("user_id")).distinct()
+    else:
+        members = audiences.where(F.col("audience") == campaign.audience).select("user_id").distinct()
+    return members.join(consent, on="user_id", how="left").select(
+        "user_id", F.coalesce("is_consented", F.lit(False)).alias("is_sendable")
+    )
+
+
+def explained(ranked: DataFrame, weights: dict[str, float]) -> DataFrame:
+    """Adds source, the component that gave the slot most of its score, and the reason told for it.
+
+    Ties fall to the component named first. A slot to which no component gave anything is popularity's.
+    """
+    given = [
+        F.coalesce(F.col("component_scores")[name] * F.lit(weight), F.lit(0.0)).alias(name)
+        for name, weight in ((name, weights[name]) for name in COMPONENTS)
+    ]
+    most = F.greatest(*given)
+    source = F.lit("popularity")
+    for name, value in reversed(list(zip(COMPONENTS, given, strict=True))):
+        source = F.when((value == most) & (most > 0), F.lit(name)).otherwise(source)
+    reason = F.create_map(*[F.lit(text) for pair in REASONS.items() for text in pair])
+    return ranked.withColumn("source", source).withColumn("reason", reason[F.col("source")])

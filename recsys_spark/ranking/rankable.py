@@ -1,0 +1,35 @@
+"""What may be ranked on a day: the items on sale, with all that a model version knows of them."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pyspark.sql import DataFrame
+
+from recsys_spark.data.preferences import valid_on
+from recsys_spark.lake.job import Job
+from recsys_spark.lake.tables import (
+    MODEL_CONTENT_VECTORS,
+    MODEL_ITEM_FACTORS,
+    MODEL_POPULARITY,
+    MODEL_USER_FACTORS,
+    SILVER_ITEMS,
+)
+from recsys_spark.models.versions import of_version
+from recsys_spark.ranking.lists import Catalogue, catalogue_of
+
+
+def rankable_catalogue(job: Job, version: str, day: date) -> Catalogue:
+    """The items valid and available on the day, with the version's factors, words and popularity."""
+    items = valid_on(job.read(SILVER_ITEMS), day).where("is_available").select("item_id").distinct()
+    return catalogue_of(
+        items,
+        factors=of_version(job, MODEL_ITEM_FACTORS, version).select("item_id", "factors"),
+        vectors=of_version(job, MODEL_CONTENT_VECTORS, version),
+        popularity=of_version(job, MODEL_POPULARITY, version),
+    )
+
+
+def user_factors(job: Job, version: str) -> DataFrame:
+    """(user_id, factors) of the version."""
+    return of_version(job, MODEL_USER_FACTORS, version).select("user_id", "factors")

@@ -1,0 +1,200 @@
+"""The best K items of each user from two frames of factors, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DoubleType, FloatType, StringType
+
+from recsys_spark.errors import ConfigError, InputError, did_you_mean
+from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, select
+from recsys_spark.ranking.shared_items import SharedItems, share_items
+
+TOP_K_SCHEMA = "user_id string, item_id string, score double, rank int"
+
+
+def top_k(
+    users: DataFrame,
+    items: DataFrame,
+    *,
+    k: int,
+    exclude: DataFrame | None = None,
+    candidates: DataFrame | None = None,
+) -> DataFrame:
+    """One row per user and place: (user_id string, item_id string, score double, rank int from 1).
+
+    users: (user_id string, factors array<float|double>), ids unique. items: (item_id string, factors),
+    ids unique, of the same length; rounded to float32. exclude: (user_id, item_id), pairs that must not
+    come back (seen, sent); they cost no places. candidates: (item_id), the only items to rank: 300 of
+    30,000 cost what a catalogue of 300 costs. Other columns, unknown ids and repeated rows of exclude and
+    candidates do not matter.
+
+    The score is the inner product in float64, its dimensions summed in ascending order. A user's items are
+    ordered by (score descending, item_id ascending, compared as UTF-8 bytes), which is total: the result is
+    that of scoring and sorting everything, whatever the partitions, cores and tiles. A user with fewer than
+    k items left has a short list; one with none has no row.
+
+    Cost: 2·U·I·D float32 FLOP in one pass over the users, plus the shuffle of users and exclude by user.
+    Calling it runs the job that collects the items (4·I·D bytes on the driver, and a file of that size per
+    executor); the rest runs with the result. Memory of a task: one Arrow batch of users and the kernel's
+    tiles, however many users there are.
+
+    ConfigError: k below 1, a missing column or one of another type. InputError: a null, repeated or ragged
+    id or vector, NaN or infinity; for users it is raised, in Python on the executor, when the result is used.
+
+    Source: the bound that makes float32 screening exact is in `recsys_spark.ranking.kernel`.
+    """
+    if k < 1:
+        raise ConfigError(f"top_k: k={k}, expected 1 or more")
+    _expect(users, "users", ids=["user_id"], factors=True)
+    _expect(items, "items", ids=["item_id"], factors=True)
+    if candidates is not None:
+        _expect(candidates, "candidates", ids=["item_id"])
+        items = items.join(candidates.select("item_id").distinct(), on="item_id", how="left_semi")
+    item_ids, parts = _item_parts(items.select("item_id", "factors").toArrow())
+    shared = share_items(users.sparkSession, parts, item_ids)
+    rows = users.select("user_id", "factors")
+    if exclude is not None:
+        _expect(exclude, "exclude", ids=["user_id", "item_id"])
+        rows = _with_excluded(rows, exclude, item_ids)
+    return _by_user(rows).mapInArrow(_ranking(shared, k), TOP_K_SCHEMA)
+
+
+def _expect(frame: DataFrame, name: str, *, ids: list[str], factors: bool = False) -> None:
+    for column in [*ids, "factors"] if factors else ids:
+        if column not in frame.columns:
+            hint = did_you_mean(column, frame.columns)
+            raise ConfigError(f"top_k: {name} has no column {column}, only {frame.columns}.{hint}")
+        found = frame.schema[column].dataType
+        if column == "factors":
+            is_right = isinstance(found, ArrayType) and isinstance(found.elementType, (FloatType, DoubleType))
+        else:
+            is_right = isinstance(found, StringType)
+        if not is_right:
+            expected = "array<float> or array<double>" if column == "factors" else "string"
+            raise ConfigError(f"top_k: {name}.{column} is {found.simpleString()}, expected {expected}")
+
+
+def _by_user(rows: DataFrame) -> DataFrame:
+    """Spread the users over the cores, equal ids side by side.
+
+    The number is explicit because adaptive execution would merge small partitions, and the work of a
+    user is in the product, not in the bytes of the row.
+    """
+    spark = rows.sparkSession
+    configured = int(str(spark.conf.get("spark.sql.shuffle.partitions")))
+    wanted = max(2 * spark.sparkContext.defaultParallelism, configured)
+    return rows.repartition(wanted, "user_id").sortWithinPartitions("user_id")
+
+
+def _with_excluded(users: DataFrame, exclude: DataFrame, item_ids: pa.Array) -> DataFrame:
+    """Give each user the positions of the excluded items as array<int>; unknown items fall away."""
+    position = pa.array(np.arange(len(item_ids), dtype=np.int32))
+    index = users.sparkSession.createDataFrame(pa.table({"item_id": item_ids, "position": position}))
+    excluded = (
+        exclude.join(F.broadcast(index), on="item_id", how="inner")
+        .groupBy("user_id")
+        .agg(F.collect_list("position").alias("excluded"))
+    )
+    return users.join(excluded, on="user_id", how="left")
+
+
+def _item_parts(rows: pa.Table) -> tuple[pa.Array, ItemParts]:
+    """The items in order of their ids."""
+    ids = rows.column("item_id").combine_chunks()
+    order = pc.sort_indices(ids)
+    ids = ids.take(order)
+    factors = _matrix(rows.column("factors").combine_chunks().take(order), ids, "item")
+    _refuse_repeated(ids, "item")
+    with np.errstate(over="ignore"):
+        dense = factors.astype(np.float32)
+    _refuse(~np.isfinite(dense).all(axis=1), ids, "item", "holds a number beyond float32")
+    return ids, ItemParts(dense)
+
+
+def _matrix(factors: pa.Array, ids: pa.Array, kind: str) -> NDArray[Any]:
+    """The vectors as one matrix [rows, D]. InputError names the first row that has none, or another D."""
+    _refuse(ids.is_null().to_numpy(zero_copy_only=False), ids, kind, "has no id")
+    _refuse(factors.is_null().to_numpy(zero_copy_only=False), ids, kind, "has no factors")
+    length = pc.list_value_length(factors).to_numpy(zero_copy_only=False)
+    n_dims = int(length[0]) if length.size else 0
+    _refuse(length != n_dims, ids, kind, f"does not have {n_dims} factors as {kind} {_name(ids, 0)!r}")
+    values = factors.flatten()
+    matrix = values.to_numpy(zero_copy_only=False).reshape(len(ids), n_dims)  # a null becomes NaN
+    _refuse(~np.isfinite(matrix).all(axis=1), ids, kind, "holds null, NaN or infinity")
+    return matrix
+
+
+def _refuse_repeated(ids: pa.Array, kind: str) -> None:
+    if len(ids) > 1:
+        again = pc.equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+        _refuse(np.concatenate([[False], again]), ids, kind, "comes twice")
+
+
+def _refuse(bad: Any, ids: pa.Array, kind: str, fault: str) -> None:
+    if np.any(bad):
+        raise InputError(f"top_k: {kind} {_name(ids, int(np.argmax(bad)))!r} {fault}")
+
+
+def _name(ids: pa.Array, row: int) -> Any:
+    return ids[row].as_py() if row < len(ids) else None
+
+
+def _ranking(shared: SharedItems, k: int) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """What a task does with its users: batch by batch, in one pass."""
+
+    def rank(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        items, item_ids = shared.load()
+        last_id = None
+        for batch in batches:
+            if batch.num_rows == 0:
+                continue
+            user_ids = batch.column("user_id")
+            if last_id is not None and user_ids[0].as_py() == last_id:
+                raise InputError(f"top_k: user {last_id!r} comes twice")
+            _refuse_repeated(user_ids, "user")
+            last_id = user_ids[-1].as_py()
+            users = _user_parts(batch, items)
+            if items.n_items:
+                index, score = select(items, users, k)
+                yield _rows(user_ids, item_ids, index, score)
+
+    return rank
+
+
+def _user_parts(batch: pa.RecordBatch, items: ItemParts) -> UserParts:
+    user_ids = batch.column("user_id")
+    dense = _matrix(batch.column("factors"), user_ids, "user").astype(np.float64)
+    if items.n_items and dense.shape[1] != items.dense.shape[1]:
+        expected = items.dense.shape[1]
+        raise InputError(
+            f"top_k: user {_name(user_ids, 0)!r} has {dense.shape[1]} factors, the items have {expected}"
+        )
+    if "excluded" not in batch.schema.names:
+        return UserParts(dense)
+    lists = batch.column("excluded")
+    length = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    indptr = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
+    return UserParts(dense, excluded=Csr(indptr, lists.flatten().to_numpy(zero_copy_only=False)))
+
+
+def _rows(
+    user_ids: pa.Array, item_ids: pa.Array, index: NDArray[np.int32], score: NDArray[np.float64]
+) -> pa.RecordBatch:
+    user, place = np.nonzero(index >= 0)
+    return pa.RecordBatch.from_arrays(
+        [
+            user_ids.take(pa.array(user)),
+            item_ids.take(pa.array(index[user, place])),
+            pa.array(score[user, place]),
+            pa.array(place.astype(np.int32) + 1),
+        ],
+        names=["user_id", "item_id", "score", "rank"],
+    )

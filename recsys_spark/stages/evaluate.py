@@ -1,0 +1,117 @@
+"""The night's backtest: models of four weeks ago, judged by the four weeks that end at the run date."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from pyspark.sql import functions as F
+
+from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.evaluation.backtest import Judgement, judge
+from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.tables import MODEL_METRICS, SILVER_INTERACTIONS
+from recsys_spark.models.versions import (
+    backtest_version,
+    preferences_of,
+    preferences_on,
+    train_als_once,
+    train_content_once,
+    train_popularity_once,
+)
+
+
+def run(job: Job) -> Summary:
+    if not _can_judge(job):
+        note = f"no events before {_cutoff(job)}: the night is not judged"
+        return Summary(0, 0, MODEL_METRICS.name, notes=(note,))
+    judgement = backtest(job)
+    figures = {
+        ("ndcg@10", f"{task}:{model}"): values["ndcg@10"]
+        for task, models in judgement.values.items()
+        for model, values in models.items()
+    }
+    told = tuple(
+        f"{task}: NDCG@10 {values['hybrid']['ndcg@10']:.3f}"
+        for task, values in judgement.values.items()
+        if "hybrid" in values
+    )
+    users = max(judgement.users.values(), default=0)
+    return Summary(users, len(figures), MODEL_METRICS.name, figures, told)
+
+
+def backtest(job: Job) -> Judgement:
+    """Train (once) on data up to `window_days` before the run date, judge by the days since, and store.
+
+    Raises InputError where no events are old enough.
+    """
+    days, cutoff = job.settings.evaluation.window_days, _cutoff(job)
+    if not _can_judge(job):
+        raise InputError(f"no events on or before {cutoff}: nothing to train a backtest of {days} days on.")
+    version = backtest_version(job, cutoff)
+    pairs = preferences_on(job, cutoff).persist()
+    try:
+        train_als_once(job, version, pairs)
+        train_content_once(job, version, cutoff)
+        train_popularity_once(job, version, cutoff)
+        judgement = judge(job, version=version, cutoff=cutoff, preferences=pairs, days=days)
+    finally:
+        pairs.unpersist()
+    store(job, version, judgement)
+    return judgement
+
+
+def _cutoff(job: Job) -> date:
+    return job.run_date - timedelta(days=job.settings.evaluation.window_days)
+
+
+def _can_judge(job: Job) -> bool:
+    early = job.read(SILVER_INTERACTIONS).where(F.col("event_date") <= F.lit(_cutoff(job)))
+    return not early.isEmpty()
+
+
+def after(job: Job) -> Judgement:
+    """Judge the night's own models by the weeks after its run date: for demonstrations only.
+
+    Raises ConfigError where the night has not been trained, InputError where those weeks are not known.
+    """
+    version = job.run.run_id
+    preferences = preferences_of(job)
+    if preferences.isEmpty():
+        raise ConfigError(
+            f"the night of {job.run_date} has no models. Next: recsys run --env {job.settings.env} "
+            f"--run-date {job.run_date}"
+        )
+    return judge(
+        job,
+        version=version,
+        cutoff=job.run_date,
+        preferences=preferences,
+        days=job.settings.evaluation.window_days,
+    )
+
+
+def store(job: Job, version: str, judgement: Judgement) -> None:
+    """One row per task, model and metric; NDCG@10 of a component carries the hybrid's lead as low, high."""
+    rows = [
+        (
+            version,
+            judgement.judged_from,
+            judgement.judged_to,
+            task,
+            model,
+            metric,
+            value,
+            *_bounds(judgement, task, model, metric),
+            judgement.users.get(task, 0),
+        )
+        for task, models in judgement.values.items()
+        for model, values in models.items()
+        for metric, value in sorted(values.items())
+    ]
+    frame = job.spark.createDataFrame(rows, MODEL_METRICS.schema).coalesce(1)
+    job.overwrite_partition(MODEL_METRICS, frame, model_version=version)
+
+
+def _bounds(judgement: Judgement, task: str, model: str, metric: str) -> tuple[float | None, float | None]:
+    interval = judgement.differences.get(task, {}).get(model) if metric == "ndcg@10" else None
+    return (interval.low, interval.high) if interval else (None, None)

@@ -1,0 +1,129 @@
+"""Staged lists to published ones: judged, then made visible by one commit."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.data.preferences import valid_on
+from recsys_spark.errors import ConfigError, PublishGateError
+from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.runs import Run, record_state
+from recsys_spark.lake.tables import (
+    GOLD_PUBLISHED_RUNS,
+    GOLD_RECOMMENDATIONS,
+    GOLD_STAGED,
+    OPS_QUALITY,
+    SILVER_AUDIENCES,
+    SILVER_ITEMS,
+    SILVER_USERS,
+)
+from recsys_spark.models.versions import preferences_of
+from recsys_spark.push.gate import Verdict, judge_lists
+from recsys_spark.ranking.campaigns import audience_of
+
+
+def run(job: Job) -> Summary:
+    opened = job.run
+    staged = job.read(GOLD_STAGED).where(F.col("run_id") == opened.run_id).persist()
+    try:
+        verdicts = _judge(job, staged)
+        _keep(job, opened, verdicts)
+        failed = [verdict for verdict in verdicts if not verdict.is_success]
+        if failed:
+            record_state(job.lake, opened, "rejected")
+            raise PublishGateError(_told(job.run_date, failed))
+        rows = _publish(job, opened, staged, verdicts)
+    finally:
+        staged.unpersist()
+    notes = (
+        f"{len(verdicts)} of {len(verdicts)} checks passed",
+        f"version {job.lake.version(GOLD_RECOMMENDATIONS)}",
+    )
+    return Summary(rows, rows, GOLD_RECOMMENDATIONS.name, notes=notes)
+
+
+def _judge(job: Job, staged: DataFrame) -> list[Verdict]:
+    if staged.isEmpty():
+        raise ConfigError(f"nothing is staged for {job.run_date}. Next: recsys run --from recommend")
+    preferences = preferences_of(job)
+    users, audiences = (valid_on(job.read(table), job.run_date) for table in (SILVER_USERS, SILVER_AUDIENCES))
+    sizes = {
+        name: audience_of(campaign, users=users, audiences=audiences, preferences=preferences).count()
+        for name, campaign in job.settings.campaigns.items()
+    }
+    return judge_lists(
+        staged,
+        campaigns=job.settings.campaigns,
+        audience_sizes=sizes,
+        known_items=valid_on(job.read(SILVER_ITEMS), job.run_date).where("is_available"),
+        owned=preferences,
+        gate=job.settings.gate,
+    )
+
+
+def _publish(job: Job, opened: Run, staged: DataFrame, verdicts: list[Verdict]) -> int:
+    """The one commit that is the publication; a rerun that would change nothing commits nothing."""
+    published = job.read(GOLD_RECOMMENDATIONS).where(F.col("run_date") == F.lit(job.run_date))
+    rows = staged.count()
+    if same_rows(staged, published):
+        return rows
+    note = {"run_id": opened.run_id, "run_date": str(job.run_date), "verdict": "published"}
+    ordered = staged.repartition(1, "run_date").sortWithinPartitions("channel", "campaign", "user_id", "rank")
+    job.overwrite_partition(GOLD_RECOMMENDATIONS, ordered, note=note, run_date=job.run_date)
+    figures = {f"{verdict.campaign}:{verdict.check}": float(verdict.observed) for verdict in verdicts}
+    row = (
+        job.run_date,
+        opened.run_id,
+        job.lake.version(GOLD_RECOMMENDATIONS),
+        "published",
+        figures,
+        opened.inputs,
+        opened.config_hash,
+        opened.code_hash,
+        datetime.now(UTC),
+    )
+    job.append(GOLD_PUBLISHED_RUNS, job.spark.createDataFrame([row], GOLD_PUBLISHED_RUNS.schema).coalesce(1))
+    record_state(job.lake, opened, "published")
+    return rows
+
+
+def same_rows(left: DataFrame, right: DataFrame) -> bool:
+    """Whether two frames of lists hold the same rows, by count and an order-free sum of row hashes."""
+
+    def fingerprint(rows: DataFrame) -> tuple[int, int]:
+        whole = F.xxhash64(
+            *[F.to_json(name) if name == "component_scores" else name for name in rows.columns]
+        )
+        count, total = rows.agg(F.count(F.lit(1)), F.sum(whole.cast("decimal(38,0)"))).collect()[0]
+        return int(count), int(total or 0)
+
+    return fingerprint(left) == fingerprint(right)
+
+
+def _keep(job: Job, opened: Run, verdicts: list[Verdict]) -> None:
+    now = datetime.now(UTC)
+    rows = [
+        (
+            opened.run_id,
+            job.run_date,
+            f"publish.{verdict.campaign}",
+            verdict.check,
+            "",
+            f"{verdict.observed:g}",
+            verdict.allowed,
+            verdict.is_success,
+            now,
+        )
+        for verdict in verdicts
+    ]
+    job.append(OPS_QUALITY, job.spark.createDataFrame(rows, OPS_QUALITY.schema).coalesce(1))
+
+
+def _told(run_date: date, failed: list[Verdict]) -> str:
+    told = "; ".join(
+        f"{item.campaign}: {item.check} {item.observed:g}, allowed {item.allowed}" for item in failed
+    )
+    return f"the lists of {run_date} were not published: {told}. The last good list stands."

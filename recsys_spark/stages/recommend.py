@@ -1,0 +1,114 @@
+"""Models to staged lists: the exact top K of the blend for each campaign's audience."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Campaign
+from recsys_spark.data.preferences import valid_on
+from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.tables import (
+    GOLD_STAGED,
+    MODEL_BLEND_WEIGHTS,
+    SILVER_AUDIENCES,
+    SILVER_USERS,
+)
+from recsys_spark.models.versions import of_version, preferences_of
+from recsys_spark.ranking.blend import Variant
+from recsys_spark.ranking.campaigns import audience_of, explained
+from recsys_spark.ranking.lists import Catalogue, lists
+from recsys_spark.ranking.rankable import rankable_catalogue, user_factors
+
+
+def run(job: Job) -> Summary:
+    if not job.settings.campaigns:
+        raise ConfigError(f"{job.settings.env}.toml has no [campaigns.NAME]: there is nobody to rank for.")
+    version = job.run.run_id
+    catalogue = rankable_catalogue(job, version, job.run_date)
+    try:
+        staged = [_ranked(job, name, catalogue) for name in job.settings.campaigns]
+        whole = staged[0]
+        for other in staged[1:]:
+            whole = whole.unionByName(other)
+        job.overwrite_partition(GOLD_STAGED, whole, run_id=version)
+    finally:
+        catalogue.shared.release()
+    rows = job.lake.rows_written(GOLD_STAGED)
+    users = _staged(job, version).select("campaign", "user_id").distinct().count()
+    notes = [f"{users:,} lists", f"{catalogue.size:,} items ranked", *_short(job, version, catalogue)]
+    figures = {("lists", ""): float(users), ("catalogue", ""): float(catalogue.size)}
+    return Summary(users, rows, GOLD_STAGED.name, figures, tuple(notes))
+
+
+def _ranked(job: Job, name: str, catalogue: Catalogue) -> DataFrame:
+    campaign, version = job.settings.campaigns[name], job.run.run_id
+    audience = audience_of(
+        campaign,
+        users=valid_on(job.read(SILVER_USERS), job.run_date),
+        audiences=valid_on(job.read(SILVER_AUDIENCES), job.run_date),
+        preferences=preferences_of(job),
+    )
+    if audience.isEmpty():
+        raise InputError(
+            f"campaign {name!r}: audience {campaign.audience!r} has no user on {job.run_date}. "
+            "Next: check sources of kind 'audiences', or the campaign's audience."
+        )
+    variant = _variant(job, campaign, version)
+    ranked = lists(
+        audience.select("user_id"),
+        preferences=preferences_of(job),
+        user_factors=user_factors(job, version),
+        catalogue=catalogue,
+        variants=[variant],
+        k=campaign.k,
+        partitions=job.spark.sparkContext.defaultParallelism,
+    )
+    return (
+        explained(ranked, variant.weights)
+        .join(audience, on="user_id", how="inner")
+        .select(
+            F.lit(job.run_date).alias("run_date"),
+            F.lit(campaign.channel).alias("channel"),
+            F.lit(name).alias("campaign"),
+            "user_id",
+            "rank",
+            "item_id",
+            "score",
+            "component_scores",
+            "source",
+            "reason",
+            F.lit("hybrid").alias("arm"),
+            "is_sendable",
+            F.lit(1.0).alias("propensity"),
+            F.lit(version).alias("model_version"),
+            F.lit(version).alias("run_id"),
+        )
+    )
+
+
+def _variant(job: Job, campaign: Campaign, version: str) -> Variant:
+    """The stored weights of the campaign's task: what was learned, not what conf says today."""
+    task = "repeats_allowed" if campaign.repeat_allowed else "new_items_only"
+    rows = of_version(job, MODEL_BLEND_WEIGHTS, version).where(F.col("task") == task).collect()
+    if not rows:
+        raise ConfigError(f"no blend weights of {version}. Next: recsys run --from train_blend")
+    return Variant(task, "hybrid", {row["component"]: float(row["weight"]) for row in rows})
+
+
+def _staged(job: Job, version: str) -> DataFrame:
+    return job.read(GOLD_STAGED).where(F.col("run_id") == version)
+
+
+def _short(job: Job, version: str, catalogue: Catalogue) -> list[str]:
+    """A sentence per campaign with lists shorter than its K."""
+    lengths = _staged(job, version).groupBy("campaign", "user_id").agg(F.max("rank").alias("length"))
+    notes = []
+    for name, campaign in job.settings.campaigns.items():
+        short = lengths.where((F.col("campaign") == name) & (F.col("length") < campaign.k)).count()
+        if short:
+            notes.append(
+                f"{name}: {short:,} lists are shorter than k = {campaign.k} ({catalogue.size:,} items known)"
+            )
+    return notes

@@ -1,0 +1,85 @@
+"""Style, types and tests, as `make test` runs them: `check.py [--lint | --golden]`.
+
+Every step runs, also after one has failed, and the last line adds up the test runners' own figures.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+ROOT = Path(__file__).resolve().parents[1]
+REPORTS = ROOT / "build" / "reports"
+BIN = ROOT / ".venv" / "bin"
+NOTHING_COLLECTED = 5
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    command: tuple[str, ...]
+    report: Path | None = None
+
+
+def lint_steps() -> list[Step]:
+    return [
+        Step("ruff check", (f"{BIN}/ruff", "check", ".")),
+        Step("ruff format", (f"{BIN}/ruff", "format", "--check", ".")),
+        Step("mypy", (f"{BIN}/mypy",)),
+    ]
+
+
+def pytest_steps(*only: str) -> list[Step]:
+    """The project's tests in its environment, the DAGs' tests in Airflow's: the two cannot share one."""
+    ours, dags = REPORTS / "tests.xml", REPORTS / "dags.xml"
+    # An ini and conftest border of its own keep the DAGs' tests from loading tests/conftest.py (pyspark).
+    border = ("-c", "tests/dags/pytest.ini", "--rootdir", "tests/dags", "--confcutdir", "tests/dags")
+    pytest_ours = (f"{BIN}/pytest", "tests", "--ignore=tests/dags", f"--junitxml={ours}", *only)
+    pytest_dags = (f"{ROOT}/.venv-airflow/bin/pytest", *border, "tests/dags", f"--junitxml={dags}", *only)
+    return [Step("tests", pytest_ours, ours), Step("tests of the DAGs", pytest_dags, dags)]
+
+
+def passes(step: Step) -> bool:
+    print(f"\n=== {step.name}", flush=True)
+    if step.report:
+        step.report.unlink(missing_ok=True)
+    code = subprocess.run(step.command, cwd=ROOT, check=False).returncode
+    return code == 0 or (bool(step.report) and "-k" in step.command and code == NOTHING_COLLECTED)
+
+
+def figures(reports: list[Path]) -> Counter[str]:
+    """How many tests passed, failed, erred and were skipped, from the runners' own reports."""
+    total: Counter[str] = Counter()
+    for report in reports:
+        for suite in ET.parse(report).iter("testsuite") if report.exists() else []:
+            count = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")}
+            total["failed"] += count["failures"]
+            total["error"] += count["errors"]
+            total["skipped"] += count["skipped"]
+            total["passed"] += count["tests"] - count["failures"] - count["errors"] - count["skipped"]
+    return total
+
+
+def main() -> int:
+    start = time.monotonic()
+    if "--golden" in sys.argv:
+        steps = pytest_steps("-k", "golden")
+    else:
+        steps = lint_steps() + ([] if "--lint" in sys.argv else pytest_steps())
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    failed = [step.name for step in steps if not passes(step)]
+    total = figures([step.report for step in steps if step.report])
+    words = [f"{total[key]} {key}" for key in ("failed", "passed", "skipped", "error") if total[key]]
+    if failed:
+        print(f"\nnot clean: {', '.join(failed)}")
+    print(f"\n=== {', '.join(words) or 'style and types'} in {time.monotonic() - start:.0f} s ===")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

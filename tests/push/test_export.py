@@ -1,0 +1,117 @@
+"""Lines for machines and cells for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys_spark.push.export import csv_cell, csv_line, jsonl_line
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(alphabet=st.characters(), max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_keys_are_sorted_at_every_depth_whatever_order_they_came_in():
+    one = {"rank": 1, "component_scores": {"b": 2.0, "a": 1.0}, "item_id": "ä"}
+    two = {"item_id": "ä", "component_scores": {"a": 1.0, "b": 2.0}, "rank": 1}
+    assert (
+        jsonl_line(one)
+        == jsonl_line(two)
+        == '{"component_scores":{"a":1.0,"b":2.0},"item_id":"ä","rank":1}\n'
+    )
+
+
+def test_what_json_cannot_say_is_null():
+    row = {"a": float("nan"), "b": float("inf"), "c": [np.float32("nan")], "d": Decimal("NaN")}
+    assert json.loads(jsonl_line(row)) == {"a": None, "b": None, "c": [None], "d": None}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A machine whose clock is not UTC's."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_dates_instants_and_numbers_of_other_kinds_have_one_form(elsewhere):
+    plus_two = timezone(timedelta(hours=2))
+    row = {
+        "date": date(2017, 8, 31),
+        "naive": datetime(2017, 8, 31, 1, 2, 3),  # noqa: DTZ001
+        "aware": datetime(2017, 8, 31, 3, 2, 3, tzinfo=plus_two),
+        "utc": datetime(2017, 8, 31, 1, 2, 3, tzinfo=UTC),
+        "money": Decimal("1.5"),
+        "index": np.int64(7),
+        "vector": np.array([1.0, 2.0]),
+    }
+    assert json.loads(jsonl_line(row)) == {
+        "date": "2017-08-31",
+        "naive": "2017-08-31T01:02:03Z",
+        "aware": "2017-08-31T01:02:03Z",
+        "utc": "2017-08-31T01:02:03Z",
+        "money": 1.5,
+        "index": 7,
+        "vector": [1.0, 2.0],
+    }
+
+
+def test_a_value_of_an_unknown_kind_is_an_error_and_not_a_guess():
+    with pytest.raises(TypeError, match="set"):
+        jsonl_line({"a": {1, 2}})
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.text(max_size=5), ANYTHING, max_size=4))
+def test_every_row_is_one_line_that_reads_back(row):
+    line = jsonl_line(row)
+    assert len(line.splitlines()) == 1
+    line.encode("utf-8")
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    assert set(json.loads(line, parse_constant=refuse)) == set(row)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠", " =", "  @"])
+def test_text_that_would_start_a_formula_is_guarded(start):
+    assert csv_cell(f"{start}cmd|' /C calc'!A0") == f"'{start}cmd|' /C calc'!A0"
+
+
+def test_plain_text_and_numbers_are_left_alone():
+    values = ["tea", "a=b", "", -3.5, -7, Decimal("-0.10"), None, float("nan"), True, date(2017, 8, 31)]
+    assert [csv_cell(v) for v in values] == [
+        "tea",
+        "a=b",
+        "",
+        "-3.5",
+        "-7",
+        "-0.10",
+        "",
+        "",
+        "true",
+        "2017-08-31",
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(max_size=20), min_size=1, max_size=5))
+def test_a_row_reads_back_as_its_cells_and_none_starts_a_formula(values):
+    (cells,) = csv.reader(io.StringIO(csv_line(values), newline=""))
+    assert cells == [csv_cell(value) for value in values]
+    assert not any(cell.lstrip().startswith(("=", "+", "-", "@")) for cell in cells)

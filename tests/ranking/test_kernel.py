@@ -1,0 +1,462 @@
+"""The kernel against a brute force in float64, item by item and bit by bit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import recsys_spark
+from recsys_spark.ranking import kernel_engine
+from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, component_scores, select
+
+
+@pytest.fixture(params=["compiled", "plain"], autouse=True)
+def engine(request, monkeypatch) -> Iterator[str]:
+    """Every test runs with numba and without."""
+    if request.param == "plain":
+        monkeypatch.setattr(kernel_engine, "compiled_loops", lambda: None)
+    elif kernel_engine.compiled_loops() is None:
+        pytest.skip("numba is not installed")
+    return request.param
+
+
+def full(matrix: Csr | None, n_rows: int, n_columns: int) -> np.ndarray:
+    dense = np.zeros((n_rows, n_columns))
+    if matrix is not None:
+        for r in range(n_rows):
+            part = slice(matrix.indptr[r], matrix.indptr[r + 1])
+            dense[r, matrix.indices[part]] = 1.0 if matrix.values is None else matrix.values[part]
+    return dense
+
+
+def exact_scores(items: ItemParts, users: UserParts) -> np.ndarray:
+    """Every score as defined: float64, dimensions then terms, ascending, then the additive value."""
+    n_users, n_items = len(users.dense), len(items.dense)
+    dense = np.zeros((n_users, n_items))
+    for d in range(items.dense.shape[1]):
+        dense += np.outer(users.dense[:, d].astype(np.float64), items.dense[:, d].astype(np.float64))
+    n_terms = 0
+    for matrix in (items.sparse, users.sparse):
+        n_terms = max(n_terms, 0 if matrix is None else matrix.indices.max(initial=-1) + 1)
+    profiles, terms = full(users.sparse, n_users, n_terms), full(items.sparse, n_items, n_terms)
+    sparse = np.zeros((n_users, n_items))
+    for t in range(n_terms):
+        sparse += np.outer(profiles[:, t], terms[:, t])
+    return (dense + sparse) + full(users.additive, n_users, n_items)
+
+
+def brute_force(items: ItemParts, users: UserParts, k: int) -> tuple[np.ndarray, np.ndarray]:
+    score = exact_scores(items, users)
+    possible = full(users.excluded, *score.shape) == 0
+    if items.allowed is not None:
+        possible &= items.allowed[users.group] != 0
+    best, best_score = np.full((len(score), k), -1), np.full((len(score), k), np.nan)
+    for u in range(len(score)):
+        order = np.lexsort((np.arange(score.shape[1]), -score[u]))
+        order = order[possible[u, order]][:k]
+        best[u, : order.size] = order
+        best_score[u, : order.size] = score[u, order]
+    return best, best_score
+
+
+def assert_exact(items: ItemParts, users: UserParts, k: int, **tiles: int) -> None:
+    index, score = select(items, users, k, **tiles)
+    expected_index, expected_score = brute_force(items, users, k)
+    np.testing.assert_array_equal(index, expected_index)
+    np.testing.assert_array_equal(score, expected_score)
+
+
+def csr(rows: list[list[int]], values: list[list[float]] | None = None, dtype: type = np.float64) -> Csr:
+    flat = [x for row in values for x in row] if values is not None else None
+    return Csr(
+        np.cumsum([0] + [len(row) for row in rows]).astype(np.int64),
+        np.array([i for row in rows for i in row], np.int32),
+        None if flat is None else np.array(flat, dtype),
+    )
+
+
+def random_csr(rng, n_rows: int, n_columns: int, longest: int, dtype: type | None, scale: float = 1.0) -> Csr:
+    rows = [
+        sorted(rng.choice(n_columns, rng.integers(0, min(longest, n_columns) + 1), replace=False))
+        for _ in range(n_rows)
+    ]
+    values = None if dtype is None else [list(rng.standard_normal(len(row)) * scale) for row in rows]
+    return csr(rows, values, dtype or np.float64)
+
+
+def random_parts(
+    seed: int,
+    *,
+    n_users: int = 40,
+    n_items: int = 300,
+    n_dims: int = 8,
+    scale: float = 1.0,
+    levels: int | None = None,
+    parts: str = "dense sparse additive excluded groups",
+) -> tuple[ItemParts, UserParts]:
+    """levels: draw all values from that many integers, so that most scores are ties."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> np.ndarray:
+        values = (
+            rng.standard_normal(shape) if levels is None else rng.integers(0, levels, shape) - levels // 2
+        )
+        return values.astype(np.float64)
+
+    n_dims = n_dims if "dense" in parts else 0
+    items = ItemParts(
+        (draw(n_items, n_dims) * scale).astype(np.float32),
+        sparse=random_csr(rng, n_items, 30, 6, np.float32, scale) if "sparse" in parts else None,
+        allowed=rng.random((3, n_items)) < np.array([[0.0], [0.05], [0.9]]) if "groups" in parts else None,
+    )
+    users = UserParts(
+        draw(n_users, n_dims) / scale,
+        sparse=random_csr(rng, n_users, 40, 12, np.float64, 1 / scale) if "sparse" in parts else None,
+        additive=random_csr(rng, n_users, n_items, 20, np.float64) if "additive" in parts else None,
+        excluded=random_csr(rng, n_users, n_items, n_items, None) if "excluded" in parts else None,
+        group=rng.integers(0, 3, n_users).astype(np.int32) if "groups" in parts else None,
+    )
+    return items, users
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_users=st.integers(1, 80),
+    n_items=st.integers(1, 200),
+    n_dims=st.integers(0, 9),
+    scale=st.sampled_from([1.0, 1e-44, 1e-30, 1e30]),
+    levels=st.sampled_from([None, 1, 2, 3]),
+    k=st.integers(1, 30),
+    tile_users=st.integers(1, 100),
+    tile_items=st.integers(1, 250),
+    parts=st.lists(st.sampled_from(["dense", "sparse", "additive", "excluded", "groups"]), unique=True),
+)
+def test_any_parts_in_any_tiles_equal_the_brute_force(
+    seed, n_users, n_items, n_dims, scale, levels, k, tile_users, tile_items, parts
+):
+    items, users = random_parts(
+        seed,
+        n_users=n_users,
+        n_items=n_items,
+        n_dims=n_dims,
+        scale=scale,
+        levels=levels,
+        parts=" ".join(parts),
+    )
+    assert_exact(items, users, k, tile_users=tile_users, tile_items=tile_items)
+
+
+def test_a_catalogue_of_many_tiles_equals_the_brute_force():
+    assert_exact(*random_parts(1, n_users=300, n_items=5_000, n_dims=64), k=20)
+
+
+def test_scores_that_float32_cannot_tell_apart_are_put_in_exact_order():
+    rng = np.random.default_rng(2)
+    base = rng.standard_normal(32).astype(np.float32)
+    dense = np.tile(base, (4_000, 1))
+    dense[:, 0] = rng.integers(0, 50, 4_000) * 1e-7  # changes of the score far below one float32 step
+    users = UserParts(rng.standard_normal((20, 32)))
+    items = ItemParts(dense)
+    float32_order = np.argsort(-(users.dense.astype(np.float32) @ dense.T), kind="stable")[:, :10]
+    assert np.any(float32_order != brute_force(items, users, 10)[0]), "the case must be a hard one"
+    assert_exact(items, users, 10)
+
+
+def test_all_equal_scores_give_the_lowest_items():
+    items = ItemParts(np.full((20_000, 16), 0.3, np.float32))
+    index, _ = select(items, UserParts(np.full((3, 16), 0.7)), 7)
+    np.testing.assert_array_equal(index, [range(7)] * 3)
+    assert_exact(ItemParts(items.dense[:3_000]), UserParts(np.full((2, 16), -0.7)), 7)
+
+
+def test_a_user_of_all_zeros_gets_the_lowest_items_after_the_additive_ones():
+    items = ItemParts(np.random.default_rng(3).standard_normal((3_000, 4)).astype(np.float32))
+    additive = csr([[1, 2_500, 2_999], []], [[-1.0, 0.0, 0.5], []])
+    users = UserParts(np.zeros((2, 4)), additive=additive)
+    index, _ = select(items, users, 4)
+    np.testing.assert_array_equal(index, [[2_999, 0, 2, 3], [0, 1, 2, 3]])
+    assert_exact(items, users, 4, tile_items=100)
+
+
+def test_ties_at_the_boundary_go_to_the_lower_item():
+    dense = np.ones((500, 3), np.float32)
+    dense[[400, 450, 499]] = 2.0
+    items, users = ItemParts(dense), UserParts(np.full((70, 3), 1 / 3))
+    index, _ = select(items, users, 5, tile_items=64)
+    np.testing.assert_array_equal(index, [[400, 450, 499, 0, 1]] * 70)
+
+
+def test_an_additive_tie_with_a_later_item_goes_to_the_lower_item():
+    items = ItemParts(np.array([[0], [1], [1], [1]], np.float32))
+    users = UserParts(np.ones((1, 1)), additive=csr([[0]], [[1.0]]))
+    index, _ = select(items, users, 2)
+    np.testing.assert_array_equal(index, [[0, 1]])
+
+
+@pytest.mark.parametrize("scale", [1e-45, 1e-38, 1e-20, 1e20, 1e37])
+@pytest.mark.parametrize("user_scale", [1e-320, 1e-280, 1.0, 1e250])
+def test_denormal_and_huge_values_stay_exact(scale, user_scale):
+    items, users = random_parts(4, n_items=400, parts="dense sparse excluded")
+    sparse = replace(items.sparse, values=(items.sparse.values * np.float32(scale)))
+    items = ItemParts(items.dense * np.float32(scale), sparse)
+    profiles = replace(users.sparse, values=users.sparse.values * user_scale)
+    users = replace(users, dense=users.dense * user_scale, sparse=profiles)
+    assert_exact(items, users, 10, tile_items=150)
+
+
+def test_one_giant_item_does_not_blur_the_order_of_the_small_ones():
+    items, users = random_parts(5, parts="dense")
+    items.dense[7] = 1e30
+    users = replace(users, dense=-np.abs(users.dense))  # the giant comes last
+    assert_exact(items, users, 10, tile_items=64)
+
+
+def test_a_huge_additive_value_keeps_the_rest_in_order():
+    items, users = random_parts(6, parts="dense")
+    users = replace(users, additive=csr([[3, 9]] * 40, [[1e12, 1e12]] * 40))
+    assert_exact(items, users, 10)
+
+
+def test_more_places_than_items_give_a_short_list():
+    items, users = random_parts(7, n_items=5, parts="dense")
+    index, score = select(items, users, 9)
+    assert np.all(np.sort(index[:, :5]) == np.arange(5))
+    assert np.all(index[:, 5:] == -1)
+    assert np.all(np.isnan(score[:, 5:]))
+    assert_exact(items, users, 9)
+
+
+def test_a_user_with_every_item_seen_gets_nothing_and_the_next_user_everything():
+    items, users = random_parts(8, n_users=2, n_items=50, parts="dense")
+    users = replace(users, excluded=csr([list(range(50)), []]))
+    index, score = select(items, users, 3)
+    assert np.all(index[0] == -1)
+    assert np.all(np.isnan(score[0]))
+    assert_exact(items, users, 3)
+
+
+def test_one_user_with_fifty_thousand_seen_items_gets_exactly_the_rest():
+    items, users = random_parts(9, n_users=3, n_items=50_020, n_dims=4, parts="dense")
+    seen = np.random.default_rng(9).permutation(50_020)[:50_000]
+    users = replace(users, excluded=csr([[], list(seen), []]))  # in no order at all
+    index, _ = select(items, users, 30)
+    assert set(index[1]) - {-1} == set(range(50_020)) - set(seen)
+    assert_exact(items, users, 30)
+
+
+def test_a_group_that_may_get_nothing_gets_nothing():
+    items, users = random_parts(10, parts="dense groups")
+    assert not items.allowed[0].any()
+    index, _ = select(items, users, 4)
+    assert np.all(index[users.group == 0] == -1)
+    assert np.all(index[users.group == 2] >= 0)
+
+
+def test_one_item_and_one_user():
+    assert_exact(ItemParts(np.ones((1, 2), np.float32)), UserParts(np.ones((1, 2))), 1)
+
+
+def test_no_users_or_no_items_give_empty_lists():
+    index, score = select(ItemParts(np.ones((3, 2), np.float32)), UserParts(np.ones((0, 2))), 4)
+    assert index.shape == score.shape == (0, 4)
+    index, _ = select(ItemParts(np.ones((0, 2), np.float32)), UserParts(np.ones((2, 2))), 4)
+    assert np.all(index == -1)
+
+
+def test_scores_may_be_sparse_and_additive_only():
+    items, users = random_parts(11, parts="sparse additive")
+    assert items.dense.shape[1] == 0
+    assert_exact(items, users, 10)
+
+
+def test_a_part_on_one_side_only_counts_nothing():
+    items, users = random_parts(12, parts="dense sparse")
+    without = replace(users, sparse=None)
+    np.testing.assert_array_equal(select(items, without, 5)[0], select(ItemParts(items.dense), without, 5)[0])
+    np.testing.assert_array_equal(select(ItemParts(items.dense), users, 5)[0], select(items, without, 5)[0])
+
+
+def test_tiles_do_not_change_a_bit():
+    items, users = random_parts(13, n_users=130, n_items=700)
+    index, score = select(items, users, 12)
+    for tile_users, tile_items in [(1, 700), (7, 33), (64, 64), (130, 1), (1_000, 5_000)]:
+        got = select(items, users, 12, tile_users=tile_users, tile_items=tile_items)
+        np.testing.assert_array_equal(got[0], index)
+        np.testing.assert_array_equal(got[1], score)
+
+
+def test_items_may_be_memory_mapped_and_read_only(tmp_path):
+    items, users = random_parts(14, parts="dense excluded")
+    np.save(tmp_path / "dense.npy", items.dense)
+    mapped = ItemParts(np.load(tmp_path / "dense.npy", mmap_mode="r"))
+    np.testing.assert_array_equal(select(mapped, users, 5)[0], select(items, users, 5)[0])
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_a_list_of_no_places_is_refused(k):
+    with pytest.raises(ValueError, match=f"k={k}"):
+        select(*random_parts(15), k)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "part", ["items.dense", "items.sparse", "users.dense", "users.sparse", "users.additive"]
+)
+def test_nan_and_infinity_are_refused_with_the_part_and_the_row(part, bad):
+    items, users = random_parts(16)
+    side, name = part.split(".")
+    values = getattr(items if side == "items" else users, name)
+    if isinstance(values, Csr):
+        row = int(np.searchsorted(values.indptr, 30, side="right")) - 1
+        values.values[30] = bad
+    else:
+        row = 17
+        values[row, 3] = bad
+    with pytest.raises(ValueError, match=f"{part} row {row} holds NaN or infinity"):
+        select(items, users, 3)
+
+
+def test_scores_beyond_float64_are_refused():
+    items, users = random_parts(17, parts="dense")
+    users.dense[5] = 1e305
+    with pytest.raises(ValueError, match=r"users\.dense row 5: its scores overflow"):
+        select(items, users, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dense": np.ones((40, 7))}, r"users.dense: \(40, 7\), expected \[U, 8\]"),
+        ({"excluded": csr([[0, 300]] + [[]] * 39)}, r"users.excluded row 0: column 300 is not in \[0, 300\)"),
+        ({"excluded": csr([[0]])}, "users.excluded: indptr describes 1 rows, expected 40"),
+        (
+            {"additive": csr([[4, 4]] + [[]] * 39, [[1, 2]] + [[]] * 39)},
+            "users.additive row 0: column 4 is stored",
+        ),
+        ({"additive": csr([[4]] + [[]] * 39)}, "users.additive: expected one value per index"),
+        ({"group": None}, "users.group: items.allowed has groups"),
+        ({"group": np.full(40, 3, np.int32)}, r"users.group row 0: 3 is not in \[0, 3\)"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(change, message):
+    items, users = random_parts(18)
+    with pytest.raises(ValueError, match=message):
+        select(items, replace(users, **change), 3)
+
+
+def test_item_parts_of_the_wrong_kind_are_refused():
+    with pytest.raises(ValueError, match=r"items\.dense: float64"):
+        ItemParts(np.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"items.allowed: bool \(1, 4\), expected bool or uint8 \[G, 3\]"):
+        ItemParts(np.ones((3, 2), np.float32), allowed=np.ones((1, 4), bool))
+
+
+def test_component_scores_sum_to_the_score():
+    items, users = random_parts(19)
+    index, score = select(items, users, 6)
+    parts = component_scores(items, users, index, {"als": slice(0, 5), "popularity": slice(5, 8)})
+    assert list(parts) == ["als", "popularity", "sparse", "additive"]
+    np.testing.assert_allclose(sum(parts.values()), score, rtol=1e-12, atol=1e-12)
+    for u, place in np.argwhere(index >= 0)[:50]:
+        item = items.dense[index[u, place]].astype(np.float64)
+        assert parts["popularity"][u, place] == pytest.approx(users.dense[u, 5:8] @ item[5:8])
+    assert np.array_equal(np.isnan(parts["additive"]), index < 0)
+    history = full(users.additive, 40, 300)
+    chosen = index >= 0
+    np.testing.assert_array_equal(parts["additive"][chosen], np.take_along_axis(history, index, 1)[chosen])
+
+
+def test_component_scores_of_absent_parts_are_zero():
+    items, users = random_parts(20, parts="dense")
+    parts = component_scores(items, users, np.array([[0, -1]] * 40, np.int32), {})
+    np.testing.assert_array_equal(parts["sparse"], [[0.0, np.nan]] * 40)
+    np.testing.assert_array_equal(parts["additive"], [[0.0, np.nan]] * 40)
+
+
+def test_compiled_loops_work_and_are_cached_when_the_package_is_in_a_wheel(engine, tmp_path):
+    if engine == "plain":
+        pytest.skip("about the compiled loops")
+    package = Path(recsys_spark.__file__).parent
+    wheel = tmp_path / "recsys_spark-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in [
+            "__init__.py",
+            *(f"ranking/{path.name}" for path in (package / "ranking").glob("kernel*.py")),
+        ]:
+            archive.write(package / name, f"recsys_spark/{name}")
+        archive.writestr("recsys_spark/ranking/__init__.py", "")
+    program = (
+        "import numpy as np; from recsys_spark.ranking import kernel, kernel_engine as e;"
+        "print(kernel.select(kernel.ItemParts(np.eye(3, dtype=np.float32)), kernel.UserParts(np.eye(3)), 1)[0].ravel(),"
+        "e.__file__, sum(e.compiled_loops().take_tile.stats.cache_hits.values()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(wheel), "TMPDIR": str(tmp_path)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    answers = [
+        subprocess.run(
+            [sys.executable, "-P", "-c", program],
+            env=environment,
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert [answer[:3] for answer in answers] == [["[0", "1", "2]"]] * 2
+    assert str(wheel) in answers[0][3]
+    assert [answer[-1] for answer in answers] == ["0", "1"], (
+        "the second process must find the first one's code"
+    )
+
+
+def test_a_cache_folder_that_others_could_write_to_is_not_used(monkeypatch, tmp_path):
+    folder = tmp_path / f"recsys-spark-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    chosen = kernel_engine._private_folder()
+    assert chosen != folder
+    assert chosen.stat().st_mode & 0o077 == 0
+    shutil.rmtree(chosen)
+
+
+def test_blas_uses_one_thread_within_the_kernel_and_all_of_them_after(monkeypatch):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    seen = []
+    plain = kernel_engine.PlainEngine
+
+    class Spy(plain):
+        def take(self, *args):
+            seen.extend(
+                pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"
+            )
+            super().take(*args)
+
+    monkeypatch.setattr(kernel_engine, "compiled_loops", lambda: None)
+    monkeypatch.setattr(kernel_engine, "PlainEngine", Spy)
+    before = threadpoolctl.threadpool_info()
+    select(*random_parts(21, parts="dense"), 3)
+    assert set(seen) == {1}
+    assert threadpoolctl.threadpool_info() == before
+
+
+def test_nearly_equal_scores_do_not_grow_the_candidates():
+    """Memory is bounded by k and the tile of users, however many items are in play."""
+    rng = np.random.default_rng(22)
+    dense = np.ones((20_000, 4), np.float32)
+    dense[:, 0] += rng.integers(0, 3, 20_000) * np.float32(2**-23)
+    index, _ = select(ItemParts(dense), UserParts(np.full((2, 4), 1 / 3)), 5)
+    np.testing.assert_array_equal(index, [np.argsort(-dense[:, 0], kind="stable")[:5]] * 2)
