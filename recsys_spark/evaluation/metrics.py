@@ -80,7 +80,7 @@ def ranking_metrics(
         F.count_if(F.col("n") > 0).alias("judged"),
         F.count_if(F.col("shown") > 0).alias("listed"),
     )
-    wide = means.join(exposures(slots, ks=ks, by=by, catalogue_size=catalogue_size), on=[*by], how="left")
+    wide = means.join(exposures(lists, ks=ks, by=by, catalogue_size=catalogue_size), on=[*by], how="left")
     averaged_over = dict.fromkeys(accuracy, "judged")
     averaged_over |= dict.fromkeys([*looks, *_names(EXPOSURE_METRICS, ks)], "listed")
     rows = [

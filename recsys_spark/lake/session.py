@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -46,5 +47,6 @@ def start_session(app_name: str, conf: Mapping[str, str]) -> SparkSession:
     spark = builder.getOrCreate()
     # What goes wrong is told in one sentence, and its whole trace kept in a file (see recsys_spark.night);
     # below FATAL Spark would print the same trace two or three times over it.
+    logging.getLogger("DataFrameQueryContextLogger").setLevel(logging.CRITICAL)
     spark.sparkContext.setLogLevel(os.environ.get("RECSYS_LOG_LEVEL", "FATAL"))
     return spark

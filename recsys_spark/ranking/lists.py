@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -103,9 +104,7 @@ def user_rows(
     )
     histories = (
         known.groupBy("user_id")
-        .agg(
-            F.sort_array(F.collect_list(F.struct("item_index", "strength", "history_strength"))).alias("seen")
-        )
+        .agg(F.sort_array(F.collect_list(F.struct("item_index", "strength"))).alias("seen"))
         .select(
             "user_id",
             F.col("seen.item_index").alias("seen_items"),
@@ -194,7 +193,7 @@ def _user_batch(batch: pa.RecordBatch, n_items: int, rank: int) -> UserBatch:
 
 
 def _lengths(column: pa.Array) -> NDArray[np.int64]:
-    return pa.compute.fill_null(pa.compute.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    return pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
 
 
 def _indexed(rows: DataFrame, index: DataFrame, *columns: str) -> pa.Table:

@@ -1,0 +1,156 @@
+"""A made-up shop for nights in tests: 200 users, 120 items, half a year, with known poison in it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+RUN_DATE = "2024-06-02"
+FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
+USERS, ITEMS, DAYS = 200, 120, 180
+CATEGORIES = ("tea", "coffee", "bread", "cheese", "fruit", "soap")
+WORDS = ("green", "dark", "fresh", "smoked", "sweet", "salted", "large", "small")
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Where the files lie, and how many rows of events are good, rejected and repeated."""
+
+    folder: Path
+    good: int
+    rejected: int
+    repeated: int
+
+
+def open_shop(folder: Path, *, seed: int = 11) -> Shop:
+    """Write events (CSV), items (JSON lines), users and audiences (CSV); the same for the same seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(seed)
+    events = _events(draw)
+    poison = [
+        {"id": "p1", "user": "", "item": "i001", "at": "2024-03-01 10:00:00", "pieces": "1"},
+        {"id": "p2", "user": "u001", "item": "   ", "at": "2024-03-01 10:00:00", "pieces": "1"},
+        {"id": "p3", "user": "u001", "item": "i001", "at": "yesterday", "pieces": "1"},
+        {"id": "p4", "user": "u001", "item": "i001", "at": "9999-12-31 00:00:00", "pieces": "1"},
+        {"id": "p5", "user": "u001", "item": "i001", "at": "2024-03-01 10:00:00", "pieces": "NaN"},
+        {"id": "p6", "user": "u001", "item": "i001", "at": "1969-12-31 23:00:00", "pieces": "1"},
+    ]
+    repeats = [dict(event) for event in draw.sample(events, 25)]
+    rows = events + poison + repeats
+    draw.shuffle(rows)
+    _write_csv(folder / "events.csv", rows)
+    _write_items(folder / "items.jsonl")
+    users = [
+        {"user": f"u{u:03d}", "group": f"group {u % 4}", "consent": str(u % 10 != 0).lower()} for u in range(USERS)
+    ]
+    _write_csv(folder / "users.csv", users)
+    members = [{"name": "spring", "user": f"u{u:03d}", "until": "2024-07-01"} for u in range(0, USERS, 2)]
+    _write_csv(folder / "audiences.csv", members)
+    return Shop(folder, len(events), len(poison), len(repeats))
+
+
+def _events(draw: random.Random) -> list[dict[str, str]]:
+    """Each user loves one category, buys a few staples of it again and again, and sometimes strays."""
+    rows = []
+    for user in range(USERS):
+        love = user % len(CATEGORIES)
+        own = [item for item in range(ITEMS) if item % len(CATEGORIES) == love]
+        staples = draw.sample(own, 3)
+        for _ in range(draw.randint(15, 45)):
+            pick = draw.random()
+            item = draw.choice(staples if pick < 0.5 else own if pick < 0.85 else range(ITEMS))
+            at = FIRST_DAY + timedelta(days=draw.randrange(DAYS), seconds=draw.randrange(86400))
+            rows.append(
+                {
+                    "id": f"e{len(rows) + user * 1000:06d}",
+                    "user": f"u{user:03d}",
+                    "item": f"i{item:03d}",
+                    "at": at.strftime("%Y-%m-%d %H:%M:%S"),
+                    "pieces": str(draw.randint(1, 3)),
+                }
+            )
+    return rows
+
+
+def _write_items(path: Path) -> None:
+    with path.open("w", encoding="utf-8") as lines:
+        for item in range(ITEMS):
+            category = CATEGORIES[item % len(CATEGORIES)]
+            words = f"{WORDS[item % len(WORDS)]} {WORDS[(item // 7) % len(WORDS)]}"
+            row = {"sku": f"i{item:03d}", "name": f"{words} {category}", "kind": category, "maker": f"maker {item % 9}"}
+            lines.write(json.dumps(row) + "\n")
+
+
+def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+OVERLAY = """
+[lake]
+path = "{root}/lake"
+
+[output]
+path = "{root}/output"
+
+[sources.events]
+kind = "interactions"
+format = "csv"
+path = "{shop}/events.csv"
+constants = {{ event_type = "purchase" }}
+columns = {{ event_id = "id", user_id = "user", item_id = "item", event_at = "at", quantity = "pieces" }}
+
+[sources.items]
+kind = "items"
+format = "jsonl"
+path = "{shop}/items.jsonl"
+columns = {{ item_id = "sku", title = "name", category = "kind", brand = "maker" }}
+
+[sources.users]
+kind = "users"
+format = "csv"
+path = "{shop}/users.csv"
+columns = {{ user_id = "user", segment = "group", is_consented = "consent" }}
+
+[sources.members]
+kind = "audiences"
+format = "csv"
+path = "{shop}/audiences.csv"
+columns = {{ audience = "name", user_id = "user", valid_to = "until" }}
+
+[als]
+rank = 8
+iterations = 3
+
+[campaigns.again]
+channel = "email"
+audience = "spring"
+k = 5
+repeat_allowed = true
+brand_name = "The Shop"
+unsubscribe_url = "https://example.org/u"
+
+[campaigns.fresh]
+channel = "email"
+k = 5
+repeat_allowed = false
+brand_name = "The Shop"
+unsubscribe_url = "https://example.org/u"
+"""
+
+
+def write_conf(folder: Path, *, base: Path, shop: Path, root: Path, extra: str = "") -> Path:
+    """A conf folder with the project's base.toml and an environment `slice` for the shop."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "base.toml").write_text((base / "base.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    for name in ("spark-local.conf", "spark-cluster.conf"):
+        (folder / name).write_text((base / name).read_text(encoding="utf-8"), encoding="utf-8")
+    overlay = OVERLAY.format(shop=shop, root=root) + extra
+    (folder / "slice.toml").write_text(overlay, encoding="utf-8")
+    return folder
