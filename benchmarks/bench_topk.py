@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,7 +150,7 @@ def bare_product(items: np.ndarray, n_users: int, cores: int) -> float:
 def full_blend(users: DataFrame, shared: SharedItems, k: int) -> DataFrame:
     """Dense parts, TF-IDF profile, history and seen mask, all in the tile."""
 
-    def rank(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def rank(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         items, ids = shared.load()
         for batch in batches:
 
@@ -159,7 +159,11 @@ def full_blend(users: DataFrame, shared: SharedItems, k: int) -> DataFrame:
 
             def rows(name: str, values: str | None = None, batch: pa.RecordBatch = batch) -> Csr:
                 n = len(flat(name)) // batch.num_rows
-                return Csr(np.arange(0, n * batch.num_rows + 1, n), flat(name), values and flat(values))
+                return Csr(
+                    np.arange(0, n * batch.num_rows + 1, n),
+                    flat(name),
+                    None if values is None else flat(values),
+                )
 
             parts = UserParts(
                 flat("factors").reshape(batch.num_rows, -1).astype(np.float64),

@@ -49,6 +49,10 @@ STAGE_ORDER = (
 )
 _EVENT_DAYS = 365
 _STORIES = 3
+_SHOWN = tuple(
+    f"{name}@10"
+    for name in ("ndcg", "precision", "recall", "f1", "map", "hit_rate", "coverage", "mean_popularity")
+)
 _HISTORY_LINES = 12
 
 
@@ -185,7 +189,8 @@ def _metrics(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
     cutoff = job.run_date - timedelta(days=job.settings.evaluation.window_days)
     version = backtest_version(job, cutoff)
     metrics: dict[str, Any] = {}
-    for row in job.read(MODEL_METRICS).where(F.col("model_version") == version).collect():
+    stored = job.read(MODEL_METRICS).where(F.col("model_version") == version)
+    for row in stored.where(F.col("metric").isin(*_SHOWN)).collect():
         metrics.setdefault(row["task"], {}).setdefault(row["model"], {})[row["metric"]] = row["value"]
     return metrics, {}
 

@@ -24,6 +24,7 @@ export RECSYS_PYTHON=$(cat "$dir/worker-python") RECSYS_DRIVER_PYTHON=$home/.ven
 RECSYS_PY_FILES=$(ls "$home"/dist/*.zip)
 export RECSYS_PY_FILES
 export RECSYS_LAKE=$dir/shared/lake RECSYS_OUTPUT=$dir/shared/output RECSYS_LANDING=$dir/shared/landing
+export RECSYS_CHECKPOINTS=$dir/shared/checkpoints
 # The driver's scratch is hidden from the workers too: a temporary path that leaks to them fails.
 mkdir -p "$dir/driver/tmp" "$dir/driver/local" "$dir/driver/cwd"
 export TMPDIR=$dir/driver/tmp SPARK_LOCAL_DIRS=$dir/driver/local

@@ -12,10 +12,11 @@
 #   RECSYS_DRIVER_PYTHON  interpreter of the driver
 #   RECSYS_PYTHON         interpreter of the workers, as they see it
 #   RECSYS_PY_FILES       the project as .zip for the workers (make wheel)
+#   RECSYS_CHECKPOINTS    folder that driver and workers share, for ALS's checkpoints; needed on a cluster
 #   RECSYS_LOGS           folder for one log per stage
 set -euo pipefail
 
-if [ $# -lt 2 ]; then sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2; fi
+if [ $# -lt 2 ]; then sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2; fi
 env=$1 run_date=$2
 shift 2
 stages=("$@")
@@ -39,6 +40,7 @@ mkdir -p "$logs"
 submit_stage() {
   "$submit" --master "$master" --name "recsys-$1" --properties-file "$conf" \
     ${RECSYS_PY_FILES:+--py-files "$RECSYS_PY_FILES"} \
+    ${RECSYS_CHECKPOINTS:+--conf "spark.checkpoint.dir=$RECSYS_CHECKPOINTS"} \
     "$home/jobs/$1.py" --env "$env" --run-date "$run_date"
 }
 
@@ -49,7 +51,7 @@ for stage in "${stages[@]}"; do
   submit_stage "$stage" 2>"$logs/$stage.log" </dev/null || code=$?
   printf '[%d/%d] %-13s exit %d  %4d s\n' "$number" "${#stages[@]}" "$stage" "$code" $(($(date +%s) - start))
   if [ "$code" -ne 0 ]; then
-    grep -vE '^WARNING: |^Picked up |^Using Spark|^$' "$logs/$stage.log" | tail -n 15 >&2 || true
+    grep -vE '^WARNING: |^Picked up |^Using Spark|^Setting Spark| (INFO|WARN) |^$' "$logs/$stage.log" | tail -n 15 >&2 || true
     echo "stopped at $stage with exit code $code; its whole log is $logs/$stage.log" >&2
     exit "$code"
   fi

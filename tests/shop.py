@@ -45,7 +45,8 @@ def open_shop(folder: Path, *, seed: int = 11) -> Shop:
     _write_csv(folder / "events.csv", rows)
     _write_items(folder / "items.jsonl")
     users = [
-        {"user": f"u{u:03d}", "group": f"group {u % 4}", "consent": str(u % 10 != 0).lower()} for u in range(USERS)
+        {"user": f"u{u:03d}", "group": f"group {u % 4}", "consent": str(u % 10 != 0).lower()}
+        for u in range(USERS)
     ]
     _write_csv(folder / "users.csv", users)
     members = [{"name": "spring", "user": f"u{u:03d}", "until": "2024-07-01"} for u in range(0, USERS, 2)]
@@ -81,7 +82,12 @@ def _write_items(path: Path) -> None:
         for item in range(ITEMS):
             category = CATEGORIES[item % len(CATEGORIES)]
             words = f"{WORDS[item % len(WORDS)]} {WORDS[(item // 7) % len(WORDS)]}"
-            row = {"sku": f"i{item:03d}", "name": f"{words} {category}", "kind": category, "maker": f"maker {item % 9}"}
+            row = {
+                "sku": f"i{item:03d}",
+                "name": f"{words} {category}",
+                "kind": category,
+                "maker": f"maker {item % 9}",
+            }
             lines.write(json.dumps(row) + "\n")
 
 

@@ -82,7 +82,7 @@ def judge(job: Job, *, version: str, cutoff: date, preferences: DataFrame, days:
             user_factors=user_factors(job, version),
             catalogue=catalogue,
             variants=variants_of({task: settings.blend.weights(task) for task in TASKS}),
-            k=max(settings.evaluation.k),
+            k=max(*settings.evaluation.k, 10),
             partitions=job.spark.sparkContext.defaultParallelism,
         ).persist()
         judgement = _measured(job, ranked, relevant, cutoff, days, preferences)
@@ -103,13 +103,19 @@ def _measured(
     popularity = preferences.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity"))
     slim = ranked.select("task", "model", "user_id", "item_id", "rank")
     rows = ranking_metrics(
-        slim, relevant, ks=settings.k, by=("task", "model"), item_popularity=popularity, catalogue_size=size
+        slim,
+        relevant,
+        ks=sorted({*settings.k, 10}),
+        by=("task", "model"),
+        item_popularity=popularity,
+        catalogue_size=size,
     ).collect()
     values: dict[str, dict[str, dict[str, float]]] = {task: {} for task in TASKS}
     judged: dict[str, int] = {}
     for row in rows:
         values[row["task"]].setdefault(row["model"], {})[row["metric"]] = float(row["value"])
-        judged[row["task"]] = max(judged.get(row["task"], 0), int(row["users"]))
+        if row["metric"] == "ndcg@10":
+            judged[row["task"]] = int(row["users"])
     per_user = (
         per_user_metrics(slim, relevant, ks=[10], by=("task", "model")).where("metric = 'ndcg@10'").persist()
     )

@@ -233,7 +233,7 @@ def one_blas_thread() -> AbstractContextManager[Any]:
 
 
 def select(
-    items: ItemParts, users: UserParts, k: int, *, tile_users: int = 256, tile_items: int = 1024
+    items: ItemParts, users: UserParts, k: int, *, tile_users: int = 512, tile_items: int = 1024
 ) -> tuple[NDArray[np.int32], Floats]:
     """The best k items of each user: index int32 [U, k], padded with -1, and score float64 [U, k], with nan.
 

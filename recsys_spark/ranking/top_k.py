@@ -60,11 +60,12 @@ def top_k(
         items = items.join(candidates.select("item_id").distinct(), on="item_id", how="left_semi")
     item_ids, parts = _item_parts(items.select("item_id", "factors").toArrow())
     shared = share_items(users.sparkSession, parts, item_ids)
-    rows = users.select("user_id", "factors")
+    rows = _by_user(users.select("user_id", "factors"))
     if exclude is not None:
         _expect(exclude, "exclude", ids=["user_id", "item_id"])
         rows = _with_excluded(rows, exclude, item_ids)
-    return _by_user(rows).mapInArrow(_ranking(shared, k), TOP_K_SCHEMA)
+    # Equal ids side by side: a repeated user is found without holding the ids. Sorted already after a join.
+    return rows.sortWithinPartitions("user_id").mapInArrow(_ranking(shared, k), TOP_K_SCHEMA)
 
 
 def _expect(frame: DataFrame, name: str, *, ids: list[str], factors: bool = False) -> None:
@@ -83,15 +84,16 @@ def _expect(frame: DataFrame, name: str, *, ids: list[str], factors: bool = Fals
 
 
 def _by_user(rows: DataFrame) -> DataFrame:
-    """Spread the users over the cores, equal ids side by side.
+    """Spread the users over the cores, equal ids in the same partition.
 
     The number is explicit because adaptive execution would merge small partitions, and the work of a
-    user is in the product, not in the bytes of the row.
+    user is in the product, not in the bytes of the row. It comes before the join with the excluded items,
+    which then keeps it.
     """
     spark = rows.sparkSession
     configured = int(str(spark.conf.get("spark.sql.shuffle.partitions")))
     wanted = max(2 * spark.sparkContext.defaultParallelism, configured)
-    return rows.repartition(wanted, "user_id").sortWithinPartitions("user_id")
+    return rows.repartition(wanted, "user_id")
 
 
 def _with_excluded(users: DataFrame, exclude: DataFrame, item_ids: pa.Array) -> DataFrame:
@@ -99,7 +101,7 @@ def _with_excluded(users: DataFrame, exclude: DataFrame, item_ids: pa.Array) -> 
     position = pa.array(np.arange(len(item_ids), dtype=np.int32))
     index = users.sparkSession.createDataFrame(pa.table({"item_id": item_ids, "position": position}))
     excluded = (
-        exclude.join(F.broadcast(index), on="item_id", how="inner")
+        exclude.join(index, on="item_id", how="inner")
         .groupBy("user_id")
         .agg(F.collect_list("position").alias("excluded"))
     )

@@ -64,7 +64,7 @@ def _deliver(job: Job, lists: DataFrame) -> dict[str, int]:
 def _campaign(
     job: Job, name: str, campaign: Campaign, rows: Iterator[dict[str, Any]]
 ) -> Iterator[tuple[Any, ...]]:
-    """Write the campaign's export and mails; one outbox row a user. The export appears whole or not at all."""
+    """Write the campaign's export (whole or not at all) and mails; yields one outbox row a user."""
     folder = job.output / str(job.run_date)
     mails = folder / "mails" / _file_name(name)
     mails.mkdir(parents=True, exist_ok=True)

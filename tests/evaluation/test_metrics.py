@@ -12,7 +12,7 @@ from pyspark.mllib.evaluation import RankingMetrics
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.evaluation.metrics import per_user_metrics, ranking_metrics
+from recsys_spark.evaluation.metrics import order_free_mean, per_user_metrics, ranking_metrics
 from tests.evaluation import oracle
 
 LISTS = "task string, model string, user_id string, item_id string, rank int"
@@ -280,6 +280,20 @@ def test_partitioning_does_not_change_one_bit(frame):
         return values_of(ranking_metrics(*frames[:2], ks=KS, item_popularity=frames[2], catalogue_size=60))
 
     assert metrics(1) == metrics(7)
+
+
+def test_a_mean_is_the_same_to_the_last_bit_however_rows_are_spread(frame):
+    rng = random.Random(8)
+    values = [rng.random() for _ in range(5_000)]
+
+    def means(partitions: int) -> tuple[float, float]:
+        column = F.col("value")
+        spread = frame("value double", [(value,) for value in values], partitions)
+        return tuple(spread.agg(order_free_mean(column), F.avg(column)).collect()[0])
+
+    (one, plain_one), (other, plain_other) = means(1), means(7)
+    assert one == other == pytest.approx(oracle.mean(values), abs=1e-14)
+    assert plain_one != plain_other  # on this input a plain mean does depend on it
 
 
 def test_groups_and_the_truth_meet_on_the_columns_they_share(frame):

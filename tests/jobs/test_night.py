@@ -1,28 +1,64 @@
-"""What a night leaves behind, looked at by readers that are not Spark."""
+"""What a night leaves behind, looked at by readers that are not Spark, and by nights that follow."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from datetime import date, timedelta
+import json
+from collections import Counter, defaultdict
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
 
+import pytest
 from deltalake import DeltaTable
+from pyspark.sql import SparkSession
 
-from recsys_spark.lake.tables import GOLD_RECOMMENDATIONS, SILVER_INTERACTIONS, SILVER_ITEMS, SILVER_QUARANTINE
+from recsys_spark.config import load_settings
+from recsys_spark.lake.job import Job
+from recsys_spark.lake.tables import (
+    GOLD_OUTBOX,
+    GOLD_PUBLISHED_RUNS,
+    GOLD_RECOMMENDATIONS,
+    GOLD_STAGED,
+    MODEL_METRICS,
+    OPS_METRICS,
+    OPS_QUALITY,
+    SILVER_INTERACTIONS,
+    SILVER_ITEMS,
+    SILVER_PREFERENCES,
+    SILVER_QUARANTINE,
+    Table,
+)
+from recsys_spark.night import run_night
+from tests.conftest import ROOT
 from tests.jobs.conftest import Night
-from tests.shop import RUN_DATE, USERS
+from tests.shop import RUN_DATE, USERS, write_conf
+
+EARLIER = date(2024, 5, 5)
 
 
-def _rows(night: Night, table: object) -> list[dict]:
-    return DeltaTable(night.job.lake.path(table)).to_pyarrow_table().to_pylist()
+def rows_of(job: Job, table: Table) -> list[dict]:
+    return DeltaTable(job.lake.path(table)).to_pyarrow_table().to_pylist()
+
+
+def content(job: Job, table: Table) -> list[str]:
+    return sorted(json.dumps(row, default=str, sort_keys=True) for row in rows_of(job, table))
+
+
+def lists_of(job: Job, run_date: date) -> dict[tuple[str, str], list[tuple[str, float]]]:
+    found: dict = defaultdict(list)
+    for row in sorted(rows_of(job, GOLD_STAGED), key=lambda row: row["rank"]):
+        if row["run_date"] == run_date:
+            found[row["campaign"], row["user_id"]].append((row["item_id"], row["score"]))
+    return dict(found)
 
 
 def test_every_user_of_the_audience_has_a_whole_list(night: Night) -> None:
     lists = defaultdict(list)
-    for row in _rows(night, GOLD_RECOMMENDATIONS):
+    for row in rows_of(night.job, GOLD_RECOMMENDATIONS):
         lists[row["campaign"], row["user_id"]].append(row)
-    items = {row["item_id"] for row in _rows(night, SILVER_ITEMS)}
-    expected = {("again", f"u{u:03d}") for u in range(0, USERS, 2)} | {("fresh", f"u{u:03d}") for u in range(USERS)}
-    assert set(lists) == expected
+    items = {row["item_id"] for row in rows_of(night.job, SILVER_ITEMS)}
+    half = {("again", f"u{user:03d}") for user in range(0, USERS, 2)}
+    assert set(lists) == half | {("fresh", f"u{user:03d}") for user in range(USERS)}
     for rows in lists.values():
         rows.sort(key=lambda row: row["rank"])
         assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
@@ -31,3 +67,136 @@ def test_every_user_of_the_audience_has_a_whole_list(night: Night) -> None:
         scores = [row["score"] for row in rows]
         assert scores == sorted(scores, reverse=True)
         assert all(score == score and abs(score) != float("inf") for score in scores)
+
+
+def test_a_list_without_repeats_holds_nothing_that_the_user_had_before(night: Night) -> None:
+    had = {
+        (row["user_id"], row["item_id"])
+        for row in rows_of(night.job, SILVER_INTERACTIONS)
+        if str(row["event_date"]) <= RUN_DATE
+    }
+    rows = rows_of(night.job, GOLD_RECOMMENDATIONS)
+    assert not {(row["user_id"], row["item_id"]) for row in rows if row["campaign"] == "fresh"} & had
+    assert {(row["user_id"], row["item_id"]) for row in rows if row["campaign"] == "again"} & had
+
+
+def test_only_lists_of_users_who_consented_may_be_sent_and_only_those_are_rendered(night: Night) -> None:
+    sendable = {row["user_id"]: row["is_sendable"] for row in rows_of(night.job, GOLD_RECOMMENDATIONS)}
+    assert sendable == {f"u{user:03d}": user % 10 != 0 for user in range(USERS)}
+    outbox = rows_of(night.job, GOLD_OUTBOX)
+    assert {row["user_id"] for row in outbox} == {user for user, may in sendable.items() if may}
+    mails = {path.stem for path in (night.job.output / RUN_DATE / "mails" / "fresh").glob("*.html")}
+    assert mails == {user for user, may in sendable.items() if may}
+
+
+def test_rows_in_are_good_quarantined_or_duplicate(night: Night) -> None:
+    figures = {
+        row["metric"]: row["value"]
+        for row in rows_of(night.job, OPS_METRICS)
+        if row["stage"] == "clean" and row["label"] == "interactions"
+    }
+    shop = night.shop
+    assert figures == {
+        "rows_in": shop.good + shop.rejected + shop.repeated,
+        "rows_good": shop.good,
+        "rows_quarantined": shop.rejected,
+        "rows_duplicate": shop.repeated,
+    }
+    assert len(rows_of(night.job, SILVER_INTERACTIONS)) == shop.good
+    reasons = Counter(tuple(row["reject_reasons"]) for row in rows_of(night.job, SILVER_QUARANTINE))
+    assert reasons == {
+        ("missing_user_id",): 1,
+        ("missing_item_id",): 1,
+        ("unparsable_time",): 1,
+        ("future_time",): 1,
+        ("bad_quantity",): 1,
+        ("before_epoch",): 1,
+    }
+
+
+def test_the_export_holds_the_published_lists_in_order(night: Night) -> None:
+    published = {
+        (row["user_id"], row["rank"]): row["item_id"]
+        for row in rows_of(night.job, GOLD_RECOMMENDATIONS)
+        if row["campaign"] == "again" and row["is_sendable"]
+    }
+    text = (night.job.output / RUN_DATE / "exports" / "email-again.jsonl").read_text(encoding="utf-8")
+    exported = {
+        (line["user_id"], slot["rank"]): slot["item_id"]
+        for line in map(json.loads, text.splitlines())
+        for slot in line["items"]
+    }
+    assert exported == published
+
+
+def test_history_carries_repeats_and_the_night_beats_popularity_in_its_backtest(night: Night) -> None:
+    ndcg = {
+        (row["task"], row["model"]): row["value"]
+        for row in rows_of(night.job, MODEL_METRICS)
+        if row["metric"] == "ndcg@10"
+    }
+    assert ndcg["repeats_allowed", "hybrid"] > 2 * ndcg["repeats_allowed", "popularity"]
+    assert ndcg["new_items_only", "als"] > ndcg["new_items_only", "popularity"]
+    assert ndcg["new_items_only", "history"] < ndcg["new_items_only", "hybrid"]
+
+
+def test_the_gate_and_its_docs_are_kept_and_show_no_value_of_a_person(night: Night) -> None:
+    results = rows_of(night.job, OPS_QUALITY)
+    assert {row["suite"] for row in results} == {
+        "silver.items",
+        "silver.interactions",
+        "silver.interactions.profile",
+        "publish.again",
+        "publish.fresh",
+    }
+    assert all(row["is_success"] for row in results)
+    pages = list((night.job.output / RUN_DATE / "data_docs").rglob("*.html"))
+    assert any("silver" in str(page) for page in pages)
+    assert not any("u017" in page.read_text(encoding="utf-8") for page in pages)
+
+
+def test_the_commit_of_the_lists_names_its_run_and_verdict(night: Night) -> None:
+    newest = DeltaTable(night.job.lake.path(GOLD_RECOMMENDATIONS)).history(1)[0]
+    note = json.loads(newest["userMetadata"])
+    assert note == {"run_id": night.job.run.run_id, "run_date": RUN_DATE, "verdict": "published"}
+    [published] = rows_of(night.job, GOLD_PUBLISHED_RUNS)
+    assert (published["run_id"], published["version"]) == (night.job.run.run_id, newest["version"])
+
+
+def test_running_the_night_again_changes_no_row(night: Night, spark: SparkSession) -> None:
+    tables = (
+        SILVER_INTERACTIONS,
+        SILVER_PREFERENCES,
+        SILVER_QUARANTINE,
+        GOLD_STAGED,
+        GOLD_RECOMMENDATIONS,
+        GOLD_OUTBOX,
+    )
+    before = {table.name: content(night.job, table) for table in tables}
+    run_id = night.job.run.run_id
+    run_night(night.job.settings, night.job.run_date, spark=spark)
+    assert night.job.run.run_id == run_id
+    assert {table.name: content(night.job, table) for table in tables} == before
+
+
+def test_an_earlier_date_run_later_gives_what_that_night_would_have_given(
+    night: Night, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no event after a run date reaches its lists: the other lake never held one."""
+    run_night(night.job.settings, EARLIER, last="recommend", spark=spark)
+    past = tmp_path / "shop"
+    past.mkdir()
+    for path in night.shop.folder.iterdir():
+        text = path.read_text(encoding="utf-8")
+        if path.name == "events.csv":
+            header, *lines = text.splitlines(keepends=True)
+            text = header + "".join(
+                line for line in reversed(lines) if line.split(",")[3][:10] <= str(EARLIER)
+            )
+        (past / path.name).write_text(text, encoding="utf-8")
+    conf = write_conf(tmp_path / "conf", base=ROOT / "conf", shop=past, root=tmp_path)
+    monkeypatch.setenv("RECSYS_CONF", str(conf))
+    then = replace(night.job, settings=load_settings("slice"), run_date=EARLIER)
+    run_night(then.settings, EARLIER, last="recommend", spark=spark)
+    assert lists_of(night.job, EARLIER) == lists_of(then, EARLIER)
+    assert lists_of(then, EARLIER) != lists_of(night.job, date.fromisoformat(RUN_DATE))

@@ -1,0 +1,158 @@
+"""Bronze to silver: every row ends as good, quarantined or duplicate, and says why."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Clean, Source
+from recsys_spark.data.clean import cleaned, deduplicate, good, identity, quarantined
+from recsys_spark.lake.tables import BRONZE_INTERACTIONS, BRONZE_ITEMS
+
+RULES = Clean(
+    event_types=["purchase"], max_id_length=20, max_text_length=30, max_abs_value=1e6, future_tolerance_days=1
+)
+SOURCES = {
+    "shop": Source(kind="interactions", format="csv", path="x"),
+    "epoch": Source(kind="interactions", format="csv", path="x", time_format="seconds"),
+}
+ARRIVED = datetime(2024, 5, 1)
+
+
+def bronze(spark: SparkSession, rows: list[dict], table=BRONZE_INTERACTIONS) -> DataFrame:
+    base = {
+        "source": "shop",
+        "source_file": "f",
+        "content_hash": "h",
+        "delivered_at": ARRIVED,
+        "ingested_at": ARRIVED,
+        "ingest_date": ARRIVED.date(),
+        "event_type": "purchase",
+    }
+    whole = [{**dict.fromkeys(table.columns), **base, "row": n, **row} for n, row in enumerate(rows)]
+    values = [tuple(row[name] for name in table.columns) for row in whole]
+    return spark.createDataFrame(values, table.schema).repartition(3)
+
+
+GOOD = {"event_id": "e", "user_id": "u", "item_id": "i", "event_at": "2024-04-01 10:00:00"}
+
+
+@pytest.mark.parametrize("extra", [{}])
+def test_every_rule_names_the_rows_that_break_it_and_no_other(spark: SparkSession, extra: dict) -> None:
+    cases = {
+        "good": ({}, []),
+        "blank user": ({"user_id": " "}, ["missing_user_id"]),
+        "no item": ({"item_id": None}, ["missing_item_id"]),
+        "long id": ({"item_id": "x" * 21}, ["overlong_id"]),
+        "emoji id": ({"user_id": "😀\u0000"}, []),
+        "type": ({"event_type": "teleport"}, ["unknown_event_type"]),
+        "no type": ({"event_type": None}, ["unknown_event_type"]),
+        "no time": ({"event_at": "soon"}, ["unparsable_time"]),
+        "epoch": ({"event_at": "1970-01-01 00:00:00"}, ["before_epoch"]),
+        "future": ({"event_at": "2024-05-02 00:00:01"}, ["future_time"]),
+        "just in time": ({"event_at": "2024-05-02 00:00:00"}, []),
+        "year 9999": ({"event_at": "9999-12-31 00:00:00"}, ["future_time"]),
+        "NaN": ({"quantity": "NaN"}, ["bad_quantity"]),
+        "infinite": ({"value": "Infinity"}, ["bad_value"]),
+        "1e308": ({"value": "1e308"}, ["bad_value"]),
+        "a word": ({"quantity": "two"}, ["bad_quantity"]),
+        "negative": ({"quantity": "-1"}, ["negative_quantity"]),
+        "malformed": ({"malformed": "a,b,c,d"}, ["malformed_row"]),
+        "two faults": ({"user_id": "", "event_at": ""}, ["missing_user_id", "unparsable_time"]),
+        "seconds": ({"source": "epoch", "event_at": "1711965600"}, []),
+        "absurd seconds": ({"source": "epoch", "event_at": "9e18"}, ["unparsable_time"]),
+    }
+    rows = [{**GOOD, "event_id": name, **change} for name, (change, _) in cases.items()]
+    judged = cleaned(bronze(spark, rows), "interactions", settings=RULES, sources=SOURCES)
+    found = {row["event_id"]: row["reject_reasons"] for row in judged.collect()}
+    assert found == {name: reasons for name, (_, reasons) in cases.items()}
+
+
+def test_epoch_seconds_become_the_same_instant_as_their_text(spark: SparkSession) -> None:
+    rows = [
+        {**GOOD, "source": "epoch", "event_at": "1711965600"},
+        {**GOOD, "event_at": "2024-04-01 10:00:00"},
+    ]
+    judged = cleaned(bronze(spark, rows), "interactions", settings=RULES, sources=SOURCES)
+    assert {row[0] for row in judged.select(F.col("event_at").cast("string")).collect()} == {
+        "2024-04-01 10:00:00"
+    }
+
+
+def test_a_rejected_row_keeps_its_reasons_and_the_row_as_it_came(spark: SparkSession) -> None:
+    rows = [{**GOOD, "malformed": 'half "a line'}, {**GOOD, "user_id": "", "item_id": "=cmd()"}]
+    judged = cleaned(bronze(spark, rows), "interactions", settings=RULES, sources=SOURCES)
+    kept = {
+        tuple(row["reject_reasons"]): row["raw"] for row in quarantined(judged, kind="interactions").collect()
+    }
+    assert kept[("malformed_row",)] == 'half "a line'
+    assert '"item_id":"=cmd()"' in kept[("missing_user_id",)]
+
+
+def test_the_latest_delivery_of_an_event_stands_whatever_the_order_and_ties_fall_to_the_content(
+    spark: SparkSession,
+) -> None:
+    early, late = datetime(2024, 4, 2), datetime(2024, 4, 3)
+    rows = [
+        {**GOOD, "event_id": "a", "value": "1", "delivered_at": late},
+        {**GOOD, "event_id": "a", "value": "2", "delivered_at": early},
+        {**GOOD, "event_id": "b", "value": "3", "delivered_at": late},
+        {**GOOD, "event_id": "b", "value": "4", "delivered_at": late},
+        {**GOOD, "event_id": "c", "value": "5", "delivered_at": early},
+    ]
+
+    def survivors(order: list[int], partitions: int) -> set[tuple]:
+        frame = bronze(spark, [rows[n] for n in order]).repartition(partitions)
+        judged = cleaned(frame, "interactions", settings=RULES, sources=SOURCES)
+        once = deduplicate(good(judged), key=identity("interactions"))
+        twice = deduplicate(once, key=identity("interactions"))
+        found = {(row["event_id"], row["value"]) for row in once.collect()}
+        assert found == {(row["event_id"], row["value"]) for row in twice.collect()}
+        return found
+
+    first = survivors([0, 1, 2, 3, 4], 1)
+    assert first == survivors([4, 3, 2, 1, 0], 3) == survivors([2, 0, 4, 3, 1], 2)
+    assert {("a", 1.0), ("c", 5.0)} < first
+    assert len(first) == 3
+
+
+def test_an_event_without_an_id_is_known_by_its_content(spark: SparkSession) -> None:
+    rows = [
+        {**GOOD, "event_id": None},
+        {**GOOD, "event_id": None},
+        {**GOOD, "event_id": None, "item_id": "j"},
+    ]
+    judged = cleaned(bronze(spark, rows), "interactions", settings=RULES, sources=SOURCES)
+    once = deduplicate(good(judged), key=identity("interactions")).collect()
+    assert sorted(row["item_id"] for row in once) == ["i", "j"]
+
+
+def test_items_get_their_tags_their_defaults_and_their_validity(spark: SparkSession) -> None:
+    rows = [
+        {
+            "item_id": "a",
+            "title": " Tea ",
+            "tags": "hot\u001f \u001fgreen",
+            "price": "1.5",
+            "valid_from": "2024-02-01",
+        },
+        {"item_id": "b", "title": " ", "is_available": "no"},
+        {"item_id": "c", "title": "x" * 31},
+        {"item_id": "d", "valid_from": "2024-02-02", "valid_to": "2024-02-01"},
+    ]
+    judged = cleaned(bronze(spark, rows, BRONZE_ITEMS), "items", settings=RULES, sources={})
+    found = {row["item_id"]: row for row in judged.collect()}
+    tea = found["a"]
+    assert (tea["title"], tea["tags"], tea["price"], str(tea["valid_from"])) == (
+        "Tea",
+        ["hot", "green"],
+        1.5,
+        "2024-02-01",
+    )
+    assert (tea["is_available"], str(tea["valid_to"])) == (True, "9999-12-31")
+    assert (found["b"]["title"], found["b"]["is_available"]) == (None, False)
+    assert found["c"]["reject_reasons"] == ["overlong_text"]
+    assert found["d"]["reject_reasons"] == ["bad_validity"]

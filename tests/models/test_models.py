@@ -1,0 +1,106 @@
+"""Models by their behaviour."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from math import log
+
+import numpy as np
+import pytest
+
+from recsys_spark.config import Als, Content
+from recsys_spark.errors import InputError
+from recsys_spark.models.als import fit_als
+from recsys_spark.models.content import fit_content
+from recsys_spark.models.popularity import popularity
+from tests.conftest import Frame
+
+ALS = Als(
+    rank=4,
+    iterations=8,
+    regularization=0.02,
+    alpha=10.0,
+    user_blocks=2,
+    item_blocks=2,
+    checkpoint_interval=3,
+    seed=1,
+)
+WORDS = Content(fields=["title", "tags"], ngram=2, min_items=2, max_terms=100)
+ITEMS = "item_id string, title string, category string, brand string, tags array<string>"
+
+
+def test_withheld_items_of_a_checkerboard_come_back_first(frame: Frame) -> None:
+    """Even users like even items, odd users odd ones; one liked item of each user is withheld."""
+    users, items = 24, 16
+    liked = {(u, i) for u in range(users) for i in range(items) if u % 2 == i % 2}
+    withheld = {u: (u * 6 + u % 2) % items for u in range(users)}
+    kept = [(f"u{u:02d}", f"i{i:02d}", 1.0) for u, i in sorted(liked) if withheld[u] != i]
+    factors = fit_als(frame("user_id string, item_id string, strength double", kept), ALS)
+    x = {row["user_id"]: np.array(row["factors"]) for row in factors.users.collect()}
+    y = {row["item_id"]: np.array(row["factors"]) for row in factors.items.collect()}
+    for u in range(users):
+        unseen = [i for i in range(items) if (f"u{u:02d}", f"i{i:02d}", 1.0) not in kept]
+        best = max(unseen, key=lambda i: x[f"u{u:02d}"] @ y[f"i{i:02d}"])
+        assert best == withheld[u]
+
+
+def test_the_same_preferences_give_the_same_factors_in_any_order(frame: Frame) -> None:
+    pairs = [(f"u{u}", f"i{i}", 1.0 + u % 3) for u in range(12) for i in range(9) if (u + i) % 3]
+    schema = "user_id string, item_id string, strength double"
+    found = []
+    for rows, partitions in ((pairs, 1), (pairs[::-1], 5)):
+        factors = fit_als(frame(schema, rows, partitions), ALS)
+        found.append({row["item_id"]: tuple(row["factors"]) for row in factors.items.collect()})
+    assert found[0] == found[1]
+
+
+def test_tf_idf_is_that_of_its_formula_on_words_and_pairs_of_words(frame: Frame) -> None:
+    rows = [
+        ("a", "Green TEA", "c", "b", ["hot"]),
+        ("b", "green tea", "c", "b", []),
+        ("c", "Grüner Tee", "c", "b", ["hot"]),
+        ("d", None, None, None, None),
+    ]
+    model = fit_content(frame(ITEMS, rows), WORDS)
+    terms = {row["term_index"]: (row["term"], row["idf"]) for row in model.terms.collect()}
+    assert [terms[n][0] for n in range(len(terms))] == ["green", "green tea", "hot", "tea"]
+    assert {round(idf, 12) for _, idf in terms.values()} == {round(log(5 / 3), 12)}
+    vectors = {
+        row["item_id"]: {terms[t][0]: w for t, w in zip(row["terms"], row["weights"], strict=True)}
+        for row in model.vectors.collect()
+    }
+    assert vectors["a"] == pytest.approx(dict.fromkeys(["green", "green tea", "hot", "tea"], 0.5))
+    assert vectors["b"] == pytest.approx(dict.fromkeys(["green", "green tea", "tea"], 3**-0.5))
+    assert vectors["c"] == {"hot": 1.0}
+    assert vectors["d"] == {}
+
+
+def test_items_without_a_shared_word_are_refused(frame: Frame) -> None:
+    with pytest.raises(InputError, match="no word is shared by 2 items"):
+        fit_content(frame(ITEMS, [("a", "one", "", "", []), ("b", "two", "", "", [])]), WORDS)
+
+
+def test_popularity_counts_users_and_first_tries_in_the_window_only(frame: Frame) -> None:
+    day = date(2024, 6, 2)
+
+    def event(user: str, item: str, days_ago: int) -> tuple:
+        at = datetime(2024, 6, 2, 12) - timedelta(days=days_ago)
+        return (user, item, at, at.date())
+
+    rows = [
+        event("u1", "old", 40),
+        event("u1", "staple", 40),
+        event("u1", "staple", 1),
+        event("u1", "staple", 0),
+        event("u2", "staple", 27),
+        event("u3", "staple", 28),
+        event("u1", "ancient", 90),
+        event("u1", "future", -1),
+    ]
+    schema = "user_id string, item_id string, event_at timestamp, event_date date"
+    found = popularity(frame(schema, rows), run_date=day, window_days=28, reference_days=60).collect()
+    assert {row["item_id"]: (row["users"], row["new_users"], row["is_reference"]) for row in found} == {
+        "old": (0, 0, True),
+        "staple": (2, 1, True),
+        "ancient": (0, 0, False),
+    }

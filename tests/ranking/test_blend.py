@@ -1,0 +1,150 @@
+"""Blended lists against the formula, written out for every user and item."""
+
+from __future__ import annotations
+
+from math import log1p
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys_spark.config import COMPONENTS
+from recsys_spark.ranking.blend import Variant
+from recsys_spark.ranking.campaigns import explained
+from recsys_spark.ranking.lists import catalogue_of, lists
+
+USERS, ITEMS, RANK, TERMS, K = 12, 30, 3, 7, 6
+REPEATS = {"als": 0.7, "content": 0.4, "history": 1.5, "popularity": 0.2, "trial": 0.0}
+NEW = {"als": 1.0, "content": 0.3, "history": 0.0, "popularity": 0.0, "trial": 2.0}
+
+
+@pytest.fixture(scope="module")
+def world() -> dict:
+    """Random factors, words and counts; user 0 has no factors, user 1 no history, item 29 nothing at all."""
+    draw = np.random.default_rng(3)
+    x = draw.normal(size=(USERS, RANK)).astype(np.float32)
+    y = draw.normal(size=(ITEMS, RANK)).astype(np.float32)
+    t = np.where(draw.random((ITEMS, TERMS)) < 0.4, draw.random((ITEMS, TERMS)), 0).astype(np.float32)
+    x[0], y[29], t[29] = 0, 0, 0
+    strength = np.where(draw.random((USERS, ITEMS)) < 0.3, draw.random((USERS, ITEMS)) * 4, 0)
+    strength[1], strength[:, 29] = 0, 0
+    users, new_users = draw.integers(0, 50, ITEMS), draw.integers(0, 9, ITEMS)
+    users[29] = new_users[29] = 0
+    return {
+        "x": x,
+        "y": y,
+        "t": t,
+        "s": strength,
+        "n": users,
+        "f": new_users,
+        "ref": np.arange(ITEMS) % 3 > 0,
+    }
+
+
+def oracle(world: dict, weights: dict[str, float], *, repeats: bool) -> dict[str, list[tuple[str, float]]]:
+    """The formula of the blend, user by user, item by item, in float64."""
+    y, t, ref = world["y"].astype(float), world["t"].astype(float), world["ref"]
+    counts = {
+        "popularity": np.log1p(world["n"]).astype(np.float32),
+        "trial": np.log1p(world["f"]).astype(np.float32),
+    }
+    expected = {}
+    for u in range(USERS):
+        profile = world["s"][u] @ t
+        norm = np.linalg.norm(profile)
+        raw = {
+            "als": y @ world["x"][u].astype(float),
+            "content": t @ (profile / norm if norm else profile),
+            **{name: values.astype(float) for name, values in counts.items()},
+        }
+        score = weights["history"] * np.array([log1p(s) for s in world["s"][u]])
+        for name, values in raw.items():
+            deviation = values[ref].std()
+            score = score + (weights[name] * values / deviation if deviation > 1e-12 else 0)
+        free = [i for i in range(ITEMS) if repeats or world["s"][u, i] == 0]
+        ranked = sorted(free, key=lambda i: (-round(score[i], 9), i))[:K]
+        expected[f"u{u:02d}"] = [(f"i{i:02d}", score[i]) for i in ranked]
+    return expected
+
+
+@pytest.fixture(scope="module")
+def ranked(spark: SparkSession, world: dict) -> list:
+    def ids(n: int) -> list[tuple]:
+        return [(f"i{i:02d}",) for i in range(n)]
+
+    pairs = [
+        (f"u{u:02d}", f"i{i:02d}", float(world["s"][u, i]))
+        for u in range(USERS)
+        for i in range(ITEMS)
+        if world["s"][u, i] > 0
+    ]
+    vectors = [
+        (f"i{i:02d}", [int(n) for n in np.nonzero(row)[0]], [float(w) for w in row[row > 0]])
+        for i, row in enumerate(world["t"])
+    ]
+    catalogue = catalogue_of(
+        spark.createDataFrame(ids(ITEMS)[::-1], "item_id string").repartition(3),
+        factors=spark.createDataFrame(
+            [(f"i{i:02d}", [float(v) for v in world["y"][i]]) for i in range(ITEMS - 1)],
+            "item_id string, factors array<float>",
+        ),
+        vectors=spark.createDataFrame(vectors, "item_id string, terms array<int>, weights array<float>"),
+        popularity=spark.createDataFrame(
+            [
+                (f"i{i:02d}", int(world["n"][i]), int(world["f"][i]), bool(world["ref"][i]))
+                for i in range(ITEMS - 1)
+            ],
+            "item_id string, users long, new_users long, is_reference boolean",
+        ),
+    )
+    rows = lists(
+        spark.createDataFrame([(f"u{u:02d}",) for u in range(USERS)], "user_id string").repartition(3),
+        preferences=spark.createDataFrame(
+            pairs, "user_id string, item_id string, strength double"
+        ).repartition(3),
+        user_factors=spark.createDataFrame(
+            [(f"u{u:02d}", [float(v) for v in world["x"][u]]) for u in range(1, USERS)],
+            "user_id string, factors array<float>",
+        ),
+        catalogue=catalogue,
+        variants=[Variant("repeats_allowed", "hybrid", REPEATS), Variant("new_items_only", "hybrid", NEW)],
+        k=K,
+        partitions=2,
+    ).collect()
+    catalogue.shared.release()
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("task", "weights"), [("repeats_allowed", REPEATS), ("new_items_only", NEW)], ids=["repeats", "new"]
+)
+def test_lists_are_those_of_the_formula(ranked: list, world: dict, task: str, weights: dict) -> None:
+    expected = oracle(world, weights, repeats=task == "repeats_allowed")
+    for user, slots in expected.items():
+        found = sorted(
+            (r for r in ranked if r["task"] == task and r["user_id"] == user), key=lambda r: r["rank"]
+        )
+        assert [row["item_id"] for row in found] == [item for item, _ in slots], user
+        assert [row["rank"] for row in found] == list(range(1, len(slots) + 1))
+        assert [row["score"] for row in found] == pytest.approx([score for _, score in slots], abs=1e-6)
+
+
+def test_weighted_component_scores_add_up_to_the_score(ranked: list) -> None:
+    for row in ranked:
+        weights = REPEATS if row["task"] == "repeats_allowed" else NEW
+        assert set(row["component_scores"]) == {name for name in COMPONENTS if weights[name]}
+        total = sum(weights[name] * value for name, value in row["component_scores"].items())
+        assert total == pytest.approx(row["score"], abs=1e-9)
+
+
+def test_the_source_of_a_slot_is_the_component_that_gave_it_most(spark: SparkSession) -> None:
+    weights = {"als": 1.0, "content": 10.0, "history": 1.0, "popularity": 1.0, "trial": 0.0}
+    rows = [
+        ("a", {"als": 3.0, "content": 0.2, "history": 0.0, "popularity": 1.0}),
+        ("b", {"als": 1.0, "content": 0.2, "history": 0.0, "popularity": 0.5}),
+        ("c", {"als": 2.0, "content": 0.0, "history": 2.0, "popularity": 2.0}),
+        ("d", {"als": -1.0, "content": 0.0, "history": 0.0, "popularity": -0.5}),
+    ]
+    frame = spark.createDataFrame(rows, "item_id string, component_scores map<string,double>")
+    found = {row["item_id"]: row["source"] for row in explained(frame, weights).collect()}
+    assert found == {"a": "als", "b": "content", "c": "als", "d": "popularity"}
