@@ -50,7 +50,7 @@ def _job(env: str, run_date: str) -> Any:
     from recsys_spark.lake.job import Job  # noqa: PLC0415 - `recsys --help` should not wait for Spark
 
     settings, day = load_settings(env), parse_date(run_date)
-    return Job(session("recsys"), settings, day)
+    return Job(session("recsys", settings), settings, day)
 
 
 @app.command()
@@ -116,7 +116,7 @@ def _night(settings: Settings, run_date: date, first: str, last: str) -> None:
     from recsys_spark.night_report import make_report, report_path  # noqa: PLC0415
 
     started = time.monotonic()
-    spark = session("recsys")
+    spark = session("recsys", settings)
     job = Job(spark, settings, run_date)
     try:
         peak_gb = run_night(settings, run_date, first=first, last=last, spark=spark)
@@ -215,7 +215,7 @@ def quarantine(
         from recsys_spark.lake.store import Lake  # noqa: PLC0415
 
         settings = load_settings(env)
-        lake = Lake(session("recsys"), resolve_path(settings, settings.lake.path))
+        lake = Lake(session("recsys", settings), resolve_path(settings, settings.lake.path))
         table = RichTable("kind", "source", "reason", "rows", "samples")
         for row in by_reason(lake, samples=samples):
             table.add_row(row.kind, row.source, row.reason, f"{row.rows:,}", "\n".join(row.samples))
@@ -233,7 +233,7 @@ def runs_list(env: Env = "prod") -> None:
         from recsys_spark.lake.tables import OPS_RUNS  # noqa: PLC0415
 
         settings = load_settings(env)
-        lake = Lake(session("recsys"), resolve_path(settings, settings.lake.path))
+        lake = Lake(session("recsys", settings), resolve_path(settings, settings.lake.path))
         table = RichTable("recorded at (UTC)", "run date", "run", "state")
         for row in lake.read(OPS_RUNS).orderBy("recorded_at", ascending=False).limit(100).collect():
             table.add_row(
@@ -260,8 +260,7 @@ def runs_diff(
         from recsys_spark.evaluation.compare import compare_lists  # noqa: PLC0415
         from recsys_spark.lake.store import Lake  # noqa: PLC0415
 
-        load_settings(env)
-        spark = session("recsys")
+        spark = session("recsys", load_settings(env))
         found = compare_lists(Lake(spark, left), Lake(spark, right), run_date=parse_date(run_date))
         print(
             f"{found.equal:,} of {found.lists:,} lists hold the same items in the same order "

@@ -126,7 +126,7 @@ def _round_trip(settings: Settings) -> Finding:
 
     root = resolve_path(settings, settings.lake.path)
     try:
-        spark = session("recsys-doctor")
+        spark = session("recsys-doctor", settings)
         lake = Lake(spark, root)
         lake.check_writable()
         rows = lake.round_trip()

@@ -18,7 +18,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import Settings, conf_dir, load_settings
+from recsys_spark.config import Settings, conf_dir, load_settings, resolve_path
 from recsys_spark.errors import ConfigError, RecsysError, did_you_mean
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.memory import MemoryWatch
@@ -52,7 +52,7 @@ def main(stage: str) -> NoReturn:
 def _submitted(stage: str, env: str, run_date: str) -> None:
     settings, day = load_settings(env), parse_date(run_date)
     with MemoryWatch() as memory:
-        spark = session(f"recsys-{stage}")
+        spark = session(f"recsys-{stage}", settings)
         run_stage(stage, Job(spark, settings, day), memory)
         spark.stop()
 
@@ -112,7 +112,7 @@ def _record(job: Job, stage: str, summary: Summary, seconds: float, peak_gb: flo
     job.append(OPS_METRICS, job.spark.createDataFrame(rows, OPS_METRICS.schema).coalesce(1))
 
 
-def session(app_name: str) -> SparkSession:
+def session(app_name: str, settings: Settings) -> SparkSession:
     """The session of a submitted job as submitted, else a local one of conf/spark-local.conf."""
     if shutil.which("java") is None:
         raise ConfigError(
@@ -120,11 +120,11 @@ def session(app_name: str) -> SparkSession:
         )
     spark = start_session(app_name, {} if is_submitted() else properties(conf_dir() / "spark-local.conf"))
     if spark.sparkContext.getCheckpointDir() is None:
-        # On a cluster this must be storage that all executors see: set spark.checkpoint.dir.
-        folder = spark.conf.get("spark.checkpoint.dir", None) or tempfile.mkdtemp(
-            prefix="recsys-checkpoints-"
+        # Executors write there too, so it lies with the lake, which all of them see.
+        root = resolve_path(settings, settings.lake.path).rstrip("/")
+        spark.sparkContext.setCheckpointDir(
+            spark.conf.get("spark.checkpoint.dir", None) or f"{root}/_checkpoints"
         )
-        spark.sparkContext.setCheckpointDir(str(folder))
     return spark
 
 

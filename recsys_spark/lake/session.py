@@ -21,6 +21,8 @@ ALWAYS = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # A user's row carries their whole history; batches of thousands of users would be large.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "1024",
+    # Checkpoints cut ALS's lineage and are of no use after it.
+    "spark.cleaner.referenceTracking.cleanCheckpoints": "true",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
 }
 

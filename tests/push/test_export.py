@@ -52,7 +52,7 @@ def test_dates_instants_and_numbers_of_other_kinds_have_one_form(elsewhere):
     plus_two = timezone(timedelta(hours=2))
     row = {
         "date": date(2017, 8, 31),
-        "naive": datetime(2017, 8, 31, 1, 2, 3),  # noqa: DTZ001
+        "naive": datetime(2017, 8, 31, 1, 2, 3),
         "aware": datetime(2017, 8, 31, 3, 2, 3, tzinfo=plus_two),
         "utc": datetime(2017, 8, 31, 1, 2, 3, tzinfo=UTC),
         "money": Decimal("1.5"),

@@ -30,6 +30,7 @@ def world() -> dict:
     strength[1], strength[:, 29] = 0, 0
     users, new_users = draw.integers(0, 50, ITEMS), draw.integers(0, 9, ITEMS)
     users[29] = new_users[29] = 0
+    reference = (np.arange(ITEMS) % 3 > 0) & (np.arange(ITEMS) < 29)
     return {
         "x": x,
         "y": y,
@@ -37,7 +38,7 @@ def world() -> dict:
         "s": strength,
         "n": users,
         "f": new_users,
-        "ref": np.arange(ITEMS) % 3 > 0,
+        "ref": reference,
     }
 
 
