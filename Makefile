@@ -58,7 +58,6 @@ wheel: setup ## the project as dist/*.whl, and as the .zip that --py-files needs
 	@bash scripts/wheel.sh
 lock: setup ## resolve lock/*.txt again, keeping versions that still fit (UPGRADE=1: the newest)
 	@bash scripts/lock.sh
-clean: ## what builds and tests leave behind; environments, lake and output stay
-	@find build -mindepth 1 -maxdepth 1 -not -name lake -not -name output -exec rm -rf {} + 2>/dev/null || true
-	@rm -rf dist .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
+clean: ## what builds and tests leave behind; environments and data stay
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse metastore_db derby.log
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

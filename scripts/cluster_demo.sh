@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 home=$PWD env=$1 run_date=$2
 dir=${RECSYS_CLUSTER_DIR:-$(mktemp -d "${TMPDIR:-/tmp}/recsys-cluster.XXXXXX")}
-local_lake=${RECSYS_LAKE:-$home/build/lake}
+local_lake=${RECSYS_LAKE:-$home/data/lake}
 
 stop() { "$home/.venv/bin/python" "$home/scripts/cluster.py" down --dir "$dir"; }
 trap stop EXIT

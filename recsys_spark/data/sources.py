@@ -141,7 +141,7 @@ def check_columns(name: str, source: Source, have: Iterable[str]) -> None:
         if theirs not in known
     ]
     if faults:
-        raise ConfigError(f"source {name!r}: {' '.join(faults)} It has: {', '.join(known)}.")
+        raise ConfigError(f"source {name!r} ({source.path}): {' '.join(faults)} It has: {', '.join(known)}.")
 
 
 def bronze_rows(

@@ -47,17 +47,16 @@ def run_night(airflow_home: Path, *, home: Path, env: str, run_date: str, **sett
 
     `settings` are further environment variables: where the lake is, say. A home serves many nights.
     """
-    variables = airflow_environment(
-        airflow_home,
-        RECSYS_HOME=str(home),
-        RECSYS_ENV=env,
-        RECSYS_SPARK_BINARY=f"{ROOT}/.venv/bin/spark-submit",
-        RECSYS_DRIVER_PYTHON=f"{ROOT}/.venv/bin/python",
-        RECSYS_SPARK_CONF=f"{ROOT}/conf/spark-local.conf",
-        AIRFLOW_CONN_SPARK_DEFAULT=json.dumps({"conn_type": "spark", "host": "local[2]"}),
-        AIRFLOW__LOGGING__LOGGING_LEVEL="INFO",
-        **settings,
-    )
+    defaults = {
+        "RECSYS_HOME": str(home),
+        "RECSYS_ENV": env,
+        "RECSYS_SPARK_BINARY": f"{ROOT}/.venv/bin/spark-submit",
+        "RECSYS_DRIVER_PYTHON": f"{ROOT}/.venv/bin/python",
+        "RECSYS_SPARK_CONF": f"{ROOT}/conf/spark-local.conf",
+        "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[2]"}),
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+    }
+    variables = airflow_environment(airflow_home, **(defaults | settings))
     if not (airflow_home / "airflow.db").exists():
         airflow(variables, "db", "migrate")
     output = airflow(variables, "dags", "test", "recsys_nightly", run_date)

@@ -1,0 +1,95 @@
+"""The real jobs of a small night: by Airflow, spark-submit and a standalone cluster, against local mode.
+
+The two workers run an environment of their own and do not see the checkout, so a path or a module of the
+driver that leaks into a task fails here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_nightly_run import Night, run_night
+from test_policy import STAGES
+
+sys.path.insert(0, str(ROOT / "tests"))
+from shop import RUN_DATE, open_shop, write_conf
+
+PYTHON, BIN = f"{ROOT}/.venv/bin/python", f"{ROOT}/.venv/bin"
+
+
+def told(command: list[str], **environment: str) -> str:
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=1200
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Both:
+    """The same night twice: the lake that local mode made, and the one of the cluster."""
+
+    local: Path
+    cluster: Path
+    conf: Path
+    night: Night
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    folder = tmp_path_factory.mktemp("cluster")
+    told(["bash", f"{ROOT}/scripts/wheel.sh"])
+    master = told([PYTHON, f"{ROOT}/scripts/cluster.py", "up", "--dir", str(folder)])
+    yield folder, master
+    told([PYTHON, f"{ROOT}/scripts/cluster.py", "down", "--dir", str(folder)])
+
+
+@pytest.fixture(scope="module")
+def both(cluster: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Both:
+    folder, master = cluster
+    shared = folder / "shared"
+    shop = open_shop(shared / "shop").folder
+    conf = write_conf(folder / "conf", base=ROOT / "conf", shop=shop, root=shared)
+    here = tmp_path_factory.mktemp("local")
+    local_conf = write_conf(here / "conf", base=ROOT / "conf", shop=shop, root=here)
+    night_of = ["--env", "slice", "--run-date", RUN_DATE]
+    told([f"{BIN}/recsys", "run", *night_of, "--to", "publish"], RECSYS_CONF=str(local_conf))
+    [package] = (ROOT / "dist").glob("*.zip")
+    night = run_night(
+        tmp_path_factory.mktemp("airflow"),
+        home=ROOT,
+        env="slice",
+        run_date=RUN_DATE,
+        RECSYS_CONF=str(conf),
+        RECSYS_PYTHON=(folder / "worker-python").read_text().strip(),
+        RECSYS_PY_FILES=str(package),
+        RECSYS_SPARK_CONF=f"{ROOT}/conf/spark-cluster.conf",
+        AIRFLOW_CONN_SPARK_DEFAULT=json.dumps({"conn_type": "spark", "host": master}),
+    )
+    return Both(here / "lake", shared / "lake", conf, night)
+
+
+def test_every_stage_succeeds_and_the_lists_are_announced(both: Both) -> None:
+    assert both.night.states == dict.fromkeys(STAGES, "success"), both.night.output[-6000:]
+    assert both.night.published == [{"run_date": RUN_DATE}]
+
+
+def test_the_cluster_gives_the_same_lists_as_local_mode(both: Both) -> None:
+    """At least 99 in 100 the same items in the same order: MLlib's factors differ in their last bits."""
+    compare = ["runs", "diff", str(both.local), str(both.cluster), "--env", "slice", "--run-date", RUN_DATE]
+    said = told([f"{BIN}/recsys", *compare], RECSYS_CONF=str(both.conf))
+    assert "of 300 lists hold the same items in the same order" in said
+
+
+def test_the_mails_and_the_export_of_the_cluster_are_there(both: Both) -> None:
+    output = both.cluster.parent / "output" / RUN_DATE
+    assert len((output / "exports" / "email-fresh.jsonl").read_text(encoding="utf-8").splitlines()) == 180
+    assert len(list((output / "mails" / "again").glob("*.html"))) == 80
