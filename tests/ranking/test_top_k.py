@@ -309,6 +309,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         process.wait(timeout=30)
 
 
+@pytest.mark.soak  # tests/dags/test_real_night.py ranks on two such workers in every run
 def test_two_workers_that_share_no_folder_with_the_driver_give_the_same_lists(cluster, tmp_path):
     program = tmp_path / "driver.py"
     program.write_text(PROGRAM)
