@@ -87,9 +87,3 @@ def test_the_cluster_gives_the_same_lists_as_local_mode(both: Both) -> None:
     compare = ["runs", "diff", str(both.local), str(both.cluster), "--env", "slice", "--run-date", RUN_DATE]
     said = told([f"{BIN}/recsys", *compare], RECSYS_CONF=str(both.conf))
     assert "of 300 lists hold the same items in the same order" in said
-
-
-def test_the_mails_and_the_export_of_the_cluster_are_there(both: Both) -> None:
-    output = both.cluster.parent / "output" / RUN_DATE
-    assert len((output / "exports" / "email-fresh.jsonl").read_text(encoding="utf-8").splitlines()) == 180
-    assert len(list((output / "mails" / "again").glob("*.html"))) == 80
