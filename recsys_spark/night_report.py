@@ -34,19 +34,8 @@ from recsys_spark.lake.tables import (
     SILVER_USERS,
 )
 from recsys_spark.models.versions import backtest_version, preferences_of
+from recsys_spark.night import STAGES
 
-STAGE_ORDER = (
-    "ingest",
-    "clean",
-    "preferences",
-    "train_als",
-    "train_content",
-    "train_blend",
-    "recommend",
-    "evaluate",
-    "publish",
-    "deliver",
-)
 _EVENT_DAYS = 365
 _STORIES = 3
 _SHOWN = tuple(
@@ -122,7 +111,7 @@ def _stages(figures: Figures) -> list[StageRow]:
             figures[stage, "seconds", ""],
             wrote.get(stage, ""),
         )
-        for stage in STAGE_ORDER
+        for stage in STAGES
         if (stage, "seconds", "") in figures
     ]
 

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -139,8 +138,3 @@ def _file_name(text: str) -> str:
     if len(quoted) <= _LONGEST_NAME:
         return quoted
     return f"{quoted[:_LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def mails_folder(output: Path, run_date: object) -> Path:
-    """Where the night's rendered mails lie."""
-    return output / str(run_date) / "mails"
