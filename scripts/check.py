@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,11 +45,27 @@ def pytest_steps(*only: str) -> list[Step]:
     return [Step("tests", pytest_ours, ours), Step("tests of the DAGs", pytest_dags, dags)]
 
 
-def passes(step: Step) -> bool:
-    print(f"\n=== {step.name}", flush=True)
-    if step.report:
-        step.report.unlink(missing_ok=True)
-    code = subprocess.run(step.command, cwd=ROOT, check=False).returncode
+def passes(*together: Step) -> list[bool]:
+    """Run the steps side by side: the first one's output as it comes, the others' whole, afterwards."""
+    for step in together:
+        if step.report:
+            step.report.unlink(missing_ok=True)
+    first, *others = together
+    print(f"\n=== {first.name}", flush=True)
+    started = [(step, REPORTS / f"{step.name.replace(' ', '-')}.log") for step in others]
+    behind = [subprocess.Popen(step.command, cwd=ROOT, **_into(log)) for step, log in started]
+    codes = [subprocess.run(first.command, cwd=ROOT, check=False).returncode]
+    for (step, log), process in zip(started, behind, strict=True):
+        codes.append(process.wait())
+        print(f"\n=== {step.name}\n{log.read_text(encoding='utf-8', errors='replace')}", flush=True)
+    return [_is_fine(step, code) for step, code in zip(together, codes, strict=True)]
+
+
+def _into(log: Path) -> dict[str, Any]:
+    return {"stdout": log.open("wb"), "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
+
+
+def _is_fine(step: Step, code: int) -> bool:
     return code == 0 or (bool(step.report) and "-k" in step.command and code == NOTHING_COLLECTED)
 
 
@@ -67,12 +84,14 @@ def figures(reports: list[Path]) -> Counter[str]:
 
 def main() -> int:
     start = time.monotonic()
-    if "--golden" in sys.argv:
-        steps = pytest_steps("-k", "golden")
-    else:
-        steps = lint_steps() + ([] if "--lint" in sys.argv else pytest_steps())
     REPORTS.mkdir(parents=True, exist_ok=True)
-    failed = [step.name for step in steps if not passes(step)]
+    tests = pytest_steps("-k", "golden") if "--golden" in sys.argv else pytest_steps()
+    alone = [] if "--golden" in sys.argv else lint_steps()
+    # The DAGs' tests wait a lot (for Airflow, for executors to start): side by side both end sooner.
+    groups = [[step] for step in alone] + ([] if "--lint" in sys.argv else [tests])
+    steps = [step for group in groups for step in group]
+    fine = [ok for group in groups for ok in passes(*group)]
+    failed = [step.name for step, ok in zip(steps, fine, strict=True) if not ok]
     total = figures([step.report for step in steps if step.report])
     words = [f"{total[key]} {key}" for key in ("failed", "passed", "skipped", "error") if total[key]]
     if failed:

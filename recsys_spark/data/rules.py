@@ -8,9 +8,11 @@ from functools import reduce
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Clean, Source
+from recsys_spark.config import Source
 
 EPOCH = "1970-01-01 00:00:00"
+# Joins several tags in one bronze string: a control character that no text holds.
+TAG_JOINER = "\u001f"
 
 
 def is_blank(name: str) -> Column:
@@ -59,56 +61,6 @@ def _parsed(text: Column, time_format: str) -> Column:
     return F.try_to_timestamp(text, F.lit(time_format))
 
 
-def interaction_rules(clean: Clean, *, event_at: Column) -> dict[str, Column]:
-    """reason -> condition, over bronze.interactions."""
-    latest = F.col("ingested_at") + F.make_dt_interval(days=F.lit(clean.future_tolerance_days))
-    never = F.lit(False)
-    return {
-        "malformed_row": F.col("malformed").isNotNull(),
-        "missing_user_id": is_blank("user_id"),
-        "missing_item_id": is_blank("item_id"),
-        "overlong_id": _any(
-            is_longer(name, clean.max_id_length) for name in ("user_id", "item_id", "event_id", "basket_id")
-        ),
-        "unknown_event_type": ~F.coalesce(F.col("event_type").isin(clean.event_types), never),
-        "unparsable_time": event_at.isNull(),
-        "before_epoch": F.coalesce(event_at <= F.lit(EPOCH).cast("timestamp"), never),
-        "future_time": F.coalesce(event_at > latest, never),
-        "bad_quantity": is_bad_number("quantity", limit=clean.max_abs_value),
-        "negative_quantity": F.coalesce(number("quantity") < 0, never),
-        "bad_value": is_bad_number("value", limit=clean.max_abs_value),
-    }
-
-
-def item_rules(clean: Clean) -> dict[str, Column]:
-    """reason -> condition, over bronze.items."""
-    return {
-        "malformed_row": F.col("malformed").isNotNull(),
-        "missing_item_id": is_blank("item_id"),
-        "overlong_id": is_longer("item_id", clean.max_id_length),
-        "overlong_text": _any(
-            is_longer(name, clean.max_text_length) for name in ("title", "category", "brand", "tags")
-        ),
-        "bad_price": is_bad_number("price", limit=clean.max_abs_value),
-        "bad_validity": bad_validity(),
-    }
-
-
-def user_rules(clean: Clean) -> dict[str, Column]:
-    """reason -> condition, over bronze.users."""
-    return {
-        "malformed_row": F.col("malformed").isNotNull(),
-        "missing_user_id": is_blank("user_id"),
-        "overlong_id": is_longer("user_id", clean.max_id_length),
-        "bad_validity": bad_validity(),
-    }
-
-
-def audience_rules(clean: Clean) -> dict[str, Column]:
-    """reason -> condition, over bronze.audiences."""
-    return {**user_rules(clean), "missing_audience": is_blank("audience")}
-
-
 def bad_validity() -> Column:
     """A validity date that is given but cannot be read, or an end that is not after its start."""
     unreadable = [
@@ -116,7 +68,7 @@ def bad_validity() -> Column:
         for name in ("valid_from", "valid_to")
     ]
     start, end = (F.to_date(F.try_to_timestamp(F.col(name))) for name in ("valid_from", "valid_to"))
-    return _any([*unreadable, F.coalesce(end <= start, F.lit(False))])
+    return any_of([*unreadable, F.coalesce(end <= start, F.lit(False))])
 
 
 def reject_reasons(rules: Mapping[str, Column]) -> Column:
@@ -125,5 +77,5 @@ def reject_reasons(rules: Mapping[str, Column]) -> Column:
     return F.array_compact(F.array(*named))
 
 
-def _any(conditions: Iterable[Column]) -> Column:
+def any_of(conditions: Iterable[Column]) -> Column:
     return reduce(lambda left, right: left | right, conditions)

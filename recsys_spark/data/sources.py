@@ -16,18 +16,12 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from recsys_spark.config import Source
+from recsys_spark.data.kinds import KINDS
+from recsys_spark.data.rules import TAG_JOINER
 from recsys_spark.errors import ConfigError, InputError, did_you_mean
 from recsys_spark.lake.store import java_reason
 from recsys_spark.lake.tables import FIELDS_BY_KIND
 
-REQUIRED = {
-    "interactions": ("user_id", "item_id", "event_type", "event_at"),
-    "items": ("item_id",),
-    "users": ("user_id",),
-    "audiences": ("audience", "user_id"),
-}
-# Joins several tags in one bronze string: a control character that no text holds.
-TAG_JOINER = "\u001f"
 _MALFORMED = "_malformed"
 _SAMPLE_LINES = 200
 
@@ -126,7 +120,7 @@ def check_mapping(name: str, source: Source) -> None:
                 f"sources.{name} maps unknown field {field!r} of {source.kind}: have {', '.join(fields)}."
                 f"{did_you_mean(field, fields)}"
             )
-    missing = [field for field in REQUIRED[source.kind] if field not in mapped]
+    missing = [field for field in KINDS[source.kind].required if field not in mapped]
     if missing:
         raise ConfigError(f"sources.{name} ({source.kind}) does not map {', '.join(missing)}.")
 

@@ -11,8 +11,8 @@ from pyspark.sql import functions as F
 from recsys_spark.config import COMPONENTS, TASKS
 from recsys_spark.data.preferences import as_of, valid_on
 from recsys_spark.errors import InputError
-from recsys_spark.evaluation.metrics import per_user_metrics, ranking_metrics
-from recsys_spark.evaluation.significance import Interval, paired_bootstrap, paired_difference
+from recsys_spark.evaluation.metrics import averages, by_user, user_scores
+from recsys_spark.evaluation.significance import Interval, paired_bootstrap, paired_differences
 from recsys_spark.evaluation.split import relevant_pairs
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import SILVER_INTERACTIONS, SILVER_ITEMS
@@ -102,36 +102,26 @@ def _measured(
     users = max(preferences.select("user_id").distinct().count(), 1)
     popularity = preferences.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity"))
     slim = ranked.select("task", "model", "user_id", "item_id", "rank")
-    rows = ranking_metrics(
-        slim,
-        relevant,
-        ks=sorted({*settings.k, 10}),
-        by=("task", "model"),
-        item_popularity=popularity,
-        catalogue_size=size,
-    ).collect()
+    ks = sorted({*settings.k, 10})
+    scores = user_scores(slim, relevant, ks=ks, item_popularity=popularity).persist()
+    rows = averages(scores, slim, ks=ks, catalogue_size=size).collect()
     values: dict[str, dict[str, dict[str, float]]] = {task: {} for task in TASKS}
     judged: dict[str, int] = {}
     for row in rows:
         values[row["task"]].setdefault(row["model"], {})[row["metric"]] = float(row["value"])
         if row["metric"] == "ndcg@10":
             judged[row["task"]] = int(row["users"])
-    per_user = (
-        per_user_metrics(slim, relevant, ks=[10], by=("task", "model")).where("metric = 'ndcg@10'").persist()
-    )
+    per_user = by_user(scores, ks=[10])
     differences = {task: _differences(job, per_user, task) for task in TASKS}
-    per_user.unpersist()
+    scores.unpersist()
     return Judgement(cutoff + timedelta(days=1), cutoff + timedelta(days=days), values, judged, differences)
 
 
 def _differences(job: Job, per_user: DataFrame, task: str) -> dict[str, Interval]:
     """NDCG@10 of the hybrid minus each component's, with a paired bootstrap interval over users."""
     settings = job.settings.evaluation
+    differences = paired_differences(per_user, metric="ndcg@10", a="hybrid", others=COMPONENTS, task=task)
     return {
-        name: paired_bootstrap(
-            paired_difference(per_user, metric="ndcg@10", a="hybrid", b=name, task=task),
-            samples=settings.bootstrap_samples,
-            seed=settings.seed,
-        )
-        for name in COMPONENTS
+        name: paired_bootstrap(values, samples=settings.bootstrap_samples, seed=settings.seed)
+        for name, values in differences.items()
     }

@@ -67,15 +67,55 @@ def ranking_metrics(
     Raises ValueError for wrong `ks`, `by` or `catalogue_size`; the action fails on a rank below 1.
     """
     _check_knobs(ks, by)
-    if catalogue_size < 1:
-        raise ValueError(f"catalogue_size: got {catalogue_size}, expected the number of items, at least 1")
-    depth = max(ks)
-    slots = judged_slots(lists, relevant, by=by, depth=depth, item_popularity=item_popularity)
+    scores = user_scores(lists, relevant, ks=ks, by=by, item_popularity=item_popularity)
+    return averages(scores, lists, ks=ks, by=by, catalogue_size=catalogue_size)
+
+
+def per_user_metrics(
+    lists: DataFrame, relevant: DataFrame, *, ks: Sequence[int], by: Sequence[str] = DEFAULT_BY
+) -> DataFrame:
+    """One row is one metric of one user in one group: (*by, user_id, metric, value double).
+
+    Every user with a relevant item has a row in every group, with zeros where the group has no list
+    for the user; users without relevant items have none. Inputs and errors as in `ranking_metrics`.
+    """
+    return by_user(user_scores(lists, relevant, ks=ks, by=by, item_popularity=None), ks=ks, by=by)
+
+
+def user_scores(
+    lists: DataFrame,
+    relevant: DataFrame,
+    *,
+    ks: Sequence[int],
+    by: Sequence[str] = DEFAULT_BY,
+    item_popularity: DataFrame | None,
+) -> DataFrame:
+    """One row is one user in one group, one column a metric such as 'ndcg@10': what the others average.
+
+    Persist it to have both `averages` and `by_user` for one pass over the lists. Inputs and errors as
+    in `ranking_metrics`; n counts relevant items, shown the slots.
+    """
+    _check_knobs(ks, by)
+    slots = judged_slots(lists, relevant, by=by, depth=max(ks), item_popularity=item_popularity)
     described = () if item_popularity is None else POPULARITY_METRICS
     users = slots.groupBy(*by, "user_id").agg(*_sums_over_slots(ks, described))
-    accuracy, looks = _names(PER_USER_METRICS, ks), _names(described, ks)
-    scored = users.select(*by, "n", "shown", *looks, *_accuracy(ks))
-    means = scored.groupBy(*by).agg(
+    return users.select(*by, "user_id", "n", "shown", *_names(described, ks), *_accuracy(ks))
+
+
+def averages(
+    scores: DataFrame,
+    lists: DataFrame,
+    *,
+    ks: Sequence[int],
+    by: Sequence[str] = DEFAULT_BY,
+    catalogue_size: int,
+) -> DataFrame:
+    """`ranking_metrics` from the `user_scores` of the same lists."""
+    if catalogue_size < 1:
+        raise ValueError(f"catalogue_size: got {catalogue_size}, expected the number of items, at least 1")
+    accuracy = _names(PER_USER_METRICS, ks)
+    looks = [name for name in _names(POPULARITY_METRICS, ks) if name in scores.columns]
+    means = scores.groupBy(*by).agg(
         *[order_free_mean(F.col(name)).alias(name) for name in (*accuracy, *looks)],
         F.count_if(F.col("n") > 0).alias("judged"),
         F.count_if(F.col("shown") > 0).alias("listed"),
@@ -90,19 +130,10 @@ def ranking_metrics(
     return wide.select(*by, F.inline(F.array(*rows))).where(F.col("value").isNotNull())
 
 
-def per_user_metrics(
-    lists: DataFrame, relevant: DataFrame, *, ks: Sequence[int], by: Sequence[str] = DEFAULT_BY
-) -> DataFrame:
-    """One row is one metric of one user in one group: (*by, user_id, metric, value double).
-
-    Every user with a relevant item has a row in every group, with zeros where the group has no list
-    for the user; users without relevant items have none. Inputs and errors as in `ranking_metrics`.
-    """
-    _check_knobs(ks, by)
-    slots = judged_slots(lists, relevant, by=by, depth=max(ks), item_popularity=None)
-    users = slots.groupBy(*by, "user_id").agg(*_sums_over_slots(ks, ())).where(F.col("n") > 0)
-    scores = users.select(*by, "user_id", *_accuracy(ks))
-    return scores.unpivot([*by, "user_id"], [*_names(PER_USER_METRICS, ks)], "metric", "value")
+def by_user(scores: DataFrame, *, ks: Sequence[int], by: Sequence[str] = DEFAULT_BY) -> DataFrame:
+    """`per_user_metrics` from the `user_scores` of the same lists."""
+    judged = scores.where(F.col("n") > 0)
+    return judged.unpivot([*by, "user_id"], [*_names(PER_USER_METRICS, ks)], "metric", "value")
 
 
 def order_free_mean(value: Column) -> Column:

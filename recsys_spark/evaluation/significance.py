@@ -8,6 +8,7 @@ Evaluation Metrics based on the Bootstrap (SIGIR 2006).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,33 +63,38 @@ def paired_bootstrap(
     return Interval(mean=float(values.mean()), low=float(low), high=float(high))
 
 
-def paired_difference(per_user: DataFrame, *, metric: str, a: str, b: str, task: str) -> Differences:
-    """One number is one user's metric under model `a` minus that under `b`, ordered by user_id.
+def paired_differences(
+    per_user: DataFrame, *, metric: str, a: str, others: Sequence[str], task: str
+) -> dict[str, Differences]:
+    """For each of the `others`: one number a user, the metric under `a` minus that under it, by user_id.
 
-    `per_user` is what `metrics.per_user_metrics` gives by task and model. Collects one row a user.
+    `per_user` is what `metrics.per_user_metrics` gives by task and model. Collects one row a user with
+    one number per model, in one job.
 
-    Raises ValueError if nothing matches, or if a user has a value for only one of the two models: the
+    Raises ValueError if nothing matches, or if a user has a value for only one of two models: the
     pairs would not be pairs.
     """
-    chosen = (F.col("task") == task) & (F.col("metric") == metric) & F.col("model").isin(a, b)
-    pairs = (
+    models = [a, *others]
+    chosen = (F.col("task") == task) & (F.col("metric") == metric) & F.col("model").isin(models)
+    wide = (
         per_user.where(chosen)
         .groupBy("user_id")
-        .agg(_value_of(a).alias("a"), _value_of(b).alias("b"))
-        .select("user_id", (F.col("a") - F.col("b")).alias("difference"))
+        .agg(*[_value_of(model).alias(f"m{place}") for place, model in enumerate(models)])
         .orderBy("user_id")
+        .toArrow()
     )
-    collected = pairs.toArrow()
-    difference = collected.column("difference")
-    if not collected.num_rows:
-        raise ValueError(f"per_user: no rows of metric {metric!r}, task {task!r}, models {a!r} and {b!r}")
-    if difference.null_count:
-        unpaired = collected.filter(difference.is_null()).column("user_id")[0].as_py()
-        raise ValueError(
-            f"per_user: {difference.null_count} of {collected.num_rows} users have {metric!r} of task "
-            f"{task!r} for only one of {a!r} and {b!r}, user {unpaired!r} first; expected a value for both"
-        )
-    return np.asarray(difference.to_numpy(), dtype=np.float64)
+    found = {model: wide.column(f"m{place}") for place, model in enumerate(models)}
+    for model, values in found.items():
+        if values.null_count == len(values):
+            raise ValueError(f"per_user: no rows of metric {metric!r}, task {task!r}, model {model!r}")
+        if values.null_count:
+            unpaired = wide.filter(values.is_null()).column("user_id")[0].as_py()
+            raise ValueError(
+                f"per_user: {values.null_count} of {len(values)} users have {metric!r} of task {task!r} "
+                f"for other models than {model!r} only, user {unpaired!r} first; expected a value for each"
+            )
+    first = found[a].to_numpy()
+    return {model: np.asarray(first - found[model].to_numpy(), dtype=np.float64) for model in others}
 
 
 def _value_of(model: str) -> Column:

@@ -10,7 +10,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data import quality
-from recsys_spark.data.clean import NEWER, cleaned, deduplicate, good, identity, quarantined
+from recsys_spark.data.clean import NEWER, cleaned, deduplicate, good, quarantined
+from recsys_spark.data.kinds import KINDS
 from recsys_spark.errors import InputError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import (
@@ -75,7 +76,7 @@ def _batch(job: Job, kind: str, held: ExitStack) -> Batch | None:
     # Read by the gate, the counts, the quarantine and the merge: kept once rather than parsed four times.
     rows = judged.persist()
     held.callback(rows.unpersist)
-    unique = deduplicate(good(rows), key=identity(kind)).select(*SILVER[kind].columns).persist()
+    unique = deduplicate(good(rows), key=KINDS[kind].identity).select(*SILVER[kind].columns).persist()
     held.callback(unique.unpersist)
     return Batch(kind, rows, unique, files, _counts(kind, rows, unique))
 

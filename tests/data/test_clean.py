@@ -9,7 +9,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Clean, Source
-from recsys_spark.data.clean import cleaned, deduplicate, good, identity, quarantined
+from recsys_spark.data.clean import cleaned, deduplicate, good, quarantined
+from recsys_spark.data.kinds import KINDS
 from recsys_spark.lake.tables import BRONZE_INTERACTIONS, BRONZE_ITEMS
 
 RULES = Clean(
@@ -107,8 +108,8 @@ def test_the_latest_delivery_of_an_event_stands_whatever_the_order_and_ties_fall
     def survivors(order: list[int], partitions: int) -> set[tuple]:
         frame = bronze(spark, [rows[n] for n in order]).repartition(partitions)
         judged = cleaned(frame, "interactions", settings=RULES, sources=SOURCES)
-        once = deduplicate(good(judged), key=identity("interactions"))
-        twice = deduplicate(once, key=identity("interactions"))
+        once = deduplicate(good(judged), key=KINDS["interactions"].identity)
+        twice = deduplicate(once, key=KINDS["interactions"].identity)
         found = {(row["event_id"], row["value"]) for row in once.collect()}
         assert found == {(row["event_id"], row["value"]) for row in twice.collect()}
         return found
@@ -126,7 +127,7 @@ def test_an_event_without_an_id_is_known_by_its_content(spark: SparkSession) -> 
         {**GOOD, "event_id": None, "item_id": "j"},
     ]
     judged = cleaned(bronze(spark, rows), "interactions", settings=RULES, sources=SOURCES)
-    once = deduplicate(good(judged), key=identity("interactions")).collect()
+    once = deduplicate(good(judged), key=KINDS["interactions"].identity).collect()
     assert sorted(row["item_id"] for row in once) == ["i", "j"]
 
 

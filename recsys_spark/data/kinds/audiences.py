@@ -1,0 +1,31 @@
+"""Audiences: who is in a campaign, from when to when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Clean, Source
+from recsys_spark.data import rules
+from recsys_spark.data.kinds.kind import Columns, Kind, validity
+from recsys_spark.data.kinds.users import user_rules
+
+
+def _broken(clean: Clean) -> dict[str, Column]:
+    """reason -> condition, over bronze.audiences."""
+    return {**user_rules(clean), "missing_audience": rules.is_blank("audience")}
+
+
+def _typed(clean: Clean, _sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
+    columns = {"audience": F.col("audience"), "user_id": F.col("user_id"), **validity()}
+    return columns, _broken(clean)
+
+
+AUDIENCES = Kind(
+    "audiences",
+    required=("audience", "user_id"),
+    identity=("audience", "user_id", "valid_from"),
+    typed=_typed,
+)

@@ -1,0 +1,62 @@
+"""Interactions: what users did, one row an event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Clean, Source
+from recsys_spark.data import rules
+from recsys_spark.data.kinds.kind import Columns, Kind
+
+
+def _broken(clean: Clean, *, event_at: Column) -> dict[str, Column]:
+    """reason -> condition, over bronze.interactions."""
+    latest = F.col("ingested_at") + F.make_dt_interval(days=F.lit(clean.future_tolerance_days))
+    never = F.lit(False)
+    return {
+        "malformed_row": F.col("malformed").isNotNull(),
+        "missing_user_id": rules.is_blank("user_id"),
+        "missing_item_id": rules.is_blank("item_id"),
+        "overlong_id": rules.any_of(
+            rules.is_longer(name, clean.max_id_length)
+            for name in ("user_id", "item_id", "event_id", "basket_id")
+        ),
+        "unknown_event_type": ~F.coalesce(F.col("event_type").isin(clean.event_types), never),
+        "unparsable_time": event_at.isNull(),
+        "before_epoch": F.coalesce(event_at <= F.lit(rules.EPOCH).cast("timestamp"), never),
+        "future_time": F.coalesce(event_at > latest, never),
+        "bad_quantity": rules.is_bad_number("quantity", limit=clean.max_abs_value),
+        "negative_quantity": F.coalesce(rules.number("quantity") < 0, never),
+        "bad_value": rules.is_bad_number("value", limit=clean.max_abs_value),
+    }
+
+
+def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
+    event_at = rules.point_in_time("event_at", sources)
+    content_key = F.sha2(
+        F.concat_ws("\u0000", "user_id", "item_id", "event_type", "event_at", "basket_id"), 256
+    )
+    columns = {
+        "event_id": F.when(rules.is_blank("event_id"), content_key).otherwise(F.col("event_id")),
+        "user_id": F.col("user_id"),
+        "item_id": F.col("item_id"),
+        "event_type": F.col("event_type"),
+        "event_at": event_at,
+        "event_date": F.to_date(event_at),
+        "quantity": rules.number("quantity"),
+        "value": rules.number("value"),
+        "basket_id": F.col("basket_id"),
+        "source": F.col("source"),
+    }
+    return columns, _broken(clean, event_at=event_at)
+
+
+INTERACTIONS = Kind(
+    "interactions",
+    required=("user_id", "item_id", "event_type", "event_at"),
+    identity=("event_id",),
+    typed=_typed,
+)

@@ -1,0 +1,51 @@
+"""What makes a kind of table: its silver columns, its row rules, and what makes two rows the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Clean, Source
+from recsys_spark.data import rules
+
+FIRST_DAY, LAST_DAY = "1970-01-01", "9999-12-31"
+_TRUE = ("true", "t", "yes", "y", "1")
+
+Columns = dict[str, Column]
+Typed = Callable[[Clean, Mapping[str, Source]], tuple[Columns, Columns]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of delivered table.
+
+    required: fields that a source must map. identity: the columns that name a thing, of which the latest
+    delivery stands. typed: (settings, sources) -> (silver columns over bronze, reason -> broken rule).
+    """
+
+    name: str
+    required: tuple[str, ...]
+    identity: tuple[str, ...]
+    typed: Typed
+
+
+def text(name: str) -> Column:
+    """The text without blanks around it, null where nothing is left."""
+    return F.when(~rules.is_blank(name), F.trim(F.col(name)))
+
+
+def flag(name: str, *, default: bool) -> Column:
+    """Whether the text is one of true, t, yes, y, 1 (any case); the default where it is blank."""
+    return F.when(rules.is_blank(name), F.lit(default)).otherwise(F.lower(F.trim(F.col(name))).isin(*_TRUE))
+
+
+def validity() -> Columns:
+    """valid_from <= day < valid_to; a source without dates is valid always."""
+    bounds = {"valid_from": FIRST_DAY, "valid_to": LAST_DAY}
+    return {
+        name: F.coalesce(F.to_date(F.try_to_timestamp(F.col(name))), F.to_date(F.lit(always)))
+        for name, always in bounds.items()
+    }
