@@ -1,23 +1,31 @@
-"""top_k beside the bare product and MLlib, in one run on the same factors.
+"""top_k beside the bare product and its peers, in one run on the same factors. Pieces, by --pieces:
 
-`bench_topk.py --users 200000 --items 50000 --rank 64 --blend` · `bench_topk.py --users 60000 --mllib`
+    gemm     200,000 x 50,000, two dense parts of rank 64, seen mask: against the bare product; then with
+             TF-IDF and history on top
+    peers    60,000 x 50,000, rank 64: ALSModel.recommendForAllUsers (masks nothing), implicit's recommend
+    replay   60,000 x 15,000, rank 64: against RePlay 0.22's published 225 s with its seen filter
+    growth   100,000, 300,000 and 1,000,000 users x 50,000 items, rank 64: time and peak memory
+    cluster  two standalone workers of one core against one, on 40,000 x 50,000
 
-The bare product is the fastest we can make numpy's sgemm for the same stacked dimension on all cores: tiles
-into reused buffers, nothing selected, nothing written. Ours is the whole of it: read Parquet, join what was
-seen, rank, write Parquet. Factors are random normal numbers, the hardest case for any pruning.
+The bare product is the fastest we can make numpy's sgemm for the same stacked dimension: a process per core
+with one BLAS thread each, tiles into reused buffers, nothing selected, nothing written. Ours is the whole of
+it: read Parquet, join what was seen, rank, write Parquet. Factors are random normal numbers, all of nearly
+the same norm: the hardest case for any pruning. Seen items are drawn from a Zipf law.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing as mp
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -26,17 +34,30 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from peers import implicit_seconds
 from pyspark.ml.recommendation import ALS, ALSModel
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.lake.session import start_session
+from recsys_spark.ranking.batches import csr_of, gathered, users_at_once
 from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, one_blas_thread, select
 from recsys_spark.ranking.shared_items import SharedItems, share_items
 from recsys_spark.ranking.top_k import top_k
 
-CHUNK = 20_000  # users generated and written at a time
-PRODUCT_USERS = 16_384  # the bare product is timed on so many users, and scaled
-VOCABULARY, ITEM_TERMS, PROFILE_TERMS, HISTORY = 20_000, 12, 150, 40
+CHUNK = 10_000  # users generated and written at a time
+PRODUCT_USERS = 8_192  # the bare product is timed on so many users a core, and scaled
+VOCABULARY, ITEM_TERMS, PROFILE_TERMS, HISTORY, SEEN = 20_000, 12, 150, 40, 30
+REPLAY_SECONDS = 225.0  # RePlay 0.22 on Spark 4.1.4, 60,000 x 15,000, as published with this project's aims
+
+
+@dataclass(frozen=True)
+class Size:
+    """users x items, D dimensions; blend: what TF-IDF and history need is generated too."""
+
+    users: int
+    items: int
+    dims: int
+    blend: bool = False
 
 
 @dataclass
@@ -50,11 +71,13 @@ class Peak:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        self._thread.join()
 
     def _watch(self) -> None:
         me = psutil.Process()
@@ -75,113 +98,144 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+# --- data --------------------------------------------------------------------------------------
+
+
 def lists_of(values: np.ndarray, per_row: int) -> pa.ListArray:
     offsets = pa.array(np.arange(0, values.size + 1, per_row, dtype=np.int32))
     return pa.ListArray.from_arrays(offsets, pa.array(values.ravel()))
 
 
-def distinct_sorted(rng: np.random.Generator, rows: int, n: int, high: int) -> np.ndarray:
-    """[rows, n] ascending distinct integers below high, low ones far more often (as words and items are)."""
-    drawn = np.sort((high - n) * rng.random((rows, n)) ** 3, axis=1).astype(np.int32)
-    return drawn + np.arange(n, dtype=np.int32)
+def zipf_rows(rng: np.random.Generator, rows: int, n: int, high: int) -> np.ndarray:
+    """[rows, n] ascending distinct integers below high; the r-th most popular of them has weight 1/(r + 1).
+
+    Popular ones are spread over the range, as item ids are.
+    """
+    rank = np.minimum(np.exp(rng.random((rows, 2 * n)) * np.log(high + 1)).astype(np.int64) - 1, high - 1)
+    drawn = np.sort(rank * 7_919 % high, axis=1)
+    again = np.diff(drawn, axis=1, prepend=-1) == 0
+    filler = np.argsort(again, axis=1, kind="stable")[:, :n]  # distinct ones first
+    chosen = np.sort(np.take_along_axis(drawn, filler, axis=1), axis=1)
+    while np.any(same := np.diff(chosen, axis=1, prepend=-1) == 0):
+        chosen = np.sort(np.where(same, rng.integers(0, high, chosen.shape), chosen), axis=1)
+    return chosen.astype(np.int32)
 
 
-def write_users(folder: Path, args: argparse.Namespace, dims: int) -> None:
-    """users: ids, factors, and per user excluded items, terms with weights, history; exclude: the pairs."""
-    for part, start in enumerate(range(0, args.users, CHUNK)):
+def write_users(folder: Path, size: Size) -> None:
+    """users: ids, factors and, for a blend, excluded items, terms with weights, history; exclude: pairs."""
+    for part, start in enumerate(range(0, size.users, CHUNK)):
         rng = np.random.default_rng([1, part])
-        rows = min(CHUNK, args.users - start)
+        rows = min(CHUNK, size.users - start)
         user_id = pa.array([f"u{i:08d}" for i in range(start, start + rows)])
-        seen = distinct_sorted(rng, rows, args.seen, args.items)
-        weights = rng.random((rows, PROFILE_TERMS))
-        weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+        seen = zipf_rows(rng, rows, SEEN, size.items)
         users = {
             "user_index": pa.array(np.arange(start, start + rows, dtype=np.int32)),
             "user_id": user_id,
-            "factors": lists_of(rng.standard_normal((rows, dims)).astype(np.float32), dims),
-            "excluded": lists_of(seen, args.seen),
-            "terms": lists_of(distinct_sorted(rng, rows, PROFILE_TERMS, VOCABULARY), PROFILE_TERMS),
-            "weights": lists_of(weights, PROFILE_TERMS),
-            "history_items": lists_of(distinct_sorted(rng, rows, HISTORY, args.items), HISTORY),
-            "history_values": lists_of(rng.random((rows, HISTORY)), HISTORY),
+            "factors": lists_of(rng.standard_normal((rows, size.dims)).astype(np.float32), size.dims),
         }
+        if size.blend:
+            weights = rng.random((rows, PROFILE_TERMS))
+            weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+            users |= {
+                "excluded": lists_of(seen, SEEN),
+                "terms": lists_of(zipf_rows(rng, rows, PROFILE_TERMS, VOCABULARY), PROFILE_TERMS),
+                "weights": lists_of(weights, PROFILE_TERMS),
+                "history_items": lists_of(zipf_rows(rng, rows, HISTORY, size.items), HISTORY),
+                "history_values": lists_of(rng.random((rows, HISTORY)), HISTORY),
+            }
         pairs = {
-            "user_id": user_id.take(pa.array(np.repeat(np.arange(rows), args.seen))),
+            "user_id": user_id.take(pa.array(np.repeat(np.arange(rows), SEEN))),
             "item_id": pa.array(np.char.mod("i%08d", seen.ravel())),
         }
         for name, columns in (("users", users), ("exclude", pairs)):
-            (folder / name).mkdir(exist_ok=True)
+            (folder / name).mkdir(parents=True, exist_ok=True)
             pq.write_table(pa.table(columns), folder / name / f"part-{part:05d}.parquet")
 
 
-def item_parts(args: argparse.Namespace, dims: int) -> ItemParts:
+def item_ids(size: Size) -> pa.Array:
+    return pa.array(np.char.mod("i%08d", np.arange(size.items)))
+
+
+def item_parts(size: Size) -> ItemParts:
     rng = np.random.default_rng(2)
-    values = rng.random((args.items, ITEM_TERMS)).astype(np.float32)
+    dense = rng.standard_normal((size.items, size.dims)).astype(np.float32)
+    if not size.blend:
+        return ItemParts(dense)
+    values = rng.random((size.items, ITEM_TERMS)).astype(np.float32)
     values /= np.linalg.norm(values, axis=1, keepdims=True)
-    terms = distinct_sorted(rng, args.items, ITEM_TERMS, VOCABULARY)
-    indptr = np.arange(0, terms.size + 1, ITEM_TERMS)
-    dense = rng.standard_normal((args.items, dims)).astype(np.float32)
-    return ItemParts(dense, Csr(indptr, terms.ravel(), values.ravel()))
+    terms = zipf_rows(rng, size.items, ITEM_TERMS, VOCABULARY)
+    return ItemParts(dense, Csr(np.arange(0, terms.size + 1, ITEM_TERMS), terms.ravel(), values.ravel()))
 
 
-def bare_product(items: np.ndarray, n_users: int, cores: int) -> float:
-    """Seconds for the float32 product of n_users with all items, tile by tile, one thread per core."""
+def write_all(folder: Path, size: Size) -> ItemParts:
+    write_users(folder, size)
+    parts = item_parts(size)
+    columns = {
+        "item_index": pa.array(np.arange(size.items, dtype=np.int32)),
+        "item_id": item_ids(size),
+        "factors": lists_of(parts.dense, size.dims),
+    }
+    pq.write_table(pa.table(columns), folder / "items.parquet")
+    return parts
+
+
+# --- the bare product ---------------------------------------------------------------------------
+
+
+def product_share(items: int, dims: int, n_users: int) -> float:
+    """Best of three, of the product of n_users with all items, in this process, with one BLAS thread."""
     rng = np.random.default_rng(3)
-    sample = min(n_users, PRODUCT_USERS)
-    users = rng.standard_normal((sample, items.shape[1])).astype(np.float32)
-    tile_items, tile_users = 1024, 256
+    catalogue = rng.standard_normal((items, dims)).astype(np.float32)
+    users = rng.standard_normal((n_users, dims)).astype(np.float32)
+    tile_items, tile_users = 1024, 512
+    buffer = np.empty((tile_items, tile_users), np.float32)
 
-    def multiply(rows: np.ndarray) -> None:
-        buffer = np.empty((tile_items, tile_users), np.float32)
-        for u in range(0, len(rows), tile_users):
-            block = np.ascontiguousarray(rows[u : u + tile_users].T)
-            for i in range(0, len(items), tile_items):
-                tile = items[i : i + tile_items]
-                np.matmul(
-                    tile, block, out=buffer.reshape(-1)[: len(tile) * block.shape[1]].reshape(len(tile), -1)
-                )
+    def multiply() -> None:
+        for u in range(0, len(users), tile_users):
+            block = np.ascontiguousarray(users[u : u + tile_users].T)
+            for i in range(0, items, tile_items):
+                tile = catalogue[i : i + tile_items]
+                room = buffer.reshape(-1)[: len(tile) * block.shape[1]]
+                np.matmul(tile, block, out=room.reshape(len(tile), -1))
 
-    with one_blas_thread(), ThreadPoolExecutor(cores) as pool:
-        shares = np.array_split(users, cores)
-        best = min(seconds(lambda: list(pool.map(multiply, shares))) for _ in range(3))
-    return best * n_users / sample
+    with one_blas_thread():
+        return min(seconds(multiply) for _ in range(3))
+
+
+def bare_product(size: Size, cores: int) -> float:
+    """Seconds for the float32 product of all users with all items, a process per core."""
+    sample = min(size.users // cores, PRODUCT_USERS)
+    with ProcessPoolExecutor(cores, mp.get_context("spawn")) as pool:
+        list(pool.map(time.sleep, [0.2] * cores))  # all are up before the first begins
+        shares = [pool.submit(product_share, size.items, size.dims, sample) for _ in range(cores)]
+        return max(share.result() for share in shares) * size.users / (sample * cores)
+
+
+# --- ours and theirs ----------------------------------------------------------------------------
 
 
 def full_blend(users: DataFrame, shared: SharedItems, k: int) -> DataFrame:
     """Dense parts, TF-IDF profile, history and seen mask, all in the tile."""
 
     def rank(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        items, ids = shared.load()
-        for batch in batches:
-
-            def flat(name: str, batch: pa.RecordBatch = batch) -> np.ndarray:
-                return batch.column(name).flatten().to_numpy(zero_copy_only=False)
-
-            def rows(name: str, values: str | None = None, batch: pa.RecordBatch = batch) -> Csr:
-                n = len(flat(name)) // batch.num_rows
-                return Csr(
-                    np.arange(0, n * batch.num_rows + 1, n),
-                    flat(name),
-                    None if values is None else flat(values),
-                )
-
+        items = shared.load()
+        for batch in gathered(batches, users_at_once(1)):
+            factors = batch.column("factors").flatten().to_numpy(zero_copy_only=False)
             parts = UserParts(
-                flat("factors").reshape(batch.num_rows, -1).astype(np.float64),
-                sparse=rows("terms", "weights"),
-                additive=rows("history_items", "history_values"),
-                excluded=rows("excluded"),
+                factors.reshape(batch.num_rows, -1).astype(np.float64),
+                sparse=csr_of(batch.column("terms"), batch.column("weights")),
+                additive=csr_of(batch.column("history_items"), batch.column("history_values")),
+                excluded=csr_of(batch.column("excluded")),
             )
-            index, score = select(items, parts, k)
+            index, score = select(items.shards, parts, k)
             user, place = np.nonzero(index >= 0)
-            yield pa.RecordBatch.from_arrays(
-                [
-                    batch.column("user_id").take(pa.array(user)),
-                    ids.take(pa.array(index[user, place])),
-                    pa.array(score[user, place]),
-                    pa.array(place.astype(np.int32) + 1),
-                ],
-                names=["user_id", "item_id", "score", "rank"],
-            )
+            columns = [
+                batch.column("user_id").take(pa.array(user)),
+                items.ids.take(pa.array(index[user, place])),
+                pa.array(score[user, place]),
+                pa.array(place.astype(np.int32) + 1),
+            ]
+            yield pa.RecordBatch.from_arrays(columns, names=["user_id", "item_id", "score", "rank"])
 
     partitions = 4 * users.sparkSession.sparkContext.defaultParallelism
     return users.repartition(partitions, "user_id").mapInArrow(
@@ -189,94 +243,228 @@ def full_blend(users: DataFrame, shared: SharedItems, k: int) -> DataFrame:
     )
 
 
-def mllib_model(spark: SparkSession, folder: Path, users: DataFrame, items: pa.Table, rank: int) -> ALSModel:
+def mllib_model(spark: SparkSession, folder: Path, rank: int) -> ALSModel:
     """An ALSModel with our factors: a tiny one, saved, its factors exchanged."""
     ratings = spark.createDataFrame([(0, 0, 1.0), (1, 1, 1.0)], "user int, item int, rating float")
     path = str(folder / "als")
     ALS(rank=rank, maxIter=1, seed=1).fit(ratings).save(path)
-    users.selectExpr("user_index as id", "factors as features").write.mode("overwrite").parquet(
-        f"{path}/userFactors"
-    )
-    factors = spark.createDataFrame(items).selectExpr("item_index as id", "factors as features")
-    factors.write.mode("overwrite").parquet(f"{path}/itemFactors")
+    for source, index, name in (
+        ("users", "user_index", "userFactors"),
+        ("items.parquet", "item_index", "itemFactors"),
+    ):
+        factors = spark.read.parquet(str(folder / source)).selectExpr(f"{index} as id", "factors as features")
+        factors.write.mode("overwrite").parquet(f"{path}/{name}")
     return ALSModel.load(path)
 
 
-def run(args: argparse.Namespace, folder: Path) -> dict[str, float]:
-    dims = args.rank * (2 if args.blend else 1)
-    write_users(folder, args, dims)
-    parts = item_parts(args, dims)
-    item_ids = pa.array(np.char.mod("i%08d", np.arange(args.items)))
-    item_rows = pa.table(
+def session(cores: int, **conf: str) -> SparkSession:
+    return start_session(
+        "bench top-k",
         {
-            "item_index": pa.array(np.arange(args.items, dtype=np.int32)),
-            "item_id": item_ids,
-            "factors": lists_of(parts.dense, dims),
-        }
+            "spark.master": f"local[{cores}]",
+            "spark.driver.memory": "3g",
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.driver.host": "127.0.0.1",
+            "spark.sql.shuffle.partitions": str(4 * cores),
+            **{name.replace("_", "."): value for name, value in conf.items()},
+        },
     )
-    pq.write_table(item_rows, folder / "items.parquet")
-    product = bare_product(parts.dense, args.users, args.cores)
-    table = {"bare product": product}
-    with Peak() as peak:
-        spark = start_session(
-            "bench top-k",
-            {
-                "spark.master": f"local[{args.cores}]",
-                "spark.driver.memory": "3g",
-                "spark.ui.enabled": "false",
-                "spark.ui.showConsoleProgress": "false",
-                "spark.driver.host": "127.0.0.1",
-                "spark.sql.shuffle.partitions": str(4 * args.cores),
-            },
+
+
+def stop_session() -> None:
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        active.stop()
+
+
+def ours(spark: SparkSession, folder: Path, k: int) -> float:
+    """Seconds from Parquet to Parquet; JVM, workers and compiled loops are warm."""
+    users, exclude, items = (
+        spark.read.parquet(str(folder / name)) for name in ("users", "exclude", "items.parquet")
+    )
+
+    def warm(n: int) -> None:
+        few = top_k(users.limit(n), items.limit(n), k=k, exclude=exclude.limit(n))
+        few.write.mode("overwrite").parquet(str(folder / "warm"))
+
+    for _ in range(2):  # a night's JVM has been at work for long when it comes to rank
+        warm(20_000)
+    return seconds(
+        lambda: (
+            top_k(users, items, k=k, exclude=exclude).write.mode("overwrite").parquet(str(folder / "ours"))
         )
-        users, exclude = (spark.read.parquet(str(folder / name)) for name in ("users", "exclude"))
-        items = spark.read.parquet(str(folder / "items.parquet"))
-        # Paid once per process, not per user: JVM warm-up, worker start, compiled loops from their cache.
-        top_k(users.limit(500), items.limit(500), k=args.k).write.parquet(str(folder / "warm"))
-        name = f"top_k, seen mask, {dims} dimensions"
-        table[name] = seconds(
-            lambda: top_k(users, items, k=args.k, exclude=exclude).write.parquet(str(folder / "ours"))
+    )
+
+
+# --- the pieces ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Bench:
+    """The run: where its files lie, and what it has found."""
+
+    folder: Path
+    cores: int
+    k: int
+    scale: float
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def size(self, users: int, items: int, dims: int, *, blend: bool = False) -> Size:
+        return Size(int(users * self.scale), int(items * self.scale), dims, blend)
+
+    def place(self, name: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir(parents=True)
+        return folder
+
+    def say(self, size: Size, rows: dict[str, float], product: float) -> None:
+        shape = f"{size.users:,} users x {size.items:,} items, {size.dims} dimensions"
+        print(f"{shape}, K = {self.k}, {self.cores} cores")
+        for name, spent in rows.items():
+            print(f"  {name:<44} {spent:8.2f} s   {spent / product:6.2f} x product", flush=True)
+
+    def gemm(self) -> None:
+        size, folder = self.size(200_000, 50_000, 128, blend=True), self.place("gemm")
+        parts = write_all(folder, size)
+        product = bare_product(size, self.cores)
+        rows = {"bare product": product}
+        with Peak() as peak:
+            spark = session(self.cores)
+            rows["top_k, two dense parts, seen mask"] = time_dense = ours(spark, folder, self.k)
+            users = spark.read.parquet(str(folder / "users"))
+            shared = share_items(spark, parts, item_ids(size))
+            rows["with TF-IDF and history"] = time_full = seconds(
+                lambda: full_blend(users, shared, self.k).write.parquet(str(folder / "full"))
+            )
+        self.say(size, rows, product)
+        self.figures |= {"vs_gemm": time_dense / product, "full_blend_vs_gemm": time_full / product}
+        self.figures["peak_gb"] = peak.gb
+
+    def peers(self) -> None:
+        size, folder = self.size(60_000, 50_000, 64), self.place("peers")
+        parts = write_all(folder, size)
+        product = bare_product(size, self.cores)
+        spark = session(self.cores)
+        rows = {"bare product": product, "top_k, seen mask": ours(spark, folder, self.k)}
+        mine = rows["top_k, seen mask"]
+        model = mllib_model(spark, folder, size.dims)
+        name = "MLlib recommendForAllUsers, no mask"
+        rows[name] = seconds(lambda: model.recommendForAllUsers(self.k).write.parquet(str(folder / "mllib")))
+        self.figures["vs_mllib"] = rows[name] / mine
+        spent = self._implicit(folder, parts)
+        if spent is not None:
+            rows["implicit recommend, seen filter, arrays only"] = spent
+            self.figures["vs_implicit"] = spent / mine
+        self.say(size, rows, product)
+
+    def _implicit(self, folder: Path, parts: ItemParts) -> float | None:
+        table = pq.read_table(folder / "users", columns=["factors"]).column("factors").combine_chunks()
+        users = table.flatten().to_numpy().reshape(len(table), -1)
+        pairs = pq.read_table(folder / "exclude", columns=["item_id"]).column("item_id").to_pylist()
+        seen = np.array([int(item[1:]) for item in pairs], np.int32).reshape(len(users), -1)
+        for name, values in (("users", users), ("items", parts.dense), ("seen", seen)):
+            np.save(folder / f"{name}.npy", values)
+        return implicit_seconds(folder, self.cores)
+
+    def replay(self) -> None:
+        size, folder = self.size(60_000, 15_000, 64), self.place("replay")
+        write_all(folder, size)
+        product = bare_product(size, self.cores)
+        rows = {"bare product": product, "top_k, seen mask": ours(session(self.cores), folder, self.k)}
+        rows["RePlay with its seen filter (published)"] = REPLAY_SECONDS
+        self.say(size, rows, product)
+        self.figures["vs_replay"] = REPLAY_SECONDS / rows["top_k, seen mask"]
+
+    def growth(self) -> None:
+        per_user, peaks = [], []
+        for users in (100_000, 300_000, 1_000_000):
+            size, folder = self.size(users, 50_000, 64), self.place(f"growth-{users}")
+            write_all(folder, size)
+            with Peak() as peak:
+                spent = ours(session(self.cores), folder, self.k)
+            shutil.rmtree(folder)
+            per_user.append(spent / size.users)
+            peaks.append(peak.gb)
+            print(
+                f"{size.users:,} users x {size.items:,} items: {spent:.1f} s, {peak.gb:.2f} GB at the peak",
+                flush=True,
+            )
+        self.figures |= {
+            "growth_per_user": per_user[-1] / per_user[0],
+            "growth_peak_gb": peaks[-1] - peaks[0],
+        }
+
+    def cluster(self) -> None:
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+        from cluster import down, up  # noqa: PLC0415  # of scripts/
+
+        size, spent = self.size(40_000, 50_000, 64), {}
+        for workers in (1, 2):
+            folder = self.place(f"cluster-{workers}")
+            url = up(folder, workers=workers, cores=1, memory="2g", visible=False)
+            try:
+                write_all(folder / "shared", size)
+                spent[workers] = self._on(url, folder)
+            finally:
+                down(folder)
+            print(
+                f"{workers} standalone workers of one core, {size.users:,} users: {spent[workers]:.1f} s",
+                flush=True,
+            )
+        lists = [pq.read_table(self.folder / f"cluster-{n}" / "shared" / "ours") for n in (1, 2)]
+        order = [("user_id", "ascending"), ("rank", "ascending")]
+        if not lists[0].sort_by(order).equals(lists[1].sort_by(order)):
+            raise SystemExit("two workers gave other lists than one")
+        self.figures["two_workers_vs_one"] = spent[1] / spent[2]
+
+    def _on(self, url: str, folder: Path) -> float:
+        package = shutil.make_archive(
+            str(folder / "driver" / "package"), "zip", Path(__file__).resolve().parents[1], "recsys_spark"
         )
-        figures = {"vs_gemm": table[name] / product}
-        if args.blend:
-            shared = share_items(spark, parts, item_ids)
-            table["full blend (TF-IDF, history)"] = seconds(
-                lambda: full_blend(users, shared, args.k).write.parquet(str(folder / "full"))
-            )
-            figures["full_blend_vs_gemm"] = table["full blend (TF-IDF, history)"] / product
-        figures["peak_gb"] = peak.gb
-        if args.mllib:
-            model = mllib_model(spark, folder, users, item_rows, dims)
-            table["MLlib recommendForAllUsers, no mask"] = seconds(
-                lambda: model.recommendForAllUsers(args.k).write.parquet(str(folder / "mllib"))
-            )
-            figures["vs_mllib"] = table["MLlib recommendForAllUsers, no mask"] / table[name]
-        spark.stop()
-    print(f"{args.users:,} users x {args.items:,} items, K = {args.k}, {args.cores} cores")
-    for name, spent in table.items():
-        print(f"  {name:<42} {spent:8.1f} s   {spent / product:6.2f} x product")
-    return figures
+        stop_session()
+        mine = os.environ.get("PYSPARK_PYTHON")
+        os.environ["PYSPARK_PYTHON"] = str(folder / "env/bin/python")  # the workers' own
+        spark = session(
+            2,
+            spark_master=url,
+            spark_executor_memory="1g",
+            spark_executor_cores="1",
+        )
+        spark.sparkContext.addPyFile(package)
+        try:
+            return ours(spark, folder / "shared", self.k)
+        finally:
+            spark.stop()
+            os.environ.pop("PYSPARK_PYTHON")
+            if mine is not None:
+                os.environ["PYSPARK_PYTHON"] = mine
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=int, default=200_000)
-    parser.add_argument("--items", type=int, default=50_000)
-    parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--k", type=int, default=10)
-    parser.add_argument("--seen", type=int, default=30, help="items each user has seen")
-    parser.add_argument("--cores", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument(
-        "--blend", action="store_true", help="two dense parts, then TF-IDF and history on top"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mllib", action="store_true", help="time ALSModel.recommendForAllUsers too (slow)")
+    pieces = ("gemm", "peers", "replay", "growth", "cluster")
+    parser.add_argument("--pieces", default="gemm,peers,replay", help=f"of {', '.join(pieces)}, or all")
+    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--scale", type=float, default=1.0, help="users and items times this, for a try")
+    parser.add_argument("--cores", type=int, default=min(2, os.cpu_count() or 1))
     args = parser.parse_args()
+    chosen = pieces if args.pieces == "all" else args.pieces.split(",")
+    if unknown := set(chosen) - set(pieces):
+        parser.error(f"no piece {', '.join(sorted(unknown))}: have {', '.join(pieces)}")
     folder = Path(tempfile.mkdtemp(prefix="bench-topk-"))
+    bench = Bench(folder, args.cores, args.k, args.scale)
     try:
-        figures = run(args, folder)
+        for piece in chosen:
+            getattr(bench, piece)()
+            if piece != "cluster":
+                shutil.rmtree(folder / piece, ignore_errors=True)
+        stop_session()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+    print(json.dumps({name: round(value, 3) for name, value in bench.figures.items()}))
 
 
 if __name__ == "__main__":

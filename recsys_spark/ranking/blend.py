@@ -50,11 +50,14 @@ class Variant:
 class UserBatch:
     """U users as they reach a worker.
 
-    factors [U, d] float64 (zeros where unknown), strength [U, I] sparse float64: the preferences.
+    factors [U, d] float64 (zeros where unknown), strength [U, I] sparse float64: the preferences, over all
+    items known; excluded [U, I]: further items that the user may not get; group int32 [U].
     """
 
     factors: Floats
     strength: sparse.csr_matrix
+    excluded: Csr | None = None
+    group: NDArray[np.int32] | None = None
 
 
 def scaling_of(
@@ -77,9 +80,18 @@ def scaling_of(
     )
 
 
-def profiles(strength: sparse.csr_matrix, vectors: sparse.csr_matrix) -> sparse.csr_matrix:
-    """p_u = sum of strength(u, i) * t_i, L2-normalised; [U, V] float64, empty rows stay empty."""
-    summed = (strength @ vectors.astype(np.float64)).tocsr()
+def profiles(strength: sparse.csr_matrix, words: Csr, n_terms: int) -> sparse.csr_matrix:
+    """p_u = sum of strength(u, i) * t_i, L2-normalised; [U, V] float64, empty rows stay empty.
+
+    words: the items' TF-IDF vectors [I, V]; only the rows of items that somebody has are touched.
+    """
+    used, at = np.unique(strength.indices, return_inverse=True)
+    rows = words.take(used)
+    vectors = sparse.csr_matrix(
+        (np.asarray(rows.values, np.float64), rows.indices, rows.indptr), shape=(used.size, n_terms)
+    )
+    own = sparse.csr_matrix((strength.data, at, strength.indptr), shape=(strength.shape[0], used.size))
+    summed = (own @ vectors).tocsr()
     norms = np.sqrt(np.asarray(summed.multiply(summed).sum(axis=1)).ravel())
     return sparse.diags(_inverse(norms)).dot(summed).tocsr()
 
@@ -98,37 +110,72 @@ def content_deviation(profile: sparse.csr_matrix, scaling: Scaling) -> Floats:
 
 @dataclass(frozen=True)
 class ScaledUsers:
-    """A batch with each component standardised, before weights: what all variants share."""
+    """A batch with each component standardised, before weights: what all variants share.
+
+    history and seen are by candidate, what the kernel ranks; the profile is of all items known.
+    """
 
     factors: Floats
     counts: Floats
     profile: sparse.csr_matrix
-    history: sparse.csr_matrix
+    history: Csr
     seen: Csr
+    excluded: Csr | None
+    group: NDArray[np.int32] | None
 
     @classmethod
-    def of(cls, batch: UserBatch, vectors: sparse.csr_matrix, scaling: Scaling) -> ScaledUsers:
-        profile = profiles(batch.strength, vectors)
-        history = batch.strength.copy()
-        history.data = np.log1p(history.data)
+    def of(
+        cls, batch: UserBatch, words: Csr, scaling: Scaling, candidate: NDArray[np.int32] | None = None
+    ) -> ScaledUsers:
+        """candidate int32 [I]: each item's place among the candidates, -1 for none; None: all are."""
+        profile = profiles(batch.strength, words, scaling.content_mean.shape[0])
+        batch.strength.sort_indices()
+        had = Csr(
+            batch.strength.indptr.astype(np.int64),
+            batch.strength.indices.astype(np.int32),
+            np.log1p(batch.strength.data),
+        )
+        history, excluded = had, batch.excluded
+        if candidate is not None:
+            history = _among(had, candidate)
+            excluded = excluded and _among(excluded, candidate)
         return cls(
             factors=batch.factors * _inverse(als_deviation(batch.factors, scaling))[:, None],
             counts=_inverse(scaling.counts),
             profile=sparse.diags(_inverse(content_deviation(profile, scaling))).dot(profile).tocsr(),
             history=history,
-            seen=Csr(history.indptr.astype(np.int64), history.indices.astype(np.int32)),
+            seen=Csr(history.indptr, history.indices),
+            excluded=excluded,
+            group=batch.group,
         )
 
     def parts(self, variant: Variant) -> UserParts:
         """As the kernel takes them: dense [als | popularity | trial], sparse content, additive history."""
         weights = variant.weights
         counts = self.counts * [weights["popularity"], weights["trial"]]
+        excluded = self.excluded
+        if not variant.repeats_allowed:
+            excluded = self.seen if excluded is None else self.seen.joined(excluded)
+        additive = None
+        if weights["history"] != 0:
+            values = np.asarray(self.history.values) * weights["history"]
+            additive = Csr(self.history.indptr, self.history.indices, values)
         return UserParts(
             dense=np.hstack([weights["als"] * self.factors, np.tile(counts, (self.factors.shape[0], 1))]),
             sparse=_csr(self.profile, weights["content"]),
-            additive=_csr(self.history, weights["history"]),
-            excluded=None if variant.repeats_allowed else self.seen,
+            additive=additive,
+            excluded=excluded,
+            group=self.group,
         )
+
+
+def _among(matrix: Csr, candidate: NDArray[np.int32]) -> Csr:
+    """The columns that are candidates, renumbered."""
+    column = candidate[matrix.indices]
+    kept = column >= 0
+    counts = np.bincount(matrix.row[kept], minlength=matrix.n_rows)
+    values = None if matrix.values is None else matrix.values[kept]
+    return Csr(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), column[kept], values)
 
 
 def _csr(matrix: sparse.csr_matrix, weight: float) -> Csr | None:

@@ -1,8 +1,8 @@
 """Two engines for one tile of users: compiled (numba) and plain (numpy), with identical results.
 
-Both are fed the items tile by tile in ascending order, `take(tile, first, margin)`, and end with
-`best()`. What they hold is bounded by the tile of users and k, never by users or items; an engine may be
-fed the items of several shards one after the other, its thresholds travelling along.
+Both are given shard after shard by `begin(shard)`, the shard's items tile by tile in order of place by
+`take`, and `settle()` before the shard goes; they end with `best()`. What they hold is bounded by the tile
+of users and k, never by users or items: candidates and thresholds travel from shard to shard.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_spark.ranking.kernel_exact import part_scores
-
-if TYPE_CHECKING:
-    from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts
+from recsys_spark.ranking.kernel_bounds import Bounds
+from recsys_spark.ranking.kernel_exact import allowed, holds, part_scores
+from recsys_spark.ranking.kernel_parts import Csr
+from recsys_spark.ranking.kernel_shards import PlacedUsers, Shard
 
 LOOPS = "recsys_spark.ranking.kernel_loops"
 Floats = NDArray[np.float64]
@@ -37,16 +37,26 @@ Best = tuple[NDArray[np.int32], Floats]
 class Engine(Protocol):
     """The running best k of one tile of users."""
 
-    def add_sparse(
-        self, tile: Tile, first: int, rows: NDArray[np.int32], profiles: Tile, scale: float
-    ) -> None:
-        """Add the items' sparse part; rows maps a term to its row of profiles [terms, users], or -1."""
+    floor: Floats
+    """[U], at most the k-th best exact score so far; -inf while there are fewer than k."""
 
-    def take(self, tile: Tile, first: int, margin: Floats) -> None:
-        """Take float32 scores [items, users], each within margin [users] of the exact one."""
+    def begin(self, shard: Shard) -> None:
+        """Take up a shard: first what needs no product, items with an additive value and users of zeros."""
+
+    def add_sparse(
+        self, tile: Tile, start: int, rows: NDArray[np.int32], profiles: Tile, scale: float
+    ) -> None:
+        """Add the sparse part of the shard's items from start on; rows maps a term to its row of profiles
+        [terms, lanes], or -1."""
+
+    def take(self, tile: Tile, start: int, users: NDArray[np.int64], margin: Floats) -> None:
+        """Take float32 scores [items, lanes] of these users, each within margin [users] of the exact one."""
+
+    def settle(self) -> None:
+        """Score exactly what is still in play of this shard."""
 
     def best(self) -> Best:
-        """The exact best k of each user: item index (-1) and score (nan), best first."""
+        """The exact best k of each user, all settled: item index (-1) and score (nan), best first."""
 
 
 @cache
@@ -118,77 +128,97 @@ def _csr_arrays(matrix: Csr | None, dtype: Any) -> tuple[Any, Any, Any]:
 class CompiledEngine:
     """numba: a scan in blocks of 64 users against their running thresholds."""
 
-    def __init__(self, loops: Any, items: ItemParts, users: UserParts, k: int, unit: Floats) -> None:
-        n_users, lanes = unit.size, -(-unit.size // loops.BLOCK) * loops.BLOCK
+    def __init__(self, loops: Any, users: PlacedUsers, k: int, bounds: Bounds) -> None:
+        n_users = users.n_users
         capacity = 2 * k + 64  # more makes exact rescoring rarer where many scores are almost equal
         self._loops = loops
-        self._terms = _csr_arrays(items.sparse, np.float32)
+        self._is_zero = bounds.is_zero
         self._scored = loops.Scored(
             _frozen(users.dense, np.float64),
-            _frozen(items.dense, np.float32),
+            _frozen(bounds.norms, np.float64),
             *_csr_arrays(users.sparse, np.float64),
-            *self._terms,
             *_csr_arrays(users.additive, np.float64),
         )
-        excluded = _csr_arrays(users.excluded, np.float64)[:2]
-        has_groups = items.allowed is not None
         self._masks = loops.Masks(
-            *excluded,
-            _frozen(items.allowed if has_groups else np.empty((0, 0)), np.uint8),
-            _frozen(users.group if has_groups else [], np.int32),
+            *_csr_arrays(users.excluded, np.float64)[:2],
+            *_csr_arrays(users.masked, np.float64)[:2],
+            _frozen([] if users.group is None else users.group, np.int32),
         )
+        self.floor = np.full(n_users, -np.inf)
         self._best = loops.Best(
             lows=np.empty((n_users, k)),
             n_lows=np.zeros(n_users, np.int64),
-            floor=np.full(n_users, -np.inf),
-            entry=np.empty((n_users, capacity, 3)),
+            floor=self.floor,
+            entry=np.empty((n_users, capacity, 4)),
             n=np.zeros(n_users, np.int64),
-            unit=unit,
-            margin=np.zeros(n_users),
-            bar=np.full(lanes, np.inf, np.float32),
-            next_excluded=excluded[0][:-1].copy(),
+            unit=_frozen(bounds.unit, np.float64),
+            absolute=_frozen(bounds.absolute, np.float64),
+            next_masked=self._masks.masked_ptr[:-1].copy(),
             next_additive=self._scored.additive_ptr[:-1].copy(),
-            held=np.empty(self._scored.additive_items.size, np.float32),
         )
 
-    def add_sparse(
-        self, tile: Tile, first: int, rows: NDArray[np.int32], profiles: Tile, scale: float
-    ) -> None:
-        self._loops.add_sparse(tile, first, *self._terms, scale, rows, profiles)
+    def begin(self, shard: Shard) -> None:
+        no_groups = np.empty((0, 0), np.uint8)
+        self._items = self._loops.Items(
+            shard.first,
+            _frozen(shard.item, np.int32),
+            _frozen(shard.dense, np.float32),
+            _frozen(shard.norms, np.float64),
+            *_csr_arrays(shard.sparse, np.float32),
+            _frozen(no_groups if shard.allowed is None else shard.allowed, np.uint8),
+        )
+        if self._scored.additive_ptr.size:
+            self._loops.take_additive(self._best, self._scored, self._items, self._masks)
+        if np.any(self._is_zero):
+            by_item = np.argsort(shard.item)
+            for u in np.flatnonzero(self._is_zero):
+                self._loops.take_zero(u, by_item, self._best, self._scored, self._items, self._masks)
 
-    def take(self, tile: Tile, first: int, margin: Floats) -> None:
-        self._best.margin[:] = margin
-        self._loops.take_tile(tile, first, self._best, self._scored, self._masks)
+    def add_sparse(
+        self, tile: Tile, start: int, rows: NDArray[np.int32], profiles: Tile, scale: float
+    ) -> None:
+        items = self._items
+        terms = items.terms_ptr, items.terms, items.term_values
+        self._loops.add_sparse(tile, start, *terms, scale, rows, profiles)
+
+    def take(self, tile: Tile, start: int, users: NDArray[np.int64], margin: Floats) -> None:
+        bar = np.empty(tile.shape[1], np.float32)
+        state = self._best, self._scored, self._items, self._masks
+        self._loops.take_tile(tile, start, users, margin, bar, *state)
+
+    def settle(self) -> None:
+        self._loops.settle(self._best, self._scored, self._items)
 
     def best(self) -> Best:
         n_users, k = self._best.lows.shape
         index, score = np.empty((n_users, k), np.int32), np.empty((n_users, k))
-        self._loops.finish(self._best, self._scored, index, score)
+        self._loops.finish(self._best, index, score)
         return index, score
 
 
 @dataclass
 class Pool:
-    """Candidates of all users of a tile: user row, item, lower and upper bound of the score."""
+    """Candidates of all users of a tile: user row, item, its place, lower and upper bound of the score."""
 
     row: NDArray[np.int64]
     item: NDArray[np.int64]
+    place: NDArray[np.int64]
     low: Floats
     high: Floats
 
+    @classmethod
+    def of(cls, row: Any, places: Any, shard: Shard, low: Floats, high: Floats) -> Pool:
+        return cls(row, shard.item[places - shard.first].astype(np.int64), places, low, high)
+
     def where(self, chosen: NDArray[Any]) -> Pool:
-        return Pool(self.row[chosen], self.item[chosen], self.low[chosen], self.high[chosen])
+        return Pool(*(values[chosen] for values in vars(self).values()))
 
     def joined(self, other: Pool) -> Pool:
-        return Pool(
-            np.concatenate([self.row, other.row]),
-            np.concatenate([self.item, other.item]),
-            np.concatenate([self.low, other.low]),
-            np.concatenate([self.high, other.high]),
-        )
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Pool(*(np.concatenate(pair) for pair in pairs))
 
-    def place(self, by: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The order by (row, by descending, item), and the place of each in its row, from 0."""
+    def ranked(self, by: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The order by (row, by descending, item), and the rank of each in its row, from 0."""
         order = np.lexsort((self.item, -by, self.row))
         rows = self.row[order]
         starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]]) if rows.size else np.empty(0, np.int64)
@@ -197,107 +227,103 @@ class Pool:
 
 
 def _empty_pool() -> Pool:
-    return Pool(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
+    none = np.empty(0, np.int64)
+    return Pool(none, none, none, np.empty(0), np.empty(0))
 
 
 @dataclass
 class PlainEngine:
     """numpy only: the same bounds, the same exact scores, several times slower."""
 
-    items: ItemParts
-    users: UserParts
+    users: PlacedUsers
     k: int
-    unit: Floats
+    bounds: Bounds
     pool: Pool = field(default_factory=_empty_pool)
 
     def __post_init__(self) -> None:
-        self.floor = np.full(self.unit.size, -np.inf)
+        self.floor = np.full(self.users.n_users, -np.inf)
+
+    def begin(self, shard: Shard) -> None:
+        self.shard = shard
+        row, place = _entries(self.users.additive, shard.first, shard.n_items)
+        free = ~holds(self.users.excluded, row, place)
+        row, place = row[free], place[free]
+        exact = part_scores(shard, self.users, row, place).total
+        self._offer(Pool.of(row, place, shard, exact, exact.copy()))
+        for u in np.flatnonzero(self.bounds.is_zero):
+            places = shard.first + np.arange(shard.n_items)
+            row = np.full(places.size, u)
+            free = ~holds(self.users.masked, row, places)
+            zeros = np.zeros(int(free.sum()))
+            self._offer(Pool.of(row[free], places[free], shard, zeros, zeros.copy()))
 
     def add_sparse(
-        self, tile: Tile, first: int, rows: NDArray[np.int32], profiles: Tile, scale: float
+        self, tile: Tile, start: int, rows: NDArray[np.int32], profiles: Tile, scale: float
     ) -> None:
-        terms = self.items.sparse
+        terms = self.shard.sparse
         if terms is None or terms.values is None:
             return
         for j in range(tile.shape[0]):
-            entries = slice(terms.indptr[first + j], terms.indptr[first + j + 1])
+            entries = slice(terms.indptr[start + j], terms.indptr[start + j + 1])
             at = rows[terms.indices[entries]]
             weights = (terms.values[entries] * scale).astype(np.float32)[at >= 0]
             tile[j] += weights @ profiles[at[at >= 0]]
 
-    def take(self, tile: Tile, first: int, margin: Floats) -> None:
-        n_items = tile.shape[0]
-        scores = tile[:, : self.unit.size]
-        row, item = _entries(self.users.excluded, first, n_items)[:2]
-        scores[item - first, row] = -np.inf
-        row, item, value = _entries(self.users.additive, first, n_items)
-        product = scores[item - first, row].astype(np.float64)
-        scores[item - first, row] = -np.inf
-        possible = np.isfinite(product)
-        self._offer_additive(row[possible], item[possible], product[possible], value[possible], margin)
+    def take(self, tile: Tile, start: int, users: NDArray[np.int64], margin: Floats) -> None:
+        first, unit = self.shard.first + start, self.bounds.unit[users]
+        lane_of = np.full(self.users.n_users, -1)
+        lane_of[users] = np.arange(users.size)
+        row, place = _entries(self.users.masked, first, tile.shape[0])
+        here = lane_of[row] >= 0
+        tile[place[here] - first, lane_of[row[here]]] = -np.inf
         with np.errstate(over="ignore"):
-            bar = ((self.floor - margin) / self.unit).astype(np.float32)
+            bar = ((self.floor[users] - margin) / unit).astype(np.float32)
         bar = np.nextafter(bar, np.float32(-np.inf))
-        j, row = np.nonzero((scores > bar) & np.isfinite(scores))
-        score = scores[j, row].astype(np.float64) * self.unit[row]
-        self._offer(Pool(row, j + first, score - margin[row], score + margin[row]))
-
-    def _offer_additive(
-        self, row: NDArray[np.int64], item: NDArray[np.int64], product: Floats, value: Floats, margin: Floats
-    ) -> None:
-        scaled = product * self.unit[row]
-        rounding = np.where(margin[row] > 0, (np.abs(scaled) + np.abs(value)) * 1e-15, 0.0)
-        around = margin[row] + rounding
-        self._offer(Pool(row, item, scaled + value - around, scaled + value + around))
+        scores = tile[:, : users.size]
+        j, lane = np.nonzero((scores > bar) & np.isfinite(scores))
+        score = scores[j, lane].astype(np.float64) * unit[lane]
+        around = margin[lane]
+        self._offer(Pool.of(users[lane], first + j, self.shard, score - around, score + around))
 
     def _offer(self, pool: Pool) -> None:
-        if self.items.allowed is not None and self.users.group is not None:
-            pool = pool.where(self.items.allowed[self.users.group[pool.row], pool.item] != 0)
+        pool = pool.where(allowed(self.shard, self.users.group, pool.row, pool.place - self.shard.first))
         self.pool = self.pool.joined(pool)
-        order, place = self.pool.place(self.pool.low)
-        kth = order[place == self.k - 1]
+        order, rank = self.pool.ranked(self.pool.low)
+        kth = order[rank == self.k - 1]
         self.floor[self.pool.row[kth]] = np.maximum(self.floor[self.pool.row[kth]], self.pool.low[kth])
         self.pool = self.pool.where(self.pool.high >= self.floor[self.pool.row])
-        if self.pool.row.size > self.unit.size * (2 * self.k + 64):
-            self._settle()
+        if self.pool.row.size > self.users.n_users * (2 * self.k + 64):
+            self.settle()
 
-    def _settle(self) -> None:
-        """Cut the pool to the exact best k so far, in order."""
+    def settle(self) -> None:
         vague = np.flatnonzero(self.pool.low != self.pool.high)
-        rows, columns = self.pool.row[vague], self.pool.item[vague]
-        exact = part_scores(self.items, self.users, rows, columns).total
+        exact = part_scores(self.shard, self.users, self.pool.row[vague], self.pool.place[vague]).total
         self.pool.low[vague] = exact
         self.pool.high[vague] = exact
-        order, place = self.pool.place(self.pool.low)
-        self.pool = self.pool.where(order[place < self.k])
+        order, rank = self.pool.ranked(self.pool.low)
+        self.pool = self.pool.where(order[rank < self.k])
 
     def best(self) -> Best:
-        self._settle()
-        index = np.full((self.unit.size, self.k), -1, np.int32)
-        score = np.full((self.unit.size, self.k), np.nan)
-        place = self.pool.place(self.pool.low)[1]
-        index[self.pool.row, place] = self.pool.item
-        score[self.pool.row, place] = self.pool.low
+        index = np.full((self.users.n_users, self.k), -1, np.int32)
+        score = np.full((self.users.n_users, self.k), np.nan)
+        rank = self.pool.ranked(self.pool.low)[1]
+        index[self.pool.row, rank] = self.pool.item
+        score[self.pool.row, rank] = self.pool.low
         return index, score
 
 
-def _entries(
-    matrix: Csr | None, first: int, n_items: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """The stored (row, column, value) with first <= column < first + n_items."""
+def _entries(matrix: Csr | None, first: int, n_items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The stored (row, place) with first <= place < first + n_items."""
     if matrix is None:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-    here = np.arange(matrix.indptr[0], matrix.indptr[-1])
-    column = matrix.indices[here].astype(np.int64)
-    row = np.repeat(np.arange(matrix.indptr.size - 1), np.diff(matrix.indptr))
-    chosen = (column >= first) & (column < first + n_items)
-    values = np.zeros(here.size) if matrix.values is None else matrix.values[here]
-    return row[chosen], column[chosen], values[chosen]
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    place = matrix.indices[int(matrix.indptr[0]) : int(matrix.indptr[-1])].astype(np.int64)
+    chosen = (place >= first) & (place < first + n_items)
+    return matrix.row[chosen], place[chosen]
 
 
-def engine_for(items: ItemParts, users: UserParts, k: int, unit: Floats) -> Engine:
+def engine_for(users: PlacedUsers, k: int, bounds: Bounds) -> Engine:
     """The compiled engine where numba is, else the plain one."""
     loops = compiled_loops()
     if loops is None:
-        return PlainEngine(items, users, k, unit)
-    return CompiledEngine(loops, items, users, k, unit)
+        return PlainEngine(users, k, bounds)
+    return CompiledEngine(loops, users, k, bounds)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts
+from recsys_spark.ranking.kernel_parts import Csr, Floats
+from recsys_spark.ranking.kernel_shards import PlacedUsers, Shard
 
 PAIRS_AT_ONCE = 1 << 16  # bounds the gathered item rows: 64 MB at 128 dimensions of float64
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -29,22 +28,23 @@ class PartScores(NamedTuple):
         return (self.dense + self.sparse) + self.additive
 
 
-def part_scores(items: ItemParts, users: UserParts, rows: Ints, columns: Ints) -> PartScores:
-    """The parts' scores of the pairs (rows[p], columns[p])."""
+def part_scores(shard: Shard, users: PlacedUsers, rows: Ints, places: Ints) -> PartScores:
+    """The parts' scores of the pairs (rows[p], places[p]), all of this shard."""
+    local = places - shard.first
     return PartScores(
-        dense=dense_scores(items, users, rows, columns, slice(0, items.dense.shape[1])),
-        sparse=sparse_scores(items.sparse, users.sparse, rows, columns),
-        additive=looked_up(users.additive, rows, columns),
+        dense=dense_scores(shard, users, rows, local, slice(0, shard.dense.shape[1])),
+        sparse=sparse_scores(shard.sparse, users.sparse, rows, local),
+        additive=looked_up(users.additive, rows, places),
     )
 
 
-def dense_scores(items: ItemParts, users: UserParts, rows: Ints, columns: Ints, dimensions: slice) -> Floats:
+def dense_scores(shard: Shard, users: PlacedUsers, rows: Ints, local: Ints, dimensions: slice) -> Floats:
     """Sum over the dimensions, ascending, of user · item for each pair."""
     total = np.zeros(rows.size)
     for start in range(0, rows.size, PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
         user_rows = users.dense[rows[part], dimensions]
-        item_rows = items.dense[columns[part], dimensions]
+        item_rows = shard.dense[local[part], dimensions]
         for d in range(user_rows.shape[1]):
             total[part] += user_rows[:, d].astype(np.float64) * item_rows[:, d].astype(np.float64)
     return total
@@ -69,6 +69,18 @@ def looked_up(matrix: Csr | None, rows: Ints, columns: Ints) -> Floats:
     """matrix[rows[p], columns[p]], 0 where nothing is stored. Rows must be sorted by column."""
     if matrix is None or matrix.values is None or matrix.indices.size == 0:
         return np.zeros(rows.size)
+    at, found = _sought(matrix, rows, columns)
+    return np.where(found, matrix.values[at], 0.0)
+
+
+def holds(matrix: Csr | None, rows: Ints, columns: Ints) -> NDArray[np.bool_]:
+    """Whether (rows[p], columns[p]) is stored. Rows must be sorted by column."""
+    if matrix is None or matrix.indices.size == 0:
+        return np.zeros(rows.size, np.bool_)
+    return _sought(matrix, rows, columns)[1]
+
+
+def _sought(matrix: Csr, rows: Ints, columns: Ints) -> tuple[Ints, NDArray[np.bool_]]:
     low, high = matrix.indptr[rows].copy(), matrix.indptr[rows + 1].copy()
     end = high.copy()
     last = matrix.indices.size - 1
@@ -77,5 +89,11 @@ def looked_up(matrix: Csr | None, rows: Ints, columns: Ints) -> Floats:
         below = (low < high) & (matrix.indices[np.minimum(middle, last)] < columns)
         low, high = np.where(below, middle + 1, low), np.where(below, high, np.minimum(high, middle))
     at = np.minimum(low, last)
-    found = (low < end) & (matrix.indices[at] == columns)
-    return np.where(found, matrix.values[at], 0.0)
+    return at, (low < end) & (matrix.indices[at] == columns)
+
+
+def allowed(shard: Shard, group: NDArray[np.int32] | None, rows: Ints, local: Ints) -> NDArray[np.bool_]:
+    """Whether the users' groups may get the items of the pairs (rows[p], local[p])."""
+    if shard.allowed is None or group is None:
+        return np.ones(rows.size, np.bool_)
+    return (shard.allowed[group[rows], local >> 3] >> (local & 7).astype(np.uint8)) & 1 != 0

@@ -14,31 +14,42 @@ from numba import njit
 from numpy.typing import NDArray
 
 BLOCK = 64  # users per test "is any of these above its bar": a few vector steps
-ITEM, LOW, HIGH = 0, 1, 2  # the parts of a candidate
+ITEM, LOW, HIGH, PLACE = 0, 1, 2, 3  # the parts of a candidate
 
 
 class Scored(NamedTuple):
-    """All that the exact score of a (user of this tile, item) needs; absent parts are empty arrays."""
+    """All that the exact score of a user of this tile needs; absent parts are empty arrays."""
 
-    user_dense: NDArray[np.float64]  # [U, D]
-    item_dense: NDArray[np.float32]  # [I, D]
-    profile_ptr: NDArray[np.int64]  # users' sparse rows
+    dense: NDArray[np.float64]  # [U, D]
+    norms: NDArray[np.float64]  # [U, B + 1]
+    profile_ptr: NDArray[np.int64]
     profile_terms: NDArray[np.int32]
     profile_values: NDArray[np.float64]
-    terms_ptr: NDArray[np.int64]  # items' sparse rows; length 0: no sparse part
-    terms: NDArray[np.int32]
-    term_values: NDArray[np.float32]
     additive_ptr: NDArray[np.int64]  # length 0: no additive part
-    additive_items: NDArray[np.int32]
+    additive_places: NDArray[np.int32]
     additive_values: NDArray[np.float64]
 
 
+class Items(NamedTuple):
+    """A shard of the catalogue, in order of place."""
+
+    first: int
+    item: NDArray[np.int32]  # [n], the index in item order
+    dense: NDArray[np.float32]  # [n, D]
+    norms: NDArray[np.float64]  # [n, B + 1]
+    terms_ptr: NDArray[np.int64]  # length 0: no sparse part
+    terms: NDArray[np.int32]
+    term_values: NDArray[np.float32]
+    allowed: NDArray[np.uint8]  # [G, ceil(n / 8)], packed; G = 0: everything is allowed
+
+
 class Masks(NamedTuple):
-    """What a user of this tile may not get."""
+    """What a user of this tile may not get, and what the scan leaves out besides."""
 
     excluded_ptr: NDArray[np.int64]  # length 0: nothing excluded
-    excluded_items: NDArray[np.int32]
-    allowed: NDArray[np.uint8]  # [G, I]; G = 0: everything is allowed
+    excluded_places: NDArray[np.int32]
+    masked_ptr: NDArray[np.int64]  # excluded and additive places
+    masked_places: NDArray[np.int32]
     group: NDArray[np.int32]  # [U]
 
 
@@ -52,14 +63,12 @@ class Best(NamedTuple):
     lows: NDArray[np.float64]  # [U, k]
     n_lows: NDArray[np.int64]
     floor: NDArray[np.float64]
-    entry: NDArray[np.float64]  # [U, C, 3]: item, low, high side by side, a cache miss less per entry
+    entry: NDArray[np.float64]  # [U, C, 4]: item, low, high, place side by side, for the cache
     n: NDArray[np.int64]
     unit: NDArray[np.float64]  # a tile's float32 score times this power of two is a score
-    margin: NDArray[np.float64]  # how far such a score may be from the exact one, in this item tile
-    bar: NDArray[np.float32]  # a tile's float32 score must exceed this to matter
-    next_excluded: NDArray[np.int64]
+    absolute: NDArray[np.float64]  # what underflow may add to a score
+    next_masked: NDArray[np.int64]
     next_additive: NDArray[np.int64]
-    held: NDArray[np.float32]  # tile scores of the additive entries, taken out before the scan
 
 
 @njit(cache=True, nogil=True)
@@ -98,51 +107,54 @@ def _bisect(values, start, stop, wanted):  # type: ignore[no-untyped-def]  # noq
 
 
 @njit(cache=True, nogil=True)
-def _sparse_score(scored, u, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _holds(ptr, places, u, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    if ptr.size == 0:
+        return False
+    at = _bisect(places, ptr[u], ptr[u + 1], place)
+    return at < ptr[u + 1] and places[at] == place
+
+
+@njit(cache=True, nogil=True)
+def _is_allowed(allowed, group, u, j):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    return allowed.shape[0] == 0 or (allowed[group[u], j >> 3] >> (j & 7)) & 1 != 0
+
+
+@njit(cache=True, nogil=True)
+def _sparse_score(scored, items, u, j):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     total = 0.0
-    if scored.terms_ptr.size == 0 or scored.profile_ptr.size == 0:
+    if items.terms_ptr.size == 0 or scored.profile_ptr.size == 0:
         return total
     at = scored.profile_ptr[u]
     stop = scored.profile_ptr[u + 1]
-    for n in range(scored.terms_ptr[i], scored.terms_ptr[i + 1]):
-        term = scored.terms[n]
+    for n in range(items.terms_ptr[j], items.terms_ptr[j + 1]):
+        term = items.terms[n]
         at = _bisect(scored.profile_terms, at, stop, term)
         if at < stop and scored.profile_terms[at] == term:
-            total += scored.profile_values[at] * np.float64(scored.term_values[n])
+            total += scored.profile_values[at] * np.float64(items.term_values[n])
     return total
 
 
 @njit(cache=True, nogil=True)
-def _additive_score(scored, u, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    if scored.additive_ptr.size == 0:
-        return 0.0
-    stop = scored.additive_ptr[u + 1]
-    at = _bisect(scored.additive_items, scored.additive_ptr[u], stop, i)
-    if at < stop and scored.additive_items[at] == i:
-        return scored.additive_values[at]
-    return 0.0
-
-
-@njit(cache=True, nogil=True)
-def _rescore(best, scored, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _rescore(best, scored, items, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Give every candidate of u its exact score. Dimension outermost: the sums of the candidates do
-    not wait for one another, and each is still taken in ascending order."""
+    not wait for one another, and each is still taken in ascending order. What is added to was exact
+    from the start; what waits is of this shard, since every shard ends with settled candidates."""
     n = best.n[u]
     waiting = np.empty(n, np.int64)
-    item = np.empty(n, np.int64)
+    local = np.empty(n, np.int64)
     m = 0
     for c in range(n):
         if best.entry[u, c, LOW] != best.entry[u, c, HIGH]:
             waiting[m] = c
-            item[m] = np.int64(best.entry[u, c, ITEM])
+            local[m] = np.int64(best.entry[u, c, PLACE]) - items.first
             m += 1
     totals = np.zeros(m, np.float64)
-    for d in range(scored.user_dense.shape[1]):
-        x = scored.user_dense[u, d]
+    for d in range(scored.dense.shape[1]):
+        x = scored.dense[u, d]
         for w in range(m):
-            totals[w] += x * np.float64(scored.item_dense[item[w], d])
+            totals[w] += x * np.float64(items.dense[local[w], d])
     for w in range(m):
-        exact = (totals[w] + _sparse_score(scored, u, item[w])) + _additive_score(scored, u, item[w])
+        exact = (totals[w] + _sparse_score(scored, items, u, local[w])) + 0.0
         best.entry[u, waiting[w], LOW] = exact
         best.entry[u, waiting[w], HIGH] = exact
 
@@ -157,7 +169,7 @@ def _is_worse(entry, u, a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
 
 @njit(cache=True, nogil=True)
 def _swap(entry, u, a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for part in range(3):
+    for part in range(4):
         entry[u, a, part], entry[u, b, part] = entry[u, b, part], entry[u, a, part]
 
 
@@ -181,10 +193,10 @@ def _sort(entry, u, n):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def _settle(best, scored, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _settle(best, scored, items, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Cut the candidates of u to the exact best k so far, in order (score descending, item ascending)."""
     _drop_hopeless(best, u)
-    _rescore(best, scored, u)
+    _rescore(best, scored, items, u)
     _sort(best.entry, u, best.n[u])
     k = best.lows.shape[1]
     kept = min(best.n[u], k)
@@ -201,7 +213,7 @@ def _drop_hopeless(best, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, AN
     kept = 0
     for c in range(best.n[u]):
         if best.entry[u, c, HIGH] >= best.floor[u]:
-            for part in range(3):
+            for part in range(4):
                 best.entry[u, kept, part] = best.entry[u, c, part]
             kept += 1
     best.n[u] = kept
@@ -235,103 +247,126 @@ def _raise_floor(lows, n_lows, floor, u, low):  # type: ignore[no-untyped-def]  
 
 @njit(cache=True, nogil=True)
 def _bar(floor, margin, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """The floor in the tile's units, rounded down to float32: never too high, exact where it can be."""
+    """The floor in the tile's units, rounded down to float32, so that what equals the floor exceeds it."""
     exact = (floor - margin) / unit
     if exact > 3e38:
         return np.float32(np.inf)
     bar = np.float32(exact)
-    if np.float64(bar) > exact:
+    if np.float64(bar) >= exact:
         bar = np.float32(bar - abs(bar) * np.float32(2.4e-7) - np.float32(1e-37))
     return bar
 
 
 @njit(cache=True, nogil=True)
-def _put(entry, n, u, i, low, high):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _put(entry, n, u, item, place, low, high):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Append a candidate; whether the row is now full."""
-    entry[u, n[u], ITEM] = i
+    entry[u, n[u], ITEM] = item
     entry[u, n[u], LOW] = low
     entry[u, n[u], HIGH] = high
+    entry[u, n[u], PLACE] = place
     n[u] += 1
     return n[u] == entry.shape[1]
 
 
 @njit(cache=True, nogil=True)
-def _make_room(best, scored, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _make_room(best, scored, items, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     _drop_hopeless(best, u)
     if best.n[u] > (best.lows.shape[1] + best.entry.shape[1]) // 2:
-        _settle(best, scored, u)
+        _settle(best, scored, items, u)
 
 
 @njit(cache=True, nogil=True)
-def _mask(tile, first, best, scored, masks):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Take excluded items out of the tile, and set the additive ones aside."""
-    stop = first + tile.shape[0]
-    if masks.excluded_ptr.size > 0:
-        for u in range(best.n.size):
-            at = best.next_excluded[u]
-            end = masks.excluded_ptr[u + 1]
-            while at < end and masks.excluded_items[at] < stop:
-                tile[masks.excluded_items[at] - first, u] = -np.inf
-                at += 1
-            best.next_excluded[u] = at
-    if scored.additive_ptr.size > 0:
-        base = scored.additive_ptr[0]
-        for u in range(best.n.size):
-            at = best.next_additive[u]
-            end = scored.additive_ptr[u + 1]
-            while at < end and scored.additive_items[at] < stop:
-                j = scored.additive_items[at] - first
-                best.held[at - base] = tile[j, u]
-                tile[j, u] = -np.inf
-                at += 1
+def _offer_exact(best, scored, items, u, j, score):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    if score >= best.floor[u]:
+        full = _put(best.entry, best.n, u, items.item[j], items.first + j, score, score)
+        _raise_floor(best.lows, best.n_lows, best.floor, u, score)
+        if full:
+            _make_room(best, scored, items, u)
 
 
 @njit(cache=True, nogil=True)
-def _take_additive(stop, best, scored, masks):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Take the items set aside, their additive value added in float64: it costs no float32 error.
-
-    They come after the other items of the tile, so an equal score does not lose here: a lower index
-    may be among the candidates' equals.
-    """
-    base = scored.additive_ptr[0]
+def take_additive(best: Best, scored: Scored, items: Items, masks: Masks) -> None:
+    """Offer the shard's items to whose score something is added, exactly: the scan leaves them out."""
+    stop = items.first + items.item.size
     for u in range(best.n.size):
         at = best.next_additive[u]
         end = scored.additive_ptr[u + 1]
-        while at < end and scored.additive_items[at] < stop:
-            i = scored.additive_items[at]
-            product = np.float64(best.held[at - base])
-            if product > -np.inf and (masks.allowed.shape[0] == 0 or masks.allowed[masks.group[u], i]):
-                product *= best.unit[u]
-                score = product + scored.additive_values[at]
-                margin = best.margin[u]
-                if margin > 0.0:
-                    margin += (abs(product) + abs(scored.additive_values[at])) * 1e-15
-                if score + margin >= best.floor[u]:
-                    full = _put(best.entry, best.n, u, i, score - margin, score + margin)
-                    _raise_floor(best.lows, best.n_lows, best.floor, u, score - margin)
-                    if full:
-                        _make_room(best, scored, u)
+        while at < end and scored.additive_places[at] < stop:
+            place = scored.additive_places[at]
+            value = scored.additive_values[at]
+            j = place - items.first
             at += 1
+            ceiling = best.absolute[u] + abs(value) * 1e-15
+            for b in range(items.norms.shape[1]):
+                ceiling += scored.norms[u, b] * items.norms[j, b] * 1.000001
+            if value + ceiling < best.floor[u] or not _is_allowed(items.allowed, masks.group, u, j):
+                continue
+            if not _holds(masks.excluded_ptr, masks.excluded_places, u, place):
+                total = 0.0
+                for d in range(scored.dense.shape[1]):
+                    total += scored.dense[u, d] * np.float64(items.dense[j, d])
+                score = (total + _sparse_score(scored, items, u, j)) + value
+                _offer_exact(best, scored, items, u, j, score)
         best.next_additive[u] = at
 
 
 @njit(cache=True, nogil=True)
-def take_tile(tile: NDArray[np.float32], first: int, best: Best, scored: Scored, masks: Masks) -> None:
-    """Take the items first, first+1, … into the running best; tile [items, users] is overwritten.
+def take_zero(
+    u: int, by_item: NDArray[np.int64], best: Best, scored: Scored, items: Items, masks: Masks
+) -> None:
+    """Offer the shard's first k items in item order to a user to whom all are worth exactly 0."""
+    given = 0
+    for j in by_item:
+        if given == best.lows.shape[1] or best.floor[u] > 0:
+            break
+        masked = _holds(masks.masked_ptr, masks.masked_places, u, items.first + j)
+        if not masked and _is_allowed(items.allowed, masks.group, u, j):
+            _offer_exact(best, scored, items, u, j, 0.0)
+            given += 1
 
-    Tiles come in ascending item order. So an item whose upper bound only *equals* the floor may go:
-    k items of lower index are at least as good. That is what makes all-equal scores cheap.
+
+@njit(cache=True, nogil=True)
+def _mask(tile, first, users, ptr, places, next_masked):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Take masked items out of the tile. Items that passed while a user was not in it do not come back."""
+    stop = first + tile.shape[0]
+    for lane in range(users.size):
+        u = users[lane]
+        at = next_masked[u]
+        end = ptr[u + 1]
+        while at < end and places[at] < stop:
+            if places[at] >= first:
+                tile[places[at] - first, lane] = -np.inf
+            at += 1
+        next_masked[u] = at
+
+
+@njit(cache=True, nogil=True)
+def take_tile(
+    tile: NDArray[np.float32],
+    start: int,
+    users: NDArray[np.int64],
+    margin: NDArray[np.float64],
+    bar: NDArray[np.float32],
+    best: Best,
+    scored: Scored,
+    items: Items,
+    masks: Masks,
+) -> None:
+    """Take the shard's items start, start + 1, … into the running best of `users`, one a lane.
+
+    tile [items, lanes] is overwritten; its lanes beyond the users are padding. margin [users]: how far a
+    score may be from the exact one. bar [lanes]: room for what a score must exceed to matter.
     """
     # Locals, and functions of a few arrays: a call that hands on the whole tuples costs more than a scan.
     entry, n, lows, n_lows, floor = best.entry, best.n, best.lows, best.n_lows, best.floor
-    margin, unit, bar = best.margin, best.unit, best.bar
-    allowed, group = masks.allowed, masks.group
-    n_users = n.size
-    for u in range(n_users):
-        bar[u] = _bar(floor[u], margin[u], unit[u])
-    _mask(tile, first, best, scored, masks)
-    for j in range(tile.shape[0]):
-        row = tile[j]
+    unit, allowed, group, item = best.unit, items.allowed, masks.group, items.item
+    bar[:] = np.inf
+    for lane in range(users.size):
+        bar[lane] = _bar(floor[users[lane]], margin[lane], unit[users[lane]])
+    if masks.masked_ptr.size > 0:
+        _mask(tile, items.first + start, users, masks.masked_ptr, masks.masked_places, best.next_masked)
+    for t in range(tile.shape[0]):
+        row = tile[t]
         for block in range(0, bar.size, BLOCK):
             scores = row[block : block + BLOCK]
             bars = bar[block : block + BLOCK]
@@ -340,23 +375,30 @@ def take_tile(tile: NDArray[np.float32], first: int, best: Best, scored: Scored,
                 above = np.int32(above + np.int32(scores[b] > bars[b]))
             if above == 0:
                 continue
-            for u in range(block, min(block + BLOCK, n_users)):
-                if row[u] > bar[u] and (allowed.shape[0] == 0 or allowed[group[u], first + j]):
-                    score = np.float64(row[u]) * unit[u]
-                    full = _put(entry, n, u, first + j, score - margin[u], score + margin[u])
-                    _raise_floor(lows, n_lows, floor, u, score - margin[u])
+            for lane in range(block, min(block + BLOCK, users.size)):
+                u = users[lane]
+                j = start + t
+                if row[lane] > bar[lane] and _is_allowed(allowed, group, u, j):
+                    score = np.float64(row[lane]) * unit[u]
+                    low = score - margin[lane]
+                    full = _put(entry, n, u, item[j], items.first + j, low, score + margin[lane])
+                    _raise_floor(lows, n_lows, floor, u, low)
                     if full:
-                        _make_room(best, scored, u)
-                    bar[u] = _bar(floor[u], margin[u], unit[u])
-    if scored.additive_ptr.size > 0:
-        _take_additive(first + tile.shape[0], best, scored, masks)
+                        _make_room(best, scored, items, u)
+                    bar[lane] = _bar(floor[u], margin[lane], unit[u])
 
 
 @njit(cache=True, nogil=True)
-def finish(best: Best, scored: Scored, index: NDArray[np.int32], score: NDArray[np.float64]) -> None:
-    """Write the exact best k of each user, padded with -1 and nan."""
+def settle(best: Best, scored: Scored, items: Items) -> None:
+    """Cut every user's candidates to the exact best k so far, so that the shard may go."""
     for u in range(best.n.size):
-        _settle(best, scored, u)
+        _settle(best, scored, items, u)
+
+
+@njit(cache=True, nogil=True)
+def finish(best: Best, index: NDArray[np.int32], score: NDArray[np.float64]) -> None:
+    """Write the settled best k of each user, padded with -1 and nan."""
+    for u in range(best.n.size):
         n = best.n[u]
         for c in range(n):
             index[u, c] = np.int32(best.entry[u, c, ITEM])

@@ -6,7 +6,7 @@ from datetime import date
 
 from pyspark.sql import DataFrame
 
-from recsys_spark.data.preferences import valid_on
+from recsys_spark.data.validity import current_on
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
     MODEL_CONTENT_VECTORS,
@@ -21,13 +21,19 @@ from recsys_spark.ranking.lists import Catalogue, catalogue_of
 
 def rankable_catalogue(job: Job, version: str, day: date) -> Catalogue:
     """The items valid and available on the day, with the version's factors, words and popularity."""
-    items = valid_on(job.read(SILVER_ITEMS), day).where("is_available").select("item_id").distinct()
+    items = on_sale(job.read(SILVER_ITEMS), day)
     return catalogue_of(
         items,
         factors=of_version(job, MODEL_ITEM_FACTORS, version).select("item_id", "factors"),
         vectors=of_version(job, MODEL_CONTENT_VECTORS, version),
         popularity=of_version(job, MODEL_POPULARITY, version),
+        max_item_share=job.settings.ranking.max_item_share,
     )
+
+
+def on_sale(items: DataFrame, day: date) -> DataFrame:
+    """(item_id) of the items whose version of the day is available: what may be recommended."""
+    return current_on(items, day, "item_id").where("is_available").select("item_id")
 
 
 def user_factors(job: Job, version: str) -> DataFrame:

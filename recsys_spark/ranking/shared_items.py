@@ -2,7 +2,8 @@
 
 A broadcast would be unpickled into every Python worker; a file is fetched once per executor and its pages
 are shared by all workers of the machine. The driver serves the files (SparkContext.addFile), so workers
-need no folder in common with it.
+need no folder in common with it. What is larger than a share of the executor's memory comes in shards, and
+a worker maps one at a time.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import atexit
 import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,41 @@ from numpy.typing import NDArray
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
-from recsys_spark.ranking.kernel import Csr, ItemNorms, ItemParts
+from recsys_spark.ranking.kernel_parts import Csr, ItemParts
+from recsys_spark.ranking.kernel_shards import Arrangement, Outline, Shard, Shards, arranged
 
 KEPT_OPEN = 4  # item sets a worker process keeps mapped; Spark reuses the process for later jobs
+MAX_ITEM_SHARE = 0.25
 
-_loaded: OrderedDict[str, tuple[ItemParts, pa.Array]] = OrderedDict()
+_loaded: OrderedDict[str, LoadedItems] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class LoadedItems:
+    """Item data as a task sees them, memory-mapped: shards for the kernel, ids and extra in item order."""
+
+    shards: Shards
+    ids: pa.Array
+    extra: Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class SharedItems:
     """A small handle to shared item data; pickle it into a task and `load()` there.
 
-    name: unique per call of share_items. parts: which arrays there are.
+    name: unique per call of share_items. files: what there is. outline: of the kernel's shards.
     """
 
     name: str
-    parts: tuple[str, ...]
-    n_items: int
+    files: tuple[str, ...]
+    outline: Outline
 
-    def load(self) -> tuple[ItemParts, pa.Array]:
-        """The items and their ids, memory-mapped from this executor's folder, once per process.
+    @property
+    def n_items(self) -> int:
+        return self.outline.n_items
+
+    def load(self) -> LoadedItems:
+        """The items, memory-mapped from this executor's folder, once per process.
 
         RuntimeError: the files were released before the last task that needed them.
         """
@@ -59,7 +75,7 @@ class SharedItems:
         missing file would fail that executor's tasks, whatever they do. So it is emptied, not deleted.
         Executors remove their copies when the application ends.
         """
-        for part in self.parts:
+        for part in self.files:
             Path(SparkFiles.get(self._file(part))).unlink(missing_ok=True)  # the driver's own copy
             served = _driver_folder(self.name) / self._file(part)
             if served.exists():
@@ -69,26 +85,30 @@ class SharedItems:
     def _file(self, part: str) -> str:
         return f"{self.name}-{part}"
 
-    def _mapped(self) -> tuple[ItemParts, pa.Array]:
-        def array(part: str) -> NDArray[Any]:
-            path = self._path(part)
-            try:
-                return np.load(path, mmap_mode="r")
-            except ValueError:  # an array without elements cannot be mapped
-                return np.load(path)
-
-        sparse, allowed = None, None
-        if "indptr.npy" in self.parts:
-            sparse = Csr(array("indptr.npy"), array("indices.npy"), array("values.npy"))
-        if "allowed.npy" in self.parts:
-            allowed = array("allowed.npy")
-        items = ItemParts(array("dense.npy"), sparse, allowed)
-        most_terms = int(array("most_terms.npy"))
-        # The driver has checked all values and taken the norms: no worker reads the whole matrix for that.
-        items.__dict__["norms"] = ItemNorms(array("dense_norm.npy"), array("sparse_norm.npy"), most_terms)
+    def _mapped(self) -> LoadedItems:
         with pa.memory_map(str(self._path("ids.arrow"))) as source:
             ids = pa.ipc.open_file(source).read_all().column(0).combine_chunks()
-        return items, ids
+        extra = {name[6:-4]: self._array(name) for name in self.files if name.startswith("extra-")}
+        place = self._array("place.npy")
+        return LoadedItems(Shards(self.outline, place, _OneAtATime(self).shard), ids, extra)
+
+    def shard(self, number: int) -> Shard:
+        """Map one shard."""
+        sparse, allowed = None, None
+        if f"indptr-{number}.npy" in self.files:
+            names = (f"{part}-{number}.npy" for part in ("indptr", "indices", "values"))
+            sparse = Csr(*(self._array(name) for name in names))
+        if f"allowed-{number}.npy" in self.files:
+            allowed = self._array(f"allowed-{number}.npy")
+        dense, norms, item = (self._array(f"{part}-{number}.npy") for part in ("dense", "norms", "item"))
+        return Shard(self.outline.cuts[number], dense, norms, item, sparse, allowed)
+
+    def _array(self, name: str) -> NDArray[Any]:
+        path = self._path(name)
+        try:
+            return np.load(path, mmap_mode="r")
+        except ValueError:  # an array without elements cannot be mapped
+            return np.load(path)
 
     def _path(self, part: str) -> Path:
         path = Path(SparkFiles.get(self._file(part)))
@@ -99,43 +119,89 @@ class SharedItems:
         return path
 
 
+@dataclass
+class _OneAtATime:
+    """Keeps the shard last asked for, and no other."""
+
+    shared: SharedItems
+    number: int = -1
+    last: Shard | None = field(default=None)
+
+    def shard(self, number: int) -> Shard:
+        if self.last is None or number != self.number:
+            self.last = None  # let go of the one before the next is mapped
+            self.last = self.shared.shard(number)
+            self.number = number
+        return self.last
+
+
 def _driver_folder(name: str) -> Path:
     return Path(tempfile.gettempdir()) / name
 
 
-def share_items(spark: SparkSession, parts: ItemParts, item_ids: Any) -> SharedItems:
+def shard_bytes(spark: SparkSession, share: float) -> int:
+    """That share of an executor's memory (of the driver's in local mode, where it is the executor)."""
+    context = spark.sparkContext
+    local = str(context.master).startswith("local")
+    conf = context.getConf()
+    memory = str(conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g"))
+    return int(share * _bytes(memory))
+
+
+def _bytes(size: str) -> int:
+    """Spark's way to write a size: 512m, 4g, 1t; a plain number is in MiB."""
+    units = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+    number = size.lower().removesuffix("b") if size[-2:-1].isalpha() else size.lower()
+    unit = number[-1] if number[-1].isalpha() else "m"
+    return int(float(number.rstrip("bkmgt")) * units[unit])
+
+
+def share_items(
+    spark: SparkSession,
+    parts: ItemParts,
+    item_ids: Any,
+    *,
+    extra: Mapping[str, NDArray[Any]] | None = None,
+    max_item_share: float = MAX_ITEM_SHARE,
+) -> SharedItems:
     """Ship item data to all executors; item_ids [I] (strings, ascending) name the rows of parts.
 
-    Cost: one write, and one transfer per executor. The files are emptied by `release()` and removed when
-    the driver's Python ends. ValueError: ids that do not fit the parts, NaN or infinity in the parts.
+    extra: further arrays by name, for the task. max_item_share: items larger than this share of the
+    executor's memory are cut into shards of that size. Cost: one write, and one transfer per executor. The
+    files are emptied by `release()` and removed when the driver's Python ends. ValueError: ids that do not
+    fit the parts, NaN or infinity in the parts.
     """
     if len(item_ids) != parts.n_items:
         raise ValueError(f"item_ids: {len(item_ids)} ids for {parts.n_items} items")
+    arrangement = arranged(parts, shard_bytes=shard_bytes(spark, max_item_share))
     folder = Path(tempfile.mkdtemp(prefix="recsys-items-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    shared_parts = []
-    for part, values in _files(parts):
-        np.save(folder / f"{folder.name}-{part}", values)
-        shared_parts.append(part)
+    names = []
+    for name, values in _files(arrangement, extra or {}):
+        np.save(folder / f"{folder.name}-{name}", values)
+        names.append(name)
     _write_ids(folder / f"{folder.name}-ids.arrow", item_ids)
-    shared = SharedItems(folder.name, (*shared_parts, "ids.arrow"), parts.n_items)
-    for part in shared.parts:
-        spark.sparkContext.addFile(str(folder / f"{shared.name}-{part}"))
+    shared = SharedItems(folder.name, (*names, "ids.arrow"), arrangement.outline)
+    for name in shared.files:
+        spark.sparkContext.addFile(str(folder / f"{shared.name}-{name}"))
     return shared
 
 
-def _files(parts: ItemParts) -> Iterator[tuple[str, NDArray[Any]]]:
-    norms = parts.norms
-    yield "dense.npy", parts.dense
-    yield "dense_norm.npy", norms.dense
-    yield "sparse_norm.npy", norms.sparse
-    yield "most_terms.npy", np.array(norms.most_terms)
-    if parts.sparse is not None and parts.sparse.values is not None:
-        yield "indptr.npy", parts.sparse.indptr.astype(np.int64)
-        yield "indices.npy", parts.sparse.indices.astype(np.int32)
-        yield "values.npy", parts.sparse.values.astype(np.float32)
-    if parts.allowed is not None:
-        yield "allowed.npy", parts.allowed.astype(np.uint8)
+def _files(arrangement: Arrangement, extra: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
+    yield "place.npy", arrangement.place
+    for name, values in extra.items():
+        yield f"extra-{name}.npy", values
+    for number in range(arrangement.outline.n_shards):
+        shard = arrangement.shard(number)
+        yield f"dense-{number}.npy", shard.dense
+        yield f"norms-{number}.npy", shard.norms
+        yield f"item-{number}.npy", shard.item
+        if shard.sparse is not None:
+            yield f"indptr-{number}.npy", shard.sparse.indptr.astype(np.int64)
+            yield f"indices-{number}.npy", shard.sparse.indices.astype(np.int32)
+            yield f"values-{number}.npy", np.asarray(shard.sparse.values, np.float32)
+        if shard.allowed is not None:
+            yield f"allowed-{number}.npy", shard.allowed
 
 
 def _write_ids(path: Path, item_ids: Any) -> None:

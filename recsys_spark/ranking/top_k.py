@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, FloatType, StringType
 
 from recsys_spark.errors import ConfigError, InputError, did_you_mean
-from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, select
-from recsys_spark.ranking.shared_items import SharedItems, share_items
+from recsys_spark.ranking.batches import csr_of, gathered, users_at_once
+from recsys_spark.ranking.kernel import ItemParts, UserParts
+from recsys_spark.ranking.kernel_caps import Cap, select_capped
+from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, SharedItems, share_items
 
 TOP_K_SCHEMA = "user_id string, item_id string, score double, rank int"
+BROADCAST_ITEMS = 2_000_000  # ids that every executor may hold to number the excluded items by
 
 
 def top_k(
@@ -27,45 +30,57 @@ def top_k(
     k: int,
     exclude: DataFrame | None = None,
     candidates: DataFrame | None = None,
+    caps: Mapping[str, int] | None = None,
+    max_item_share: float = MAX_ITEM_SHARE,
 ) -> DataFrame:
     """One row per user and place: (user_id string, item_id string, score double, rank int from 1).
 
     users: (user_id string, factors array<float|double>), ids unique. items: (item_id string, factors),
     ids unique, of the same length; rounded to float32. exclude: (user_id, item_id), pairs that must not
     come back (seen, sent); they cost no places. candidates: (item_id), the only items to rank: 300 of
-    30,000 cost what a catalogue of 300 costs. Other columns, unknown ids and repeated rows of exclude and
+    30,000 cost what a catalogue of 300 costs. caps: {column: c}, at most c items of a list with the same
+    value in that string column of items (null is never counted); a list is what walking the whole ranking
+    from the top and taking what the caps allow gives, so its first j places are the list of j: who wants
+    places in reserve asks for k + reserve. Other columns, unknown ids and repeated rows of exclude and
     candidates do not matter.
 
     The score is the inner product in float64, its dimensions summed in ascending order. A user's items are
     ordered by (score descending, item_id ascending, compared as UTF-8 bytes), which is total: the result is
-    that of scoring and sorting everything, whatever the partitions, cores and tiles. A user with fewer than
-    k items left has a short list; one with none has no row.
+    that of scoring and sorting everything, whatever the partitions, cores, tiles and shards. A user with
+    fewer than k items left has a short list; one with none has no row.
 
-    Cost: 2·U·I·D float32 FLOP in one pass over the users, plus the shuffle of users and exclude by user.
-    Calling it runs the job that collects the items (4·I·D bytes on the driver, and a file of that size per
-    executor); the rest runs with the result. Memory of a task: one Arrow batch of users and the kernel's
-    tiles, however many users there are.
+    Cost: at most 2·U·I·D float32 FLOP in one pass over the users, plus the shuffle of users and exclude by
+    user. Items come by falling norm, and a user leaves the pass when no later item can enter their list: on
+    factors of a real shop that was a sixth of the product. Calling it runs the job that collects the items
+    (4·I·D bytes on the driver, and files of that size per executor); the rest runs with the result. Memory
+    of a task: a batch of users (2,048, or 16,384 with several shards), the kernel's tiles and one shard of
+    items, however many users there are. max_item_share: items larger than this share of an executor's
+    memory are cut into shards, and a task maps one at a time.
 
-    ConfigError: k below 1, a missing column or one of another type. InputError: a null, repeated or ragged
-    id or vector, NaN or infinity; for users it is raised, in Python on the executor, when the result is used.
+    ConfigError: k or a cap below 1, a missing column or one of another type. InputError: a null, repeated
+    or ragged id or vector, NaN or infinity; for users it is raised, in Python on the executor, when the
+    result is used.
 
-    Source: the bound that makes float32 screening exact is in `recsys_spark.ranking.kernel`.
+    Source: the bounds that make float32 screening exact are in `recsys_spark.ranking.kernel`.
     """
     if k < 1:
         raise ConfigError(f"top_k: k={k}, expected 1 or more")
     _expect(users, "users", ids=["user_id"], factors=True)
-    _expect(items, "items", ids=["item_id"], factors=True)
+    _expect(items, "items", ids=["item_id", *(caps or {})], factors=True)
+    for name, at_most in (caps or {}).items():
+        if at_most < 1:
+            raise ConfigError(f"top_k: cap {name} = {at_most}, expected 1 or more")
     if candidates is not None:
         _expect(candidates, "candidates", ids=["item_id"])
         items = items.join(candidates.select("item_id").distinct(), on="item_id", how="left_semi")
-    item_ids, parts = _item_parts(items.select("item_id", "factors").toArrow())
-    shared = share_items(users.sparkSession, parts, item_ids)
+    item_ids, parts, labels = _item_parts(items.select("item_id", "factors", *(caps or {})).toArrow())
+    shared = share_items(users.sparkSession, parts, item_ids, extra=labels, max_item_share=max_item_share)
     rows = _by_user(users.select("user_id", "factors"))
     if exclude is not None:
         _expect(exclude, "exclude", ids=["user_id", "item_id"])
         rows = _with_excluded(rows, exclude, item_ids)
     # Equal ids side by side: a repeated user is found without holding the ids. Sorted already after a join.
-    return rows.sortWithinPartitions("user_id").mapInArrow(_ranking(shared, k), TOP_K_SCHEMA)
+    return rows.sortWithinPartitions("user_id").mapInArrow(_ranking(shared, k, caps or {}), TOP_K_SCHEMA)
 
 
 def _expect(frame: DataFrame, name: str, *, ids: list[str], factors: bool = False) -> None:
@@ -100,6 +115,8 @@ def _with_excluded(users: DataFrame, exclude: DataFrame, item_ids: pa.Array) -> 
     """Give each user the positions of the excluded items as array<int>; unknown items fall away."""
     position = pa.array(np.arange(len(item_ids), dtype=np.int32))
     index = users.sparkSession.createDataFrame(pa.table({"item_id": item_ids, "position": position}))
+    if len(item_ids) <= BROADCAST_ITEMS:  # Spark does not know the size of rows that come from Python
+        index = F.broadcast(index)
     excluded = (
         exclude.join(index, on="item_id", how="inner")
         .groupBy("user_id")
@@ -108,8 +125,8 @@ def _with_excluded(users: DataFrame, exclude: DataFrame, item_ids: pa.Array) -> 
     return users.join(excluded, on="user_id", how="left")
 
 
-def _item_parts(rows: pa.Table) -> tuple[pa.Array, ItemParts]:
-    """The items in order of their ids."""
+def _item_parts(rows: pa.Table) -> tuple[pa.Array, ItemParts, dict[str, NDArray[np.int32]]]:
+    """The items in order of their ids, and the other columns as numbers, -1 for null."""
     ids = rows.column("item_id").combine_chunks()
     order = pc.sort_indices(ids)
     ids = ids.take(order)
@@ -118,7 +135,11 @@ def _item_parts(rows: pa.Table) -> tuple[pa.Array, ItemParts]:
     with np.errstate(over="ignore"):
         dense = factors.astype(np.float32)
     _refuse(~np.isfinite(dense).all(axis=1), ids, "item", "holds a number beyond float32")
-    return ids, ItemParts(dense)
+    labels = {}
+    for name in rows.column_names[2:]:
+        codes = rows.column(name).combine_chunks().take(order).dictionary_encode().indices
+        labels[name] = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return ids, ItemParts(dense), labels
 
 
 def _matrix(factors: pa.Array, ids: pa.Array, kind: str) -> NDArray[Any]:
@@ -149,42 +170,40 @@ def _name(ids: pa.Array, row: int) -> Any:
     return ids[row].as_py() if row < len(ids) else None
 
 
-def _ranking(shared: SharedItems, k: int) -> Callable[[Iterable[Any]], Iterator[Any]]:
+def _ranking(
+    shared: SharedItems, k: int, limits: Mapping[str, int]
+) -> Callable[[Iterable[Any]], Iterator[Any]]:
     """What a task does with its users: batch by batch, in one pass."""
 
     def rank(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        items, item_ids = shared.load()
+        items = shared.load()
+        caps = [Cap(items.extra[name], at_most) for name, at_most in limits.items()]
         last_id = None
-        for batch in batches:
-            if batch.num_rows == 0:
-                continue
+        for batch in gathered(batches, users_at_once(shared.outline.n_shards)):
             user_ids = batch.column("user_id")
             if last_id is not None and user_ids[0].as_py() == last_id:
                 raise InputError(f"top_k: user {last_id!r} comes twice")
             _refuse_repeated(user_ids, "user")
             last_id = user_ids[-1].as_py()
-            users = _user_parts(batch, items)
-            if items.n_items:
-                index, score = select(items, users, k)
-                yield _rows(user_ids, item_ids, index, score)
+            users = _user_parts(batch, shared)
+            if shared.n_items:
+                index, score = select_capped(items.shards, users, k, caps)
+                yield _rows(user_ids, items.ids, index, score)
 
     return rank
 
 
-def _user_parts(batch: pa.RecordBatch, items: ItemParts) -> UserParts:
+def _user_parts(batch: pa.RecordBatch, shared: SharedItems) -> UserParts:
     user_ids = batch.column("user_id")
     dense = _matrix(batch.column("factors"), user_ids, "user").astype(np.float64)
-    if items.n_items and dense.shape[1] != items.dense.shape[1]:
-        expected = items.dense.shape[1]
+    expected = shared.outline.n_dims
+    if shared.n_items and dense.shape[1] != expected:
         raise InputError(
             f"top_k: user {_name(user_ids, 0)!r} has {dense.shape[1]} factors, the items have {expected}"
         )
     if "excluded" not in batch.schema.names:
         return UserParts(dense)
-    lists = batch.column("excluded")
-    length = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    indptr = np.concatenate([[0], np.cumsum(length, dtype=np.int64)])
-    return UserParts(dense, excluded=Csr(indptr, lists.flatten().to_numpy(zero_copy_only=False)))
+    return UserParts(dense, excluded=csr_of(batch.column("excluded")))
 
 
 def _rows(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import log1p
 
 import numpy as np
@@ -11,6 +13,7 @@ from pyspark.sql import SparkSession
 from recsys_spark.config import COMPONENTS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.campaigns import explained
+from recsys_spark.ranking.kernel_shards import arranged
 from recsys_spark.ranking.lists import catalogue_of, lists
 
 USERS, ITEMS, RANK, TERMS, K = 12, 30, 3, 7, 6
@@ -42,8 +45,16 @@ def world() -> dict:
     }
 
 
-def oracle(world: dict, weights: dict[str, float], *, repeats: bool) -> dict[str, list[tuple[str, float]]]:
-    """The formula of the blend, user by user, item by item, in float64."""
+def oracle(
+    world: dict,
+    weights: dict[str, float],
+    *,
+    repeats: bool,
+    may: Callable[[int, int], bool] = lambda _user, _item: True,
+    kind: Callable[[int], object] = lambda item: item,
+    at_most: int = K,
+) -> dict[str, list[tuple[str, float]]]:
+    """The formula of the blend, user by user, item by item, in float64; then what rules and caps leave."""
     y, t, ref = world["y"].astype(float), world["t"].astype(float), world["ref"]
     counts = {
         "popularity": np.log1p(world["n"]).astype(np.float32),
@@ -62,19 +73,38 @@ def oracle(world: dict, weights: dict[str, float], *, repeats: bool) -> dict[str
         for name, values in raw.items():
             deviation = values[ref].std()
             score = score + (weights[name] * values / deviation if deviation > 1e-12 else 0)
-        free = [i for i in range(ITEMS) if repeats or world["s"][u, i] == 0]
-        ranked = sorted(free, key=lambda i: (-round(score[i], 9), i))[:K]
-        expected[f"u{u:02d}"] = [(f"i{i:02d}", score[i]) for i in ranked]
+        free = [i for i in range(ITEMS) if (repeats or world["s"][u, i] == 0) and may(u, i)]
+        kept: list[int] = []
+        for i in sorted(free, key=lambda i: (-round(score[i], 9), i)):
+            if len(kept) < K and (kind(i) is None or sum(kind(j) == kind(i) for j in kept) < at_most):
+                kept.append(i)
+        expected[f"u{u:02d}"] = [(f"i{i:02d}", score[i]) for i in kept]
     return expected
 
 
-@pytest.fixture(scope="module")
-def ranked(spark: SparkSession, world: dict) -> list:
-    def ids(n: int) -> list[tuple]:
-        return [(f"i{i:02d}",) for i in range(n)]
+VARIANTS = [Variant("repeats_allowed", "hybrid", REPEATS), Variant("new_items_only", "hybrid", NEW)]
 
+
+def kind_of(item: int) -> str | None:
+    return None if item % 10 == 9 else f"kind {item % 3}"
+
+
+def is_candidate(item: int) -> bool:
+    return item % 4 != 1
+
+
+def group_of(user: int) -> str | None:
+    return [None, "adult", "minor", "unheard of"][user % 4]
+
+
+def is_excluded(user: int, item: int) -> bool:
+    return (user * 7 + item) % 11 == 0
+
+
+def ranked_lists(spark: SparkSession, world: dict, *, ruled: bool) -> list:
+    """All lists of both variants; ruled: with candidates, groups, caps, pairs that are excluded, and shards."""
     pairs = [
-        (f"u{u:02d}", f"i{i:02d}", float(world["s"][u, i]))
+        (f"u{u:02d}", f"i{i:02d}", float(world["s"][u, i]), False)
         for u in range(USERS)
         for i in range(ITEMS)
         if world["s"][u, i] > 0
@@ -84,7 +114,9 @@ def ranked(spark: SparkSession, world: dict) -> list:
         for i, row in enumerate(world["t"])
     ]
     catalogue = catalogue_of(
-        spark.createDataFrame(ids(ITEMS)[::-1], "item_id string").repartition(3),
+        spark.createDataFrame(
+            [(f"i{i:02d}", kind_of(i)) for i in range(ITEMS)][::-1], "item_id string, kind string"
+        ).repartition(3),
         factors=spark.createDataFrame(
             [(f"i{i:02d}", [float(v) for v in world["y"][i]]) for i in range(ITEMS - 1)],
             "item_id string, factors array<float>",
@@ -97,23 +129,73 @@ def ranked(spark: SparkSession, world: dict) -> list:
             ],
             "item_id string, users long, new_users long, is_reference boolean",
         ),
+        **(catalogue_rules(spark) if ruled else {}),
     )
+    excluded = [(f"u{u:02d}", f"i{i:02d}") for u in range(USERS) for i in range(ITEMS) if is_excluded(u, i)]
     rows = lists(
-        spark.createDataFrame([(f"u{u:02d}",) for u in range(USERS)], "user_id string").repartition(3),
+        spark.createDataFrame(
+            [(f"u{u:02d}", group_of(u)) for u in range(USERS)], "user_id string, group string"
+        ).repartition(3),
         preferences=spark.createDataFrame(
-            pairs, "user_id string, item_id string, strength double"
+            pairs, "user_id string, item_id string, strength double, is_excluded boolean"
         ).repartition(3),
         user_factors=spark.createDataFrame(
             [(f"u{u:02d}", [float(v) for v in world["x"][u]]) for u in range(1, USERS)],
             "user_id string, factors array<float>",
         ),
         catalogue=catalogue,
-        variants=[Variant("repeats_allowed", "hybrid", REPEATS), Variant("new_items_only", "hybrid", NEW)],
+        variants=VARIANTS,
         k=K,
         partitions=2,
+        exclude=spark.createDataFrame(excluded, "user_id string, item_id string") if ruled else None,
+        caps={"kind": 2} if ruled else None,
     ).collect()
+    assert catalogue.shared.outline.n_shards == (1 if not ruled else 3)
     catalogue.shared.release()
     return rows
+
+
+def catalogue_rules(spark: SparkSession) -> dict:
+    forbidden = [("minor", f"i{i:02d}") for i in range(0, ITEMS, 2)] + [("adult", "i03"), ("adult", "i99")]
+    candidates = [(f"i{i:02d}",) for i in range(ITEMS) if is_candidate(i)]
+    return {
+        "candidates": spark.createDataFrame([*candidates, ("unknown",)], "item_id string"),
+        "forbidden": spark.createDataFrame(forbidden, "group string, item_id string"),
+        "labels": ["kind"],
+    }
+
+
+@pytest.fixture(scope="module")
+def ranked(spark: SparkSession, world: dict) -> list:
+    return ranked_lists(spark, world, ruled=False)
+
+
+def test_candidates_groups_masks_caps_and_shards_leave_what_the_rules_leave(
+    spark: SparkSession, world: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_spark.ranking.shared_items.arranged", partial(arranged, cuts=(5, 14)))
+    rows = ranked_lists(spark, world, ruled=True)
+
+    def may(user: int, item: int) -> bool:
+        is_forbidden = (group_of(user) == "minor" and item % 2 == 0) or (
+            group_of(user) == "adult" and item == 3
+        )
+        return is_candidate(item) and not is_forbidden and not is_excluded(user, item)
+
+    for variant in VARIANTS:
+        expected = oracle(
+            world, variant.weights, repeats=variant.repeats_allowed, may=may, kind=kind_of, at_most=2
+        )
+        for user, slots in expected.items():
+            found = sorted(
+                (r for r in rows if r["task"] == variant.task and r["user_id"] == user),
+                key=lambda r: r["rank"],
+            )
+            assert [row["item_id"] for row in found] == [item for item, _ in slots], user
+            assert [row["score"] for row in found] == pytest.approx([score for _, score in slots], abs=1e-6)
+            for row in found:
+                total = sum(variant.weights[name] * value for name, value in row["component_scores"].items())
+                assert total == pytest.approx(row["score"], abs=1e-9)
 
 
 @pytest.mark.parametrize(

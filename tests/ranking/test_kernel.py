@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 import recsys_spark
 from recsys_spark.ranking import kernel_engine
-from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, component_scores, select
+from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, component_scores, packed, select
+from recsys_spark.ranking.kernel_caps import Cap, select_capped
+from recsys_spark.ranking.kernel_shards import CUT, Shards, arranged, in_memory, item_bytes
 
 
 @pytest.fixture(params=["compiled", "plain"], autouse=True)
@@ -306,6 +308,151 @@ def test_tiles_do_not_change_a_bit():
         np.testing.assert_array_equal(got[1], score)
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_users=st.integers(1, 80),
+    levels=st.sampled_from([None, 1, 2]),
+    cuts=st.one_of(
+        st.sampled_from([(), (150,), (100, 200), (43, 86, 129, 172, 215, 258)]),
+        st.sets(st.integers(1, 299), max_size=7).map(sorted),
+    ),
+    spread=st.sampled_from([0.0, 3.0]),
+    tile_users=st.integers(1, 100),
+    tile_items=st.integers(1, 250),
+    parts=st.lists(st.sampled_from(["dense", "sparse", "additive", "excluded", "groups"]), unique=True),
+)
+def test_shards_of_any_number_and_size_change_nothing(
+    seed, n_users, levels, cuts, spread, tile_users, tile_items, parts
+):
+    items, users = random_parts(seed, n_users=n_users, levels=levels, parts=" ".join(parts))
+    sizes = np.exp(spread * np.random.default_rng(seed).standard_normal((300, 1)))
+    items = replace(items, dense=(items.dense * sizes).astype(np.float32))  # most users leave early
+    index, score = select(
+        in_memory(items, cuts=cuts), users, 11, tile_users=tile_users, tile_items=tile_items
+    )
+    expected_index, expected_score = brute_force(items, users, 11)
+    np.testing.assert_array_equal(index, expected_index)
+    np.testing.assert_array_equal(score, expected_score)
+
+
+def test_shards_are_loaded_once_a_call_each_and_one_at_a_time():
+    items, users = random_parts(23, n_users=200)
+    held, asked = in_memory(items, cuts=(100, 200)), []
+    shards = Shards(held.outline, held.place, lambda number: asked.append(number) or held.load(number))
+    select(shards, users, 5, tile_users=30)
+    assert asked == [0, 1, 2]
+
+
+def test_shards_are_no_larger_than_asked():
+    items, _ = random_parts(24, n_items=1_000)
+    outline = arranged(items, shard_bytes=item_bytes(items) // 3).outline
+    sizes = np.diff(outline.cuts)
+    assert sizes.sum() == 1_000
+    assert sizes.max() <= 1_000 / 3
+    assert np.all(sizes[:-1] % CUT == 0)
+    assert arranged(items, shard_bytes=item_bytes(items)).outline.cuts == (0, 1_000)
+
+
+def test_a_user_whom_no_later_item_can_help_costs_nothing_more(engine, monkeypatch):
+    dense = np.full((4_096, 4), 1e-3, np.float32)
+    dense[4_000:] += np.random.default_rng(25).random((96, 4)).astype(np.float32) + 1
+    scored = []
+    kind = kernel_engine.CompiledEngine if engine == "compiled" else kernel_engine.PlainEngine
+    take = kind.take
+    monkeypatch.setattr(
+        kind, "take", lambda self, tile, *rest: scored.append(tile.size) or take(self, tile, *rest)
+    )
+    users = UserParts(np.random.default_rng(26).random((64, 4)))
+    assert_exact(ItemParts(dense), users, 10, tile_items=64)
+    assert sum(scored) <= 2 * 64 * 64  # of 4,096 x 64
+
+
+def test_blocks_of_different_scale_change_the_work_and_nothing_else():
+    items, users = random_parts(27, n_users=60, n_items=2_000, parts="dense excluded")
+    items.dense[:, 6:] *= 1e3
+    users.dense[:, 6:] /= 1e3
+    index, score = select(items, users, 9)
+    got = select(replace(items, blocks=(6, 1, 1)), users, 9, tile_items=64)
+    np.testing.assert_array_equal(got[0], index)
+    np.testing.assert_array_equal(got[1], score)
+
+
+def test_packed_masks_equal_plain_ones_in_any_shard():
+    items, users = random_parts(28, n_items=301)
+    index, _ = select(items, users, 5)
+    bits = packed(items.allowed)
+    assert bits.shape == (3, 38)
+    for cuts in ((), (3, 150, 299)):
+        got, _ = select(in_memory(replace(items, allowed=bits), cuts=cuts), users, 5)
+        np.testing.assert_array_equal(got, index)
+
+
+def test_two_masks_become_one():
+    seen, sent = csr([[5, 1], [], [2]]), csr([[1, 7], [0], []])
+    both = seen.joined(sent)
+    assert [sorted(set(both.indices[a:b])) for a, b in zip(both.indptr, both.indptr[1:], strict=False)] == [
+        [1, 5, 7],
+        [0],
+        [2],
+    ]
+    items, users = random_parts(29, n_users=3, n_items=9, parts="dense")
+    assert_exact(items, replace(users, excluded=both), 9)
+
+
+def greedy(items: ItemParts, users: UserParts, k: int, caps: list[Cap]) -> list[list[int]]:
+    """Walk the whole ranking of each user from the top, take what the caps allow, stop at k."""
+    chosen = []
+    for order in brute_force(items, users, len(items.dense))[0]:
+        kept: list[int] = []
+        for item in order[order >= 0]:
+            same = (sum(cap.label[other] == cap.label[item] for other in kept) for cap in caps)
+            if len(kept) < k and all(
+                cap.label[item] < 0 or n < cap.at_most for cap, n in zip(caps, same, strict=True)
+            ):
+                kept.append(int(item))
+        chosen.append(kept)
+    return chosen
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    k=st.integers(1, 12),
+    labels=st.lists(st.integers(1, 40), max_size=2),
+    at_most=st.integers(1, 3),
+    reserve=st.sampled_from([None, 0, 1, 300]),
+    cuts=st.sampled_from([(), (40, 90)]),
+    parts=st.lists(st.sampled_from(["sparse", "additive", "excluded", "groups"]), unique=True),
+)
+def test_capped_lists_equal_the_greedy_choice_over_the_whole_ranking(
+    seed, k, labels, at_most, reserve, cuts, parts
+):
+    items, users = random_parts(seed, n_users=12, n_items=120, parts="dense " + " ".join(parts))
+    draw = np.random.default_rng(seed)
+    caps = [Cap(draw.integers(-1, n, 120).astype(np.int32), at_most) for n in labels]
+    index, score = select_capped(in_memory(items, cuts=cuts), users, k, caps, reserve=reserve)
+    assert [list(row[row >= 0]) for row in index] == greedy(items, users, k, caps)
+    exact = exact_scores(items, users)
+    filled = index >= 0
+    np.testing.assert_array_equal(score[filled], np.take_along_axis(exact, index, 1)[filled])
+    assert np.all(np.isnan(score[~filled]))
+
+
+def test_caps_of_a_wrong_kind_are_refused():
+    items, users = random_parts(30, parts="dense")
+    for cap in (Cap(np.zeros(300, np.int32), 0), Cap(np.zeros(7, np.int32), 1)):
+        with pytest.raises(ValueError, match=r"expected at_most >= 1 and labels \[300\]"):
+            select_capped(items, users, 3, [cap])
+
+
+def test_denormal_factors_and_scores_are_ranked_exactly():
+    for scale, users_scale in ((1e-44, 1e-280), (1e-44, 1.0), (1.0, 5e-324), (1e-44, 5e-324)):
+        items, users = random_parts(31, n_users=20, parts="dense excluded")
+        items = ItemParts((items.dense * scale).astype(np.float32))
+        assert_exact(items, replace(users, dense=users.dense * users_scale), 10, tile_items=64)
+
+
 def test_items_may_be_memory_mapped_and_read_only(tmp_path):
     items, users = random_parts(14, parts="dense excluded")
     np.save(tmp_path / "dense.npy", items.dense)
@@ -368,7 +515,9 @@ def test_parts_that_do_not_fit_are_refused(change, message):
 def test_item_parts_of_the_wrong_kind_are_refused():
     with pytest.raises(ValueError, match=r"items\.dense: float64"):
         ItemParts(np.ones((3, 2)))
-    with pytest.raises(ValueError, match=r"items.allowed: bool \(1, 4\), expected bool or uint8 \[G, 3\]"):
+    with pytest.raises(
+        ValueError, match=r"items.allowed: bool \(1, 4\), expected bool \[G, 3\] or packed uint8 \[G, 1\]"
+    ):
         ItemParts(np.ones((3, 2), np.float32), allowed=np.ones((1, 4), bool))
 
 

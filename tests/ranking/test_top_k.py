@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pickle
 import subprocess
 import sys
 import time
+import zipfile
+import zipimport
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +23,10 @@ from pyspark.sql import functions as F
 
 import recsys_spark
 from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.ranking.batches import gathered
 from recsys_spark.ranking.kernel import Csr, ItemParts
-from recsys_spark.ranking.shared_items import share_items
+from recsys_spark.ranking.kernel_shards import arranged
+from recsys_spark.ranking.shared_items import _bytes, shard_bytes, share_items
 from recsys_spark.ranking.top_k import top_k
 
 USERS = "user_id string, factors array<double>"
@@ -88,7 +94,7 @@ def test_only_candidates_come_back_and_the_rest_is_not_even_shared(frame, rows, 
     shared = []
     monkeypatch.setattr(
         "recsys_spark.ranking.top_k.share_items",
-        lambda *args: shared.append(share_items(*args)) or shared[-1],
+        lambda *args, **kwargs: shared.append(share_items(*args, **kwargs)) or shared[-1],
     )
     candidates = frame("item_id string", [(item,) for item in [*chosen, *chosen]])
     result = top_k(
@@ -119,6 +125,69 @@ def test_no_users_or_no_candidates_give_an_empty_frame(frame, rows):
     assert lists(top_k(frame(USERS, []), frame(ITEMS, items), k=2)) == {}
     nothing = frame("item_id string", [("unknown item",)])
     assert lists(top_k(frame(USERS, users), frame(ITEMS, items), k=2, candidates=nothing)) == {}
+
+
+def test_shards_and_caps_give_what_walking_the_whole_ranking_gives(frame, rows, spark, monkeypatch):
+    users, items, seen = rows
+    kinds = {item: None if n % 9 == 0 else f"kind {n % 4}" for n, (item, _) in enumerate(items)}
+    capped = frame(f"{ITEMS}, kind string", [(*item, kinds[item[0]]) for item in items])
+    shared = []
+    monkeypatch.setattr("recsys_spark.ranking.shared_items.arranged", partial(arranged, cuts=(20, 41)))
+    monkeypatch.setattr(
+        "recsys_spark.ranking.top_k.share_items",
+        lambda *args, **kwargs: shared.append(share_items(*args, **kwargs)) or shared[-1],
+    )
+    expected = {}
+    for user, ranking in brute_force(users, items, 80, seen).items():
+        kept = []
+        for item, score in ranking:
+            count = sum(kinds[other] == kinds[item] for other, _ in kept)
+            if len(kept) < 7 and (kinds[item] is None or count < 2):
+                kept.append((item, score))
+        expected[user] = kept
+    assert (
+        lists(top_k(frame(USERS, users), capped, k=7, exclude=frame(PAIRS, seen), caps={"kind": 2}))
+        == expected
+    )
+    assert shared[0].outline.n_shards == 3
+    with pytest.raises(ConfigError, match="cap kind = 0, expected 1 or more"):
+        top_k(frame(USERS, users), capped, k=7, caps={"kind": 0})
+    with pytest.raises(ConfigError, match=r"items has no column kinds, .*Did you mean kind\?"):
+        top_k(frame(USERS, users), capped, k=7, caps={"kinds": 1})
+
+
+def test_small_batches_are_ranked_together_and_stay_in_order():
+    sizes = [3, 0, 4, 5, 1]
+    starts = np.cumsum([0, *sizes])
+    batches = [
+        pa.RecordBatch.from_pydict({"n": list(range(start, start + size))})
+        for start, size in zip(starts, sizes, strict=False)
+    ]
+    joined = list(gathered(batches, 6))
+    assert [batch.num_rows for batch in joined] == [7, 6]
+    assert [n for batch in joined for n in batch.column("n").to_pylist()] == list(range(13))
+    assert list(gathered([], 6)) == []
+
+
+def test_zip_files_are_not_read_again_by_the_next_task(tmp_path):
+    with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
+        archive.writestr("zipped_for_this_test.py", "answer = 42")
+    finder = zipimport.zipimporter(str(tmp_path / "code.zip"))
+    sys.path_importer_cache[str(tmp_path / "code.zip")] = finder
+    list(gathered([], 1))
+    assert not any(isinstance(cached, zipimport.zipimporter) for cached in sys.path_importer_cache.values())
+    sys.path.append(str(tmp_path / "code.zip"))
+    try:
+        assert importlib.import_module("zipped_for_this_test").answer == 42
+    finally:
+        sys.path.remove(str(tmp_path / "code.zip"))
+
+
+def test_a_share_of_an_executors_memory_in_bytes(spark):
+    assert shard_bytes(spark, 0.25) == 512 << 20  # the tests' driver has 2g
+    assert [_bytes(size) for size in ("1g", "512m", "300", "2gb", "1024k")] == [
+        1 << 30, 512 << 20, 300 << 20, 2 << 30, 1 << 20,
+    ]  # fmt: skip
 
 
 def test_many_batches_of_a_partition_give_the_same_lists(spark, frame, rows):
@@ -194,37 +263,33 @@ def test_shared_items_come_back_as_they_were_on_executor_and_driver(spark, parts
     assert len(pickle.dumps(shared)) < 1_000
 
     def seen_by_the_task(_):
-        items, ids = shared.load()
-        again, _ = shared.load()
-        mapped = isinstance(items.dense, np.memmap) and again is items
-        yield (
-            ids.to_pylist(),
-            items.dense.tolist(),
-            items.sparse.values.tolist(),
-            items.allowed.tolist(),
-            mapped,
-        )
+        loaded = shared.load()
+        shard = loaded.shards.load(0)
+        mapped = isinstance(shard.dense, np.memmap) and shared.load() is loaded
+        order = np.argsort(shard.item)
+        bits = np.unpackbits(shard.allowed, axis=1, count=3, bitorder="little")[:, order]
+        dense, terms = shard.dense[order].tolist(), shard.sparse.take(order).values.tolist()
+        yield loaded.ids.to_pylist(), dense, terms, bits.tolist(), mapped
 
     expected = (["a", "b", "c"], [[0, 1], [2, 3], [4, 5]], [0.5, 2.0], [[1, 0, 1]], True)
     assert (
         spark.sparkContext.parallelize([0, 1], 2).mapPartitions(seen_by_the_task).collect() == [expected] * 2
     )
-    items, _ = shared.load()
-    np.testing.assert_array_equal(items.norms.dense, parts.norms.dense)
-    np.testing.assert_array_equal(items.norms.sparse, parts.norms.sparse)
-    assert items.norms.most_terms == 1
+    shard = shared.load().shards.load(0)
+    np.testing.assert_array_equal(shard.norms, parts.norms[shard.item])
 
 
 def test_two_shares_do_not_meet_and_a_released_one_says_so(spark, parts):
     first = share_items(spark, parts, np.array(["a", "b", "c"]))
     second = share_items(spark, ItemParts(parts.dense * 2), np.array(["x", "y", "z"]))
-    assert second.load()[1].to_pylist() == ["x", "y", "z"]
-    assert second.load()[0].dense[2, 1] == 2 * first.load()[0].dense[2, 1]
+    assert second.load().ids.to_pylist() == ["x", "y", "z"]
+    dense = [shared.load().shards.load(0).dense for shared in (first, second)]
+    np.testing.assert_array_equal(dense[1], 2 * dense[0])
     first.release()
     assert spark.sparkContext.parallelize([1, 2]).map(lambda v: v + 1).collect() == [2, 3]
     with pytest.raises(RuntimeError, match="released before its last use"):
         first.load()
-    assert second.load()[0].dense.shape == (3, 2)
+    assert second.load().shards.load(0).dense.shape == (3, 2)
 
 
 def test_share_items_refuses_what_does_not_fit(spark, parts):

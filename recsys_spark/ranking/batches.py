@@ -1,0 +1,67 @@
+"""Arrow batches of users, of a size that suits the kernel."""
+
+from __future__ import annotations
+
+import sys
+import zipimport
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys_spark.ranking.kernel_parts import Csr
+
+MAX_BYTES = 64 << 20  # of the rows that are ranked together, unless one batch alone is larger
+
+
+def users_at_once(n_shards: int) -> int:
+    """How many users to rank in one call: every shard is mapped once per call."""
+    return 2_048 if n_shards == 1 else 16_384
+
+
+def gathered(batches: Iterable[pa.RecordBatch], n_rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows in the same order in batches of at least n_rows or MAX_BYTES; empty ones fall away."""
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        if batch.num_rows == 0:
+            continue
+        waiting.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= n_rows or size >= MAX_BYTES:
+            yield _joined(waiting)
+            waiting, rows, size = [], 0, 0
+    if waiting:
+        yield _joined(waiting)
+    _forget_zip_folders()
+
+
+def _forget_zip_folders() -> None:
+    """Drop the finders that Python would make read their zip's table of contents again.
+
+    Spark's worker calls importlib.invalidate_caches at the start of each task, and up to Python 3.12 that
+    reads the list of pyspark.zip's thousands of files: 0.1 to 0.3 s a task. The finders are a cache, and
+    come back with the next import that needs them.
+    """
+    for path, finder in list(sys.path_importer_cache.items()):
+        if isinstance(finder, zipimport.zipimporter):
+            del sys.path_importer_cache[path]
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+
+
+def csr_of(lists: pa.Array, values: pa.Array | None = None) -> Csr:
+    """Two parallel columns of lists as sparse rows; null is an empty row."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+    def flat(column: pa.Array) -> Any:
+        return column.flatten().to_numpy(zero_copy_only=False)
+
+    return Csr(indptr, flat(lists), None if values is None else flat(values))

@@ -1,0 +1,127 @@
+"""How far a float32 score may be off, and how large a score can be at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_spark.ranking.kernel_parts import Csr, Floats
+from recsys_spark.ranking.kernel_shards import Outline, PlacedUsers
+
+LARGEST_SCORE = 1e300  # beyond it a sum of finite float64 may be infinite
+ROUNDING = 1 + 1e-6  # for the float64 roundings in the norms, in a bound and in the score itself
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Powers of two that bring the float32 product near 1 from any magnitude, and what it may be off by.
+
+    norms [U, B + 1]: of the users' blocks and sparse rows. unit [U]: score = float32 score · unit =
+    float32 score · 2^exponent. dense, sparse: exponents by which the items' values are scaled (0 unless
+    they are extreme). n_terms: of the longest inner product.
+    """
+
+    norms: Floats
+    unit: Floats
+    exponent: NDArray[np.int64]
+    dense: int
+    sparse: int
+    n_terms: int
+
+    @classmethod
+    def of(cls, outline: Outline, users: PlacedUsers) -> Bounds:
+        """ValueError: a user whose scores could overflow float64."""
+        largest = outline.largest[0]
+        norms = np.zeros((users.n_users, largest.size))
+        ends = np.cumsum(outline.blocks)
+        for b, (end, width) in enumerate(zip(ends, outline.blocks, strict=True)):
+            norms[:, b] = _row_norms(users.dense[:, end - width : end])
+        if outline.is_sparse and users.sparse is not None:
+            norms[:, -1] = _csr_row_norms(users.sparse)
+        _refuse_overflow(users, norms, largest)
+        exponent = _exponents(norms, largest)
+        exponent = np.where(exponent < -(1 << 20), 0, np.clip(exponent, -1000, 1000))
+        return cls(
+            norms=norms,
+            unit=np.ldexp(1.0, exponent),
+            exponent=exponent,
+            dense=_item_scale(float(largest[:-1].max(initial=0.0))),
+            sparse=_item_scale(float(largest[-1])),
+            n_terms=outline.n_dims + outline.most_terms + 2,
+        )
+
+    def rows(self, rows: slice) -> Bounds:
+        return Bounds(
+            self.norms[rows],
+            self.unit[rows],
+            self.exponent[rows],
+            self.dense,
+            self.sparse,
+            self.n_terms,
+        )
+
+    @property
+    def is_zero(self) -> NDArray[np.bool_]:
+        """Users whose every score, additive values apart, is 0."""
+        return ~np.any(self.norms > 0, axis=1)
+
+    @property
+    def absolute(self) -> Floats:
+        """For underflow, of the scaled float32 product and of the float64 score."""
+        return self.n_terms * (2.0**-90 * self.unit + 2.0**-1072)
+
+    def margin(self, item_norms: Floats) -> Floats:
+        """How far a float32 score may be from the exact one, for items of at most these norms [B + 1].
+
+        The relative part is Higham's bound. A user of zero norm has no error at all.
+        """
+        gamma = self.n_terms * 2.0**-24 / (1 - self.n_terms * 2.0**-24)
+        return np.where(self.is_zero, 0.0, gamma * ROUNDING * (self.norms @ item_norms) + self.absolute)
+
+    def ceiling(self, item_norms: Floats) -> Floats:
+        """No exact score, additive values apart, exceeds this for items of at most these norms [B + 1]."""
+        return ROUNDING * (self.norms @ item_norms) + self.absolute
+
+
+def _row_norms(dense: Floats) -> Floats:
+    """Norms without overflow or underflow of the squares."""
+    largest = np.abs(dense).max(axis=1, initial=0.0)
+    safe = np.where(largest > 0, largest, 1.0)
+    return largest * np.sqrt(np.square(dense / safe[:, None]).sum(axis=1))
+
+
+def _csr_row_norms(matrix: Csr) -> Floats:
+    row = matrix.row
+    values = np.abs(np.asarray(matrix.values, np.float64))
+    largest = np.zeros(matrix.n_rows)
+    np.maximum.at(largest, row, values)
+    safe = np.where(largest > 0, largest, 1.0)
+    return largest * np.sqrt(np.bincount(row, np.square(values / safe[row]), minlength=matrix.n_rows))
+
+
+def _refuse_overflow(users: PlacedUsers, norms: Floats, largest: Floats) -> None:
+    with np.errstate(over="ignore"):
+        bound = (norms * largest).sum(axis=1)
+    if np.any(~(bound < LARGEST_SCORE)):
+        raise ValueError(
+            f"users.dense row {int(np.argmin(bound < LARGEST_SCORE))}: its scores overflow float64"
+        )
+    if users.additive is not None and users.additive.values is not None:
+        large = np.abs(users.additive.values) >= LARGEST_SCORE
+        if np.any(large):
+            row = int(users.additive.row[int(np.argmax(large))])
+            raise ValueError(f"users.additive row {row}: its scores overflow float64")
+
+
+def _exponents(norms: Floats, largest: Floats) -> NDArray[np.int64]:
+    """e with every block's norm · largest < 2^e, far below any other where all products are 0."""
+    e = np.frexp(norms)[1].astype(np.int64) + np.frexp(largest)[1]
+    return np.where((norms > 0) & (largest > 0), e, -(1 << 30)).max(axis=1, initial=-(1 << 30))
+
+
+def _item_scale(largest: float) -> int:
+    """0 in the usual range: then the items need no scaled copy."""
+    e = int(np.frexp(largest)[1])
+    return 0 if abs(e) <= 32 else -e
