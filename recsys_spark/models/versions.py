@@ -8,20 +8,26 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import digest
-from recsys_spark.data.preferences import preferences, valid_on
+from recsys_spark.data.features import item_features, number_names, user_features
+from recsys_spark.data.reading import liked_on
+from recsys_spark.data.validity import current_on
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
+    MODEL_ALS_TRAINING,
     MODEL_CONTENT_TERMS,
     MODEL_CONTENT_VECTORS,
     MODEL_ITEM_FACTORS,
+    MODEL_ITEM_FEATURES,
     MODEL_POPULARITY,
     MODEL_USER_FACTORS,
-    SILVER_INTERACTIONS,
+    MODEL_USER_FEATURES,
     SILVER_ITEMS,
     SILVER_PREFERENCES,
+    SILVER_USERS,
     Table,
 )
 from recsys_spark.models.als import fit_als
+from recsys_spark.models.als_nights import earlier_night, training_rows
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.popularity import popularity
 
@@ -38,18 +44,6 @@ def preferences_of(job: Job) -> DataFrame:
     return job.read(SILVER_PREFERENCES).where(F.col("run_date") == F.lit(job.run_date))
 
 
-def preferences_on(job: Job, day: date) -> DataFrame:
-    """What the preferences were at the end of an earlier day, computed afresh."""
-    settings = job.settings
-    return preferences(
-        job.read(SILVER_INTERACTIONS),
-        run_date=day,
-        event_weights=settings.preferences.event_weights,
-        half_life_days=settings.preferences.half_life_days,
-        cap=settings.preferences.cap,
-    )
-
-
 def of_version(job: Job, table: Table, version: str) -> DataFrame:
     return job.read(table).where(F.col("model_version") == version).drop("model_version")
 
@@ -58,9 +52,15 @@ def train_als_once(job: Job, version: str, pairs: DataFrame) -> bool:
     """Train and store both factor tables unless the version has them; whether it trained."""
     if job.lake.has_partition(MODEL_USER_FACTORS, model_version=version):
         return False
-    factors = fit_als(pairs, job.settings.als)
+    earlier = earlier_night(job, version)
+    started_from, start = (None, None) if earlier is None else earlier
+    factors = fit_als(pairs.where(F.col("strength") > 0), job.settings.als, start=start)
     # Users last: their presence marks the version as whole.
-    for table, rows in ((MODEL_ITEM_FACTORS, factors.items), (MODEL_USER_FACTORS, factors.users)):
+    for table, rows in (
+        (MODEL_ALS_TRAINING, training_rows(job, factors, started_from)),
+        (MODEL_ITEM_FACTORS, factors.items),
+        (MODEL_USER_FACTORS, factors.users),
+    ):
         _write(job, table, version, rows)
     return True
 
@@ -69,8 +69,26 @@ def train_content_once(job: Job, version: str, day: date) -> bool:
     """Train and store TF-IDF of the items valid on the day, unless the version has it."""
     if job.lake.has_partition(MODEL_CONTENT_VECTORS, model_version=version):
         return False
-    model = fit_content(valid_on(job.read(SILVER_ITEMS), day), job.settings.content)
+    model = fit_content(current_on(job.read(SILVER_ITEMS), day, "item_id"), job.settings.content)
     for table, rows in ((MODEL_CONTENT_TERMS, model.terms), (MODEL_CONTENT_VECTORS, model.vectors)):
+        _write(job, table, version, rows)
+    return True
+
+
+def store_features_once(job: Job, version: str, day: date) -> bool:
+    """Store the features of the items and users valid on the day, unless the version has them."""
+    if job.lake.has_partition(MODEL_ITEM_FEATURES, model_version=version):
+        return False
+    settings = job.settings.features
+    users = user_features(current_on(job.read(SILVER_USERS), day, "user_id"), min_users=settings.min_users)
+    items = item_features(
+        current_on(job.read(SILVER_ITEMS), day, "item_id"),
+        day,
+        names=number_names(job.settings.sources, settings),
+        log1p=settings.log1p,
+    )
+    # Items last: their presence marks the version's features as whole.
+    for table, rows in ((MODEL_USER_FEATURES, users), (MODEL_ITEM_FEATURES, items)):
         _write(job, table, version, rows)
     return True
 
@@ -80,7 +98,7 @@ def train_popularity_once(job: Job, version: str, day: date) -> bool:
     if job.lake.has_partition(MODEL_POPULARITY, model_version=version):
         return False
     counts = popularity(
-        job.read(SILVER_INTERACTIONS),
+        liked_on(job, day),
         run_date=day,
         window_days=job.settings.popularity.window_days,
         reference_days=job.settings.blend.reference_days,

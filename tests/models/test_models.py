@@ -5,53 +5,16 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 from math import log
 
-import numpy as np
 import pytest
 
-from recsys_spark.config import Als, Content
+from recsys_spark.config import Content
 from recsys_spark.errors import InputError
-from recsys_spark.models.als import fit_als
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.popularity import popularity
 from tests.conftest import Frame
 
-ALS = Als(
-    rank=4,
-    iterations=8,
-    regularization=0.02,
-    alpha=10.0,
-    user_blocks=2,
-    item_blocks=2,
-    checkpoint_interval=3,
-    seed=1,
-)
 WORDS = Content(fields=["title", "tags"], ngram=2, min_items=2, max_terms=100)
 ITEMS = "item_id string, title string, category string, brand string, tags array<string>"
-
-
-def test_withheld_items_of_a_checkerboard_come_back_first(frame: Frame) -> None:
-    """Even users like even items, odd users odd ones; one liked item of each user is withheld."""
-    users, items = 24, 16
-    liked = {(u, i) for u in range(users) for i in range(items) if u % 2 == i % 2}
-    withheld = {u: (u * 6 + u % 2) % items for u in range(users)}
-    kept = [(f"u{u:02d}", f"i{i:02d}", 1.0) for u, i in sorted(liked) if withheld[u] != i]
-    factors = fit_als(frame("user_id string, item_id string, strength double", kept), ALS)
-    x = {row["user_id"]: np.array(row["factors"]) for row in factors.users.collect()}
-    y = {row["item_id"]: np.array(row["factors"]) for row in factors.items.collect()}
-    for u in range(users):
-        unseen = [i for i in range(items) if (f"u{u:02d}", f"i{i:02d}", 1.0) not in kept]
-        best = max(unseen, key=lambda i: x[f"u{u:02d}"] @ y[f"i{i:02d}"])
-        assert best == withheld[u]
-
-
-def test_the_same_preferences_give_the_same_factors_in_any_order(frame: Frame) -> None:
-    pairs = [(f"u{u}", f"i{i}", 1.0 + u % 3) for u in range(12) for i in range(9) if (u + i) % 3]
-    schema = "user_id string, item_id string, strength double"
-    found = []
-    for rows, partitions in ((pairs, 1), (pairs[::-1], 5)):
-        factors = fit_als(frame(schema, rows, partitions), ALS)
-        found.append({row["item_id"]: tuple(row["factors"]) for row in factors.items.collect()})
-    assert found[0] == found[1]
 
 
 def test_tf_idf_is_that_of_its_formula_on_words_and_pairs_of_words(frame: Frame) -> None:

@@ -1,0 +1,221 @@
+"""The fast ALS trainer: MLlib's loss by conjugate gradient, block by block over Spark's partitions.
+
+An iteration solves the items from the users, then the users from the items, each row by a few steps of
+conjugate gradient from where it was (Takács, Pilászy, Tikk 2011): pairs · d per step, where a direct solve
+takes pairs · d² + rows · d³ / 3. The other side's factors reach the executors as memory-mapped files; rows'
+results come back, and their order and sums depend on the block counts only, never on cores or workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Als
+from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.lake.executor_files import MatrixSeries, SharedMatrix
+from recsys_spark.models.als_blocks import Blocks, Chunk, blocks_of
+from recsys_spark.models.als_factors import Factors, IndexedPairs, Iteration
+from recsys_spark.models.als_solve import Matrix, Objective, gramian, solve_rows
+
+NEW = 0.01  # norm of a new row's start beside that of the known ones: it must not disturb them
+
+
+@dataclass
+class Side:
+    """Users or items: their pairs, their factors on the executors, and XᵀX of those factors."""
+
+    blocks: Blocks
+    series: MatrixSeries
+    gram: NDArray[np.float64]
+
+
+def fit_cg(indexed: IndexedPairs, settings: Als, *, start: Factors | None = None) -> Factors:
+    """Factors by at most `iterations` iterations, fewer when the loss has settled (`tolerance`).
+
+    start: factors by id to begin from, as of an earlier night; other ids begin near zero. Without it, users
+    begin as unit vectors drawn for (index, seed), items at zero.
+    """
+    began = time.perf_counter()
+    users, items = _side(indexed, settings, "user"), _side(indexed, settings, "item")
+    try:
+        _begin(users, items, indexed, settings, start)
+        history = _iterate(users, items, settings, began)
+        return Factors(
+            _named(users.series, indexed.users, "user"),
+            _named(items.series, indexed.items, "item"),
+            history,
+        )
+    finally:
+        for side in (users, items):
+            side.blocks.release()
+            side.series.close()
+
+
+def _side(indexed: IndexedPairs, settings: Als, kind: str) -> Side:
+    n_rows, n_blocks, other = (
+        (indexed.n_users, settings.user_blocks, "item")
+        if kind == "user"
+        else (indexed.n_items, settings.item_blocks, "user")
+    )
+    on_driver = indexed.n_pairs <= settings.driver_pairs
+    blocks = blocks_of(
+        indexed.pairs,
+        row=f"{kind}_index",
+        column=f"{other}_index",
+        value="strength",
+        n_rows=n_rows,
+        n_blocks=n_blocks,
+        on_driver=on_driver,
+    )
+    spark = indexed.pairs.sparkSession
+    series = MatrixSeries(spark, f"als-{kind}-factors", n_rows, settings.rank, on_driver)
+    return Side(blocks, series, np.zeros((settings.rank, settings.rank)))
+
+
+def _iterate(users: Side, items: Side, settings: Als, began: float) -> tuple[Iteration, ...]:
+    history: list[Iteration] = []
+    for iteration in range(1, settings.iterations + 1):
+        _, penalty = _half_step(items, users, settings)
+        loss = _half_step(users, items, settings)[0] + penalty
+        if not np.isfinite(loss):
+            raise InputError(
+                f"als: the loss is {loss} after iteration {iteration}. Expected finite strengths and a "
+                "solvable problem. Next: lower als.alpha or raise als.regularization."
+            )
+        history.append(Iteration(iteration, loss, time.perf_counter() - began))
+        if len(history) > 1 and abs(history[-2].loss - loss) <= settings.tolerance * history[-2].loss:
+            break
+    return tuple(history)
+
+
+def _half_step(side: Side, other: Side, settings: Als) -> tuple[float, float]:
+    """Solve all rows of one side; its loss (own penalty included) and that penalty.
+
+    The loss is that of all pairs and of this side's penalty: a by-product of conjugate gradient.
+    """
+    objective = Objective.of(settings)
+    fixed, own = other.series.current, side.series.current
+    if fixed is None:
+        raise RuntimeError("the fixed side has no factors yet")
+    gram = other.gram if objective.implicit else np.zeros((0, 0))
+    work = _solving(fixed, own, gram, objective, side.blocks.n_blocks, settings)
+    matrix, at = side.series.begin(), 0
+    side.gram, loss, penalty = np.zeros_like(side.gram), 0.0, 0.0
+    per_row = 4 * settings.rank + 64
+    for results in side.blocks.run(work, bytes_per_row=per_row):
+        for block, first, factors, gram_part, loss_part, penalty_part in results:
+            rows = np.frombuffer(factors, np.float32).reshape(-1, settings.rank)
+            begin = block + first * side.blocks.n_blocks
+            end = begin + len(rows) * side.blocks.n_blocks
+            matrix[begin : end : side.blocks.n_blocks] = rows
+            side.gram += np.frombuffer(gram_part).reshape(side.gram.shape)
+            loss, penalty, at = loss + loss_part, penalty + penalty_part, at + len(rows)
+    if at != side.blocks.n_rows:
+        raise InputError(f"als: {at:,} rows came back of {side.blocks.n_rows:,}: every row needs a pair")
+    side.series.share(matrix)
+    return loss, penalty
+
+
+def _solving(
+    fixed: SharedMatrix,
+    own: SharedMatrix | None,
+    gram: NDArray[np.float64],
+    objective: Objective,
+    n_blocks: int,
+    settings: Als,
+) -> Callable[[Chunk], Any]:
+    rank, steps = settings.rank, settings.cg_steps
+
+    def solve(chunk: Chunk) -> tuple[int, int, bytes, bytes, float, float]:
+        x = np.zeros((chunk.n_rows, rank), np.float32)
+        if own is not None:
+            begin = chunk.block + chunk.first * n_blocks
+            x[:] = own.load()[begin : begin + chunk.n_rows * n_blocks : n_blocks]
+        losses, penalties = solve_rows(chunk.rows, fixed.load(), gram, x, objective, steps=steps)
+        return (
+            chunk.block,
+            chunk.first,
+            x.tobytes(),
+            gramian(x).tobytes(),
+            float(losses.sum()),
+            float(penalties.sum()),
+        )
+
+    return solve
+
+
+def _begin(users: Side, items: Side, indexed: IndexedPairs, settings: Als, start: Factors | None) -> None:
+    """Write the start of the users, and of the items where there is an earlier night."""
+    for salt, side, ids, kind in ((0, users, indexed.users, "user"), (1, items, indexed.items, "item")):
+        known = None if start is None else _known(start, ids, kind, settings.rank)
+        if known is None and kind == "item":
+            continue
+        matrix = side.series.begin()
+        for first in range(0, len(matrix), 1 << 16):
+            rows = np.arange(first, min(first + (1 << 16), len(matrix)))
+            matrix[rows] = seeded(rows, settings.rank, settings.seed + salt)
+        if known is not None and known[0].size:
+            index, factors = known
+            matrix *= np.float32(NEW * np.mean(np.linalg.norm(factors, axis=1)))
+            matrix[index] = factors
+        side.gram = gramian(matrix)
+        side.series.share(matrix)
+
+
+def seeded(rows: NDArray[np.int64], rank: int, seed: int) -> Matrix:
+    """Unit vectors [rows, rank], each drawn from a hash of (row, seed) alone."""
+    with np.errstate(over="ignore"):
+        count = rows.astype(np.uint64)[:, None] * np.uint64(2 * rank) + np.arange(2 * rank, dtype=np.uint64)
+        bits = _mixed(count + _mixed(np.array([seed & (2**64 - 1)], np.uint64)))
+    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    # Box and Muller: two uniform numbers make one normal number, and a direction of many has no preference.
+    normal = np.sqrt(-2 * np.log(uniform[:, :rank])) * np.cos(2 * np.pi * uniform[:, rank:])
+    return (normal / np.linalg.norm(normal, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _mixed(bits: NDArray[Any]) -> NDArray[Any]:
+    """splitmix64's finaliser: neighbouring counts become unrelated bits."""
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def _known(start: Factors, ids: DataFrame, kind: str, rank: int) -> tuple[NDArray[np.int64], Matrix]:
+    """Indexes of today's ids that the start knows, and their factors, on the driver."""
+    earlier = (start.users if kind == "user" else start.items).select(f"{kind}_id", "factors")
+    rows = ids.join(earlier, on=f"{kind}_id", how="inner").select(f"{kind}_index", "factors").toArrow()
+    index = rows.column(0).to_numpy().astype(np.int64)
+    values = rows.column(1).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    if values.size != index.size * rank:
+        found = values.size // max(index.size, 1)
+        raise ConfigError(f"als: the factors to start from have rank {found}, als.rank is {rank}")
+    return index, values.astype(np.float32).reshape(-1, rank)
+
+
+def _named(series: MatrixSeries, ids: DataFrame, kind: str) -> DataFrame:
+    """({kind}_index, {kind}_id, factors), read on the executors and kept there: the file goes away."""
+    shared, rank = series.offer(), series.columns
+
+    def attach(batches: Any) -> Any:
+        for batch in batches:
+            index = batch.column(0).to_numpy()
+            flat = pa.array(shared.load()[index].ravel())
+            offsets = pa.array(np.arange(0, len(flat) + 1, rank, dtype=np.int32))
+            lists = pa.ListArray.from_arrays(offsets, flat)
+            yield pa.RecordBatch.from_arrays(
+                [batch.column(0), batch.column(1), lists], names=[f"{kind}_index", f"{kind}_id", "factors"]
+            )
+
+    named = ids.select(f"{kind}_index", F.col(f"{kind}_id"))
+    schema = f"{kind}_index int, {kind}_id string, factors array<float>"
+    return named.mapInArrow(attach, schema).localCheckpoint(eager=True)

@@ -1,0 +1,65 @@
+"""Factors of users without a model, from whatever events they have: the trainers' last half-step, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Als
+from recsys_spark.lake.executor_files import MatrixSeries, SharedMatrix
+from recsys_spark.models.als_loss import histories, rows_of
+from recsys_spark.models.als_solve import Objective, exact_row, gramian
+
+SCHEMA = "user_id string, factors array<float>"
+
+
+def fold_in(preferences: DataFrame, item_factors: DataFrame, settings: Als) -> DataFrame:
+    """One row (user_id, factors) per user with a preference for an item of the model.
+
+    preferences: unique (user_id, item_id, strength); item_factors: (item_id, factors). Items unknown to the
+    model say nothing and do not count. Each user is one system in closed form and float64, independent of
+    all others; nothing is trained. The rows are computed here and kept on the executors.
+    """
+    spark = preferences.sparkSession
+    table = item_factors.select("item_id", "factors").toArrow()
+    ids = table.column("item_id").combine_chunks()
+    order = pc.sort_indices(ids)  # whatever order they came in, sums are the same
+    values = table.column("factors").combine_chunks().take(order).flatten()
+    y = values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(ids), -1)
+    position = pa.table({"item_id": ids.take(order), "item_index": np.arange(len(ids), dtype=np.int32)})
+    known = preferences.join(spark.createDataFrame(position), on="item_id", how="inner").select(
+        F.col("user_id").alias("user_index"), "item_index", "strength"
+    )
+    objective = Objective.of(settings)
+    series = MatrixSeries(spark, "als-item-factors", *y.shape)
+    matrix = series.begin()
+    matrix[:] = y
+    gram = gramian(y) if objective.implicit else np.zeros((0, 0))
+    solving = _solving(series.share(matrix), gram, objective)
+    try:
+        return histories(known).mapInArrow(solving, SCHEMA).localCheckpoint(eager=True)
+    finally:
+        series.close()
+
+
+def _solving(
+    shared: SharedMatrix, gram: NDArray[np.float64], objective: Objective
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def solve(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            y, rows = shared.load(), rows_of(batch.column("indices"), batch.column("strengths"))
+            x = np.empty((batch.num_rows, y.shape[1]), np.float32)
+            for row in range(batch.num_rows):
+                here = slice(rows.indptr[row], rows.indptr[row + 1])
+                x[row] = exact_row(y[rows.indices[here]], gram, rows.values[here], objective)
+            offsets = pa.array(np.arange(0, x.size + 1, y.shape[1], dtype=np.int32))
+            factors = pa.ListArray.from_arrays(offsets, pa.array(x.ravel()))
+            yield pa.RecordBatch.from_arrays([batch.column(0), factors], names=["user_id", "factors"])
+
+    return solve

@@ -1,0 +1,59 @@
+"""What a night's ALS training begins from, and what is kept of how it went."""
+
+from __future__ import annotations
+
+import json
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.lake.job import Job
+from recsys_spark.lake.tables import (
+    MODEL_ALS_TRAINING,
+    MODEL_ITEM_FACTORS,
+    MODEL_USER_FACTORS,
+    OPS_RUNS,
+    Table,
+)
+from recsys_spark.models.als_factors import Factors
+
+
+def earlier_night(job: Job, version: str) -> tuple[str, Factors] | None:
+    """The last earlier night of this environment with a whole model of the same rank: version and factors.
+
+    None without `als.warm_start`, and for versions that are not the night's own: what a backtest trains
+    must know nothing of the days that judge it.
+    """
+    if not job.settings.als.warm_start or version != job.run.run_id:
+        return None
+    runs = (
+        job.read(OPS_RUNS)
+        .where((F.col("env") == job.settings.env) & (F.col("run_date") < F.lit(job.run_date)))
+        .groupBy("run_id", "run_date")
+        .agg(F.max("recorded_at").alias("recorded_at"))
+        .orderBy(F.desc("run_date"), F.desc("recorded_at"), "run_id")
+    )
+    for run in runs.select("run_id").collect():
+        found = run["run_id"]
+        users, items = (_of(job, table, found) for table in (MODEL_USER_FACTORS, MODEL_ITEM_FACTORS))
+        first = users.select(F.size("factors")).first()
+        if first is not None and first[0] == job.settings.als.rank:
+            return found, Factors(users, items)
+    return None
+
+
+def training_rows(job: Job, factors: Factors, started_from: str | None) -> DataFrame:
+    """One row per iteration whose loss is known, without model_version."""
+    settings = job.settings.als
+    parameters = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+    rows = [
+        (one.iteration, one.loss, one.seconds, settings.trainer, started_from, parameters, job.run.inputs)
+        for one in factors.history
+    ]
+    schema = MODEL_ALS_TRAINING.schema
+    schema = type(schema)([field for field in schema if field.name != "model_version"])
+    return job.spark.createDataFrame(rows, schema).coalesce(1)
+
+
+def _of(job: Job, table: Table, version: str) -> DataFrame:
+    return job.read(table).where(F.col("model_version") == version)
