@@ -14,10 +14,13 @@ from pathlib import Path
 
 import psutil
 
-from recsys_spark.config import Settings, resolve_path
+from recsys_spark.config import Settings, conf_dir, resolve_path
 
 DELTA_JARS = ("delta-spark_4.1_2.13-4.4.0.jar", "delta-storage-4.4.0.jar")
 _MEMORY_GB, _DISK_GB = 4.0, 5.0
+# S3 cannot refuse a second commit of the same version by itself, so Delta needs a log store that can.
+_S3_SCHEMES = ("s3a", "s3", "s3n")
+_S3_SAFE = "io.delta.storage.S3DynamoDBLogStore"
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,42 @@ def _memory(_settings: Settings) -> Finding:
     )
 
 
+def _driver(settings: Settings) -> Finding:
+    """The JDBC driver, where a source needs one."""
+    import pyspark  # noqa: PLC0415 - the check must be able to say that it is missing
+
+    databases = [source.url for source in settings.sources.values() if source.format == "jdbc"]
+    if not any(url.startswith("jdbc:postgresql:") for url in databases):
+        return Finding("JDBC driver", "no source needs PostgreSQL's", is_ok=True, is_optional=True)
+    jars = sorted((Path(pyspark.__file__).parent / "jars").glob("postgresql-*.jar"))
+    return Finding(
+        "JDBC driver", jars[0].name if jars else "PostgreSQL's is missing", bool(jars), "make setup"
+    )
+
+
+def _log_store(settings: Settings) -> Finding:
+    """Whether several writers may commit to the lake at once; on S3 that takes a setting."""
+    scheme = settings.lake.path.partition("://")[0] if "://" in settings.lake.path else "file"
+    if scheme not in _S3_SCHEMES:
+        return Finding("log store", f"safe for several writers on {scheme}", is_ok=True, is_optional=True)
+    key = f"spark.delta.logStore.{scheme}.impl"
+    chosen = _spark_setting(key)
+    is_safe = bool(chosen) and not chosen.endswith("S3SingleDriverLogStore")
+    effect = "several writers" if is_safe else "two runs at once can lose commits"
+    advice = f"set {key} {_S3_SAFE} in conf/spark-*.conf and add io.delta:delta-storage-s3-dynamodb"
+    found = f"{chosen or 'the default for S3'}: {effect}"
+    return Finding("log store", found, is_safe, advice, is_optional=True)
+
+
+def _spark_setting(key: str) -> str:
+    """The value that the properties files of the conf folder give the key, or an empty text."""
+    from recsys_spark.lake.session import properties  # noqa: PLC0415 - imports pyspark
+
+    given = [properties(path) for path in sorted(conf_dir().glob("spark-*.conf"))]
+    values = [values[key] for values in given if key in values]
+    return values[0] if values else ""
+
+
 def _disk(settings: Settings) -> Finding:
     root = Path(resolve_path(settings, settings.lake.path))
     if "://" in str(settings.lake.path):
@@ -115,6 +154,8 @@ _CHECKS: tuple[Callable[[Settings], Finding], ...] = (
     _blas,
     _memory,
     _disk,
+    _log_store,
+    _driver,
 )
 
 

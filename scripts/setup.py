@@ -27,10 +27,14 @@ JAVAS = range(17, 22)
 JARS = {
     "delta-spark_4.1_2.13-4.4.0.jar": "io.delta:delta-spark_4.1_2.13:4.4.0",
     "delta-storage-4.4.0.jar": "io.delta:delta-storage:4.4.0",
+    "postgresql-42.7.7.jar": "org.postgresql:postgresql:42.7.7",
 }
-# Everything Delta's pom asks for beside the two is in Spark already, or serves what we do not use;
-# fetched in full it is 33 files. The patterns must not match the two themselves.
-NOT_NEEDED = "org.*:*,com.*:*,javax.*:*,jakarta.*:*,io.unitycatalog:*,io.delta:delta-kernel*,*:antlr*"
+# Everything the JARs' poms ask for beside them is in Spark already, or serves what we do not use;
+# fetched in full it is 33 files. The patterns must not match the JARs themselves.
+NOT_NEEDED = (
+    "org.a*:*,org.c*:*,org.s*:*,com.*:*,javax.*:*,jakarta.*:*,"
+    "io.unitycatalog:*,io.delta:delta-kernel*,*:antlr*"
+)
 
 
 class SetupError(Exception):
@@ -213,11 +217,11 @@ def is_in_place(jar: Path, digest: str) -> bool:
 
 
 def install_jars(python: Path) -> None:
-    """Delta's two JARs where this environment's Spark finds them, so that no session resolves again."""
+    """Delta's and PostgreSQL's JARs where this environment's Spark finds them: no session resolves again."""
     folder, expected = jars_folder(python), expected_hashes()
     if all(is_in_place(folder / name, digest) for name, digest in expected.items()):
         return
-    with step("Delta's two JARs, by Spark's resolver"), tempfile.TemporaryDirectory() as scratch:
+    with step("Delta's and PostgreSQL's JARs, by Spark's resolver"), tempfile.TemporaryDirectory() as scratch:
         fetch_jars(python, Path(scratch))
         for name, digest in expected.items():
             group = JARS[name].split(":")[0]
@@ -255,8 +259,8 @@ def fetch_jars(python: Path, scratch: Path) -> None:
                 scratch / "nothing.py",
             ),
         ],
-        f"Delta's JARs ({', '.join(JARS.values())}) could not be fetched. Behind a proxy set https_proxy; "
-        f"or put the two files into {jars_folder(python)} by hand and run this again. Spark's resolver said:",
+        f"the JARs ({', '.join(JARS.values())}) could not be fetched. Behind a proxy set https_proxy; "
+        f"or put these files into {jars_folder(python)} by hand and run this again. Spark's resolver said:",
         env,
     )
 

@@ -1,0 +1,20 @@
+"""Sources: from what is delivered to rows of texts tied to their file and content."""
+
+from recsys_spark.data.sources.bronze import bronze_rows, one_slash
+from recsys_spark.data.sources.deliveries import Delivery, Known, new_deliveries, read_source
+from recsys_spark.data.sources.failures import reading, writing
+from recsys_spark.data.sources.files import SourceFile, find_files, with_content_hash
+
+__all__ = [
+    "Delivery",
+    "Known",
+    "SourceFile",
+    "bronze_rows",
+    "find_files",
+    "new_deliveries",
+    "one_slash",
+    "read_source",
+    "reading",
+    "with_content_hash",
+    "writing",
+]

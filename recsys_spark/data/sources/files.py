@@ -1,0 +1,149 @@
+"""Delivered files: found in any Hadoop file system, hashed, and looked into at their ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import unquote
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+
+from recsys_spark.data.sources.failures import cause
+from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.lake.store import java_reason
+
+# Half-written files of tools that rename at the end; the next night finds them whole.
+UNFINISHED = (".tmp", "._COPYING_")
+# Hashing is reading: more threads than this only queue at the disk or the network card.
+_HASHING_THREADS = 4
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One delivered file (or partition of a table) and what makes its content the same or another.
+
+    `modified_ms` is the store's own time of delivery, epoch milliseconds. `content_hash` is the
+    SHA-256 of a file's bytes, the version of a Delta table, or a hash over a database partition's rows.
+    """
+
+    path: str
+    uri: str
+    size: int
+    modified_ms: int
+    content_hash: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.path.rstrip("/").rsplit("/", maxsplit=1)[-1]
+
+
+def find_files(spark: SparkSession, name: str, path: str) -> list[SourceFile]:
+    """Files under a path, folder or glob of any Hadoop file system, by path.
+
+    Hidden files (`_x`, `.x`) and unfinished ones (`.tmp`, `._COPYING_`) are left out. Raises
+    ConfigError where nothing is there, InputError where nothing is left.
+    """
+    root, system = _located(spark, path)
+    try:
+        matches = list(system.globStatus(root) or [])
+        files = [file for match in matches for file in _walk(system, match)]
+    except Py4JJavaError as error:
+        raise ConfigError(f"source {name!r}: cannot list {path}: {java_reason(error)}") from None
+    if not matches:
+        raise ConfigError(
+            f"source {name!r}: nothing at {path}. Expected a file, a folder or a glob that matches. "
+            f"Next: correct sources.{name}.path, or deliver the file."
+        )
+    if not files:
+        raise InputError(f"source {name!r}: {path} holds no files. Expected at least one.")
+    return sorted(files, key=lambda file: file.path)
+
+
+def _walk(system: Any, status: Any) -> Iterable[SourceFile]:
+    path = status.getPath()
+    if path.getName().startswith(("_", ".")) or path.getName().endswith(UNFINISHED):
+        return
+    if status.isDirectory():
+        for child in system.listStatus(path):
+            yield from _walk(system, child)
+        return
+    yield SourceFile(path.toString(), path.toUri().toString(), status.getLen(), status.getModificationTime())
+
+
+def with_content_hash(spark: SparkSession, file: SourceFile) -> SourceFile:
+    """The file with the SHA-256 of its bytes: what makes a delivery the same or another."""
+    context: Any = spark.sparkContext
+    path, system = _located(spark, file.path)
+    try:
+        stream = system.open(path)
+        try:
+            digest = context._jvm.org.apache.commons.codec.digest.DigestUtils.sha256Hex(stream)  # noqa: SLF001
+        finally:
+            stream.close()
+    except Py4JJavaError as error:
+        raise InputError(f"cannot read {file.path}: {cause(error)}. Next: deliver it again.") from None
+    return replace(file, content_hash=str(digest))
+
+
+def with_content_hashes(spark: SparkSession, files: Sequence[SourceFile]) -> list[SourceFile]:
+    """All files with their hashes, in the given order; a few are read at a time."""
+    with ThreadPoolExecutor(_HASHING_THREADS) as threads:
+        return list(threads.map(lambda file: with_content_hash(spark, file), files))
+
+
+def head(spark: SparkSession, file: SourceFile, length: int) -> bytes:
+    """The first bytes of the file's content, unpacked where its ending names a Hadoop codec.
+
+    What Hadoop raises passes: see `reading`.
+    """
+    context: Any = spark.sparkContext
+    jvm, hadoop = context._jvm, context._jsc.hadoopConfiguration()  # noqa: SLF001
+    path, system = _located(spark, file.path)
+    codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(hadoop).getCodec(path)
+    stream = system.open(path)
+    try:
+        unpacked = stream if codec is None else codec.createInputStream(stream)
+        return bytes(unpacked.readNBytes(length))
+    finally:
+        stream.close()
+
+
+def is_packed(spark: SparkSession, file: SourceFile) -> bool:
+    """Whether Hadoop unpacks the file by its ending (.gz, .bz2, .zst, …)."""
+    context: Any = spark.sparkContext
+    jvm, hadoop = context._jvm, context._jsc.hadoopConfiguration()  # noqa: SLF001
+    path = jvm.org.apache.hadoop.fs.Path(file.path)
+    return jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(hadoop).getCodec(path) is not None
+
+
+def tail(spark: SparkSession, file: SourceFile, length: int) -> bytes:
+    """The last bytes of the file as it lies there (all of a shorter file)."""
+    path, system = _located(spark, file.path)
+    stream = system.open(path)
+    try:
+        stream.seek(max(file.size - length, 0))
+        return bytes(stream.readNBytes(length))
+    finally:
+        stream.close()
+
+
+def path_values(file: SourceFile) -> dict[str, str]:
+    """`{"date": "2017-12-03"}` for `…/date=2017-12-03/events.csv`: columns that folders name."""
+    folders = file.path.split("/")[:-1]
+    pairs = (folder.split("=", maxsplit=1) for folder in folders if re.match(r"[^=]+=", folder))
+    return {key: unquote(value) for key, value in pairs if value != _HIVE_NULL}
+
+
+def _located(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """Hadoop's path and its file system; ConfigError for a scheme that no installed one serves."""
+    context: Any = spark.sparkContext
+    try:
+        located = context._jvm.org.apache.hadoop.fs.Path(path)  # noqa: SLF001
+        return located, located.getFileSystem(context._jsc.hadoopConfiguration())  # noqa: SLF001
+    except Py4JJavaError as error:
+        raise ConfigError(f"cannot reach {path}: {java_reason(error)}") from None

@@ -1,0 +1,85 @@
+"""From their columns to ours, as texts."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType
+
+from recsys_spark.config import Source
+from recsys_spark.data.kinds import KINDS
+from recsys_spark.data.kinds.items import attributes_as_json
+from recsys_spark.data.rules import TAG_JOINER
+from recsys_spark.errors import ConfigError, did_you_mean
+from recsys_spark.lake.tables import FIELDS_BY_KIND
+
+# Columns of a scanned frame beside the delivery's own, under names that no delivery has.
+FILE, ROW, MALFORMED = "__recsys_file", "__recsys_row", "__recsys_malformed"
+
+
+def check_mapping(name: str, source: Source) -> None:
+    """Raise ConfigError unless the section maps every required field and no unknown one."""
+    fields = FIELDS_BY_KIND[source.kind]
+    mapped = {**source.columns, **source.constants, **({"attributes": ""} if source.attributes else {})}
+    for field in mapped:
+        if field not in fields:
+            raise ConfigError(
+                f"sources.{name} maps unknown field {field!r} of {source.kind}: have {', '.join(fields)}."
+                f"{did_you_mean(field, fields)}"
+            )
+    missing = [field for field in KINDS[source.kind].required if field not in mapped]
+    if missing:
+        raise ConfigError(f"sources.{name} ({source.kind}) does not map {', '.join(missing)}.")
+
+
+def their_columns(source: Source) -> dict[str, list[str]]:
+    """Each column of theirs that the section reads -> our fields made of it, in the section's order."""
+    fields: dict[str, list[str]] = {}
+    for field, mapping in {**source.columns, **source.attributes}.items():
+        for theirs in [mapping] if isinstance(mapping, str) else mapping:
+            fields.setdefault(theirs, []).append(field)
+    return fields
+
+
+def mapped(scanned: DataFrame, source: Source) -> DataFrame:
+    """source_file, row, malformed, and our fields as texts, of a frame that has all their columns."""
+    lists = {field.name for field in scanned.schema if isinstance(field.dataType, ArrayType)}
+    payload = [_ours(field, theirs, source, lists).alias(field) for field, theirs in source.columns.items()]
+    payload += [F.lit(value).alias(field) for field, value in source.constants.items()]
+    if source.attributes:
+        payload.append(attributes_as_json(source).alias("attributes"))
+    return scanned.select(
+        F.col(FILE).alias("source_file"),
+        F.col(ROW).alias("row"),
+        F.col(MALFORMED).alias("malformed"),
+        *payload,
+    )
+
+
+def column(name: str) -> Column:
+    """Their column, whatever characters its name has."""
+    escaped = name.replace("`", "``")
+    return F.col(f"`{escaped}`")
+
+
+def _ours(field: str, mapping: str | list[str], source: Source, lists: set[str]) -> Column:
+    names = [mapping] if isinstance(mapping, str) else mapping
+    if field == "tags":
+        return F.concat_ws(TAG_JOINER, *[_tags(name, source, is_list=name in lists) for name in names])
+    values = [column(name).cast("string") for name in names]
+    if len(values) == 1:
+        return values[0]
+    return F.concat_ws(":" if field.endswith("_id") else " ", *values)
+
+
+def _tags(name: str, source: Source, *, is_list: bool) -> Column:
+    """One or several tags: a list, a list in JSON, or a text that the section's separator splits."""
+    if is_list:
+        return column(name).cast("array<string>")
+    value = column(name).cast("string")
+    if source.tags_separator:
+        value = F.replace(value, F.lit(source.tags_separator), F.lit(TAG_JOINER))
+    if source.format == "jsonl":
+        listed = F.concat_ws(TAG_JOINER, F.from_json(value, "array<string>"))
+        return F.when(F.startswith(value, F.lit("[")), listed).otherwise(value)
+    return value

@@ -1,0 +1,164 @@
+"""CSV and JSON lines as frames of texts; a line that cannot be read is kept as it came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StringType, StructField, StructType
+
+from recsys_spark.config import Source
+from recsys_spark.data.sources.columns import Found
+from recsys_spark.data.sources.lines import Numbered, numbered
+from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
+from recsys_spark.errors import ConfigError
+
+# A longer line is an accident (a lost line end, a stray quote), and would cost every parser its memory.
+MAX_LINE = 1_000_000
+# A cluster's defaults may tell Spark to skip what it cannot read; here that would be silent loss.
+STRICT = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false"}
+_RAW, _PARSED, _LINE = "__recsys_raw", "__recsys_parsed", "value"
+_REPLACED = "\ufffd"
+_WIDE = ("UTF-16", "UTF-32")
+
+
+def scan_csv(spark: SparkSession, source: Source, founds: Sequence[Found]) -> Numbered:
+    """Rows of CSV files that have the same header: the columns that the section reads, as texts."""
+    paths = [found.file.path for found in founds]
+    names = founds[0].names
+    if source.quoted_newlines or is_wide(source.encoding):
+        return _scan_records(spark, source, paths, names)
+    lines = numbered(_lines(spark, source, paths))
+    header = 1 if source.header else 0
+    body = lines.frame.where((F.col(ROW) >= header) & (F.trim(_LINE) != ""))
+    # Inner names by position: whatever characters theirs have, no two are the same.
+    inner = [f"_c{place}" for place in range(len(names))]
+    parsed = body.withColumn(
+        _PARSED,
+        F.from_csv(F.when(_is_readable(source), F.col(_LINE)), _strings(inner).simpleString(), _csv(source)),
+    )
+    is_broken = F.col(_PARSED).isNull() | F.col(f"{_PARSED}.{_RAW}").isNotNull()
+    if source.quote:
+        is_broken = is_broken | _is_unclosed(source.quote, F.col(f"{_PARSED}.{inner[-1]}"))
+    return Numbered(
+        parsed.select(
+            FILE,
+            (F.col(ROW) - header).alias(ROW),
+            F.when(is_broken, F.make_valid_utf8(_LINE)).alias(MALFORMED),
+            *[
+                F.col(f"{_PARSED}.{place}").alias(name)
+                for place, name in zip(inner, names, strict=True)
+                if name in their_columns(source)
+            ],
+        ),
+        {file: max(rows - header, 0) for file, rows in lines.rows.items()},
+    )
+
+
+def scan_jsonl(spark: SparkSession, source: Source, founds: Sequence[Found]) -> Numbered:
+    """Rows of JSON lines: the keys that the section reads, as texts; lists and objects as JSON."""
+    if is_wide(source.encoding):
+        raise ConfigError(f"JSON lines in {source.encoding} cannot be read. Expected UTF-8.")
+    paths = [found.file.path for found in founds]
+    lines = numbered(_lines(spark, source, paths))
+    keys = [key for key in their_columns(source) if all(key not in found.from_path for found in founds)]
+    is_object = _is_readable(source) & F.col(_LINE).rlike(r"^\s*\{")
+    parsed = lines.frame.where(F.trim(_LINE) != "").withColumn(
+        _PARSED,
+        F.from_json(F.when(is_object, F.col(_LINE)), _strings(keys), {"columnNameOfCorruptRecord": _RAW}),
+    )
+    is_broken = F.col(_PARSED).isNull() | F.col(f"{_PARSED}.{_RAW}").isNotNull()
+    values = [F.col(_PARSED).getField(key).alias(key) for key in keys]
+    raw = F.when(is_broken, F.make_valid_utf8(_LINE)).alias(MALFORMED)
+    return Numbered(parsed.select(FILE, ROW, raw, *values), lines.rows)
+
+
+def is_wide(encoding: str) -> bool:
+    """Whether characters have two or four bytes, so that lines cannot be found by a byte."""
+    return encoding.upper().startswith(_WIDE)
+
+
+def _lines(spark: SparkSession, source: Source, paths: Sequence[str]) -> DataFrame:
+    lines = spark.read.options(**STRICT).text(list(paths))
+    if source.encoding.upper() in {"UTF-8", "UTF8", "US-ASCII"}:
+        return lines
+    _require_charset(spark, source)
+    with _all_charsets(spark):
+        decoded = F.decode(F.col(_LINE).cast("binary"), source.encoding).alias(_LINE)
+        return lines.select(decoded, "_metadata")
+
+
+def _is_readable(source: Source) -> Column:
+    """Whether the line's bytes are characters of its encoding, and not more than a row can be."""
+    is_utf8 = source.encoding.upper() in {"UTF-8", "UTF8", "US-ASCII"}
+    is_text = F.is_valid_utf8(_LINE) if is_utf8 else ~F.contains(F.col(_LINE), F.lit(_REPLACED))
+    return is_text & (F.length(_LINE) <= MAX_LINE)
+
+
+def _is_unclosed(quote: str, last: Column) -> Column:
+    """Whether the line's last field opens a quote that the line does not close: a line end was in it."""
+    mark = F.lit(quote)
+    without = F.length(F.replace(F.col(_LINE), mark, F.lit("")))
+    is_odd = ((F.length(_LINE) - without) / len(quote)) % 2 == 1
+    tail = F.concat(mark, F.replace(F.coalesce(last, F.lit("")), mark, F.lit(quote * 2)))
+    return is_odd & F.endswith(F.col(_LINE), tail)
+
+
+def _scan_records(
+    spark: SparkSession, source: Source, paths: Sequence[str], names: Sequence[str]
+) -> Numbered:
+    """CSV whose records may span lines: Spark reads each file as a whole, one task a file."""
+    inner = [f"_c{place}" for place in range(len(names))]
+    options = {**_csv(source), **STRICT, "multiLine": "true", "header": str(source.header).lower()}
+    options |= {"encoding": source.encoding, "columnPruning": "false", "maxCharsPerColumn": str(MAX_LINE)}
+    _require_charset(spark, source)
+    with _all_charsets(spark):
+        records = numbered(spark.read.options(**options).schema(_strings(inner)).csv(list(paths)))
+    wanted = [
+        F.col(place).alias(name)
+        for place, name in zip(inner, names, strict=True)
+        if name in their_columns(source)
+    ]
+    return Numbered(records.frame.select(FILE, ROW, F.col(_RAW).alias(MALFORMED), *wanted), records.rows)
+
+
+def _csv(source: Source) -> dict[str, str]:
+    return {
+        "sep": source.separator,
+        "quote": source.quote,
+        "escape": source.quote or "\\",
+        "mode": "PERMISSIVE",
+        "columnNameOfCorruptRecord": _RAW,
+        # With the default a row of many separators ends the night.
+        "maxColumns": str(MAX_LINE + 1),
+    }
+
+
+def _strings(names: Sequence[str]) -> StructType:
+    return StructType([StructField(name, StringType()) for name in (*names, _RAW)])
+
+
+def _require_charset(spark: SparkSession, source: Source) -> None:
+    jvm: Any = spark.sparkContext._jvm  # noqa: SLF001 - Java's list of encodings, not Python's
+    if not jvm.java.nio.charset.Charset.isSupported(source.encoding):
+        raise ConfigError(f"encoding {source.encoding!r} is not one that Java knows.")
+
+
+@contextmanager
+def _all_charsets(spark: SparkSession) -> Iterator[None]:
+    """Frames made inside may use every charset of Java, and replace what is none of its characters.
+
+    Spark 4 alone offers seven charsets and ends the job at a wrong byte.
+    """
+    keys = ("spark.sql.legacy.javaCharsets", "spark.sql.legacy.codingErrorAction")
+    before = {key: spark.conf.get(key, None) for key in keys}
+    try:
+        for key in keys:
+            spark.conf.set(key, "true")
+        yield
+    finally:
+        for key, value in before.items():
+            spark.conf.unset(key) if value is None else spark.conf.set(key, value)
