@@ -13,14 +13,19 @@ from recsys_spark.data.kinds.kind import Columns, Kind, validity
 from recsys_spark.data.kinds.users import user_rules
 
 
-def _broken(clean: Clean) -> dict[str, Column]:
+def _broken(clean: Clean, sources: Mapping[str, Source]) -> dict[str, Column]:
     """reason -> condition, over bronze.audiences."""
-    return {**user_rules(clean), "missing_audience": rules.is_blank("audience")}
+    overlong = rules.any_of(rules.is_longer(name, clean.max_id_length) for name in ("user_id", "audience"))
+    return {
+        **user_rules(clean, sources),
+        "missing_audience": rules.is_blank("audience"),
+        "overlong_id": overlong,
+    }
 
 
-def _typed(clean: Clean, _sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
-    columns = {"audience": F.col("audience"), "user_id": F.col("user_id"), **validity()}
-    return columns, _broken(clean)
+def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
+    columns = {"audience": F.col("audience"), "user_id": F.col("user_id"), **validity(sources)}
+    return columns, _broken(clean, sources)
 
 
 AUDIENCES = Kind(

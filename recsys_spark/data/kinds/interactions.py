@@ -22,25 +22,41 @@ def _broken(clean: Clean, *, event_at: Column) -> dict[str, Column]:
         "missing_item_id": rules.is_blank("item_id"),
         "overlong_id": rules.any_of(
             rules.is_longer(name, clean.max_id_length)
-            for name in ("user_id", "item_id", "event_id", "basket_id")
+            for name in ("user_id", "item_id", "event_id", "basket_id", "cancels_event_id")
         ),
         "unknown_event_type": ~F.coalesce(F.col("event_type").isin(clean.event_types), never),
         "unparsable_time": event_at.isNull(),
         "before_epoch": F.coalesce(event_at <= F.lit(rules.EPOCH).cast("timestamp"), never),
         "future_time": F.coalesce(event_at > latest, never),
         "bad_quantity": rules.is_bad_number("quantity", limit=clean.max_abs_value),
-        "negative_quantity": F.coalesce(rules.number("quantity") < 0, never),
+        **({"negative_quantity": _is_return()} if clean.returns == "quarantine" else {}),
         "bad_value": rules.is_bad_number("value", limit=clean.max_abs_value),
     }
 
 
+def _is_return() -> Column:
+    return F.coalesce(rules.number("quantity") < 0, F.lit(False))
+
+
+def _content_key() -> Column:
+    """The identity of an event without an id: a corrected quantity or value is the same event again.
+
+    A return and a cancellation are not the purchase that they take back, also where all else is equal.
+    """
+    named = [F.coalesce(name, F.lit("")) for name in ("user_id", "item_id", "event_type", "event_at")]
+    # The blank before it keeps a return apart from a basket of that name.
+    other = F.concat_ws("\u0000", F.lit(""), F.when(_is_return(), F.lit("return")), _cancels())
+    return F.sha2(F.concat_ws("\u0000", *named, "basket_id", F.when(other != "", other)), 256)
+
+
+def _cancels() -> Column:
+    return F.when(~rules.is_blank("cancels_event_id"), F.col("cancels_event_id"))
+
+
 def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
     event_at = rules.point_in_time("event_at", sources)
-    content_key = F.sha2(
-        F.concat_ws("\u0000", "user_id", "item_id", "event_type", "event_at", "basket_id"), 256
-    )
     columns = {
-        "event_id": F.when(rules.is_blank("event_id"), content_key).otherwise(F.col("event_id")),
+        "event_id": F.when(rules.is_blank("event_id"), _content_key()).otherwise(F.col("event_id")),
         "user_id": F.col("user_id"),
         "item_id": F.col("item_id"),
         "event_type": F.col("event_type"),
@@ -49,6 +65,7 @@ def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Column
         "quantity": rules.number("quantity"),
         "value": rules.number("value"),
         "basket_id": F.col("basket_id"),
+        "cancels_event_id": _cancels(),
         "source": F.col("source"),
     }
     return columns, _broken(clean, event_at=event_at)

@@ -1,4 +1,4 @@
-"""Items: versions with validity dates."""
+"""Items: versions with validity dates, words, and numbers beside the words."""
 
 from __future__ import annotations
 
@@ -12,8 +12,45 @@ from recsys_spark.data import rules
 from recsys_spark.data.kinds.kind import Columns, Kind, flag, text, validity
 
 
-def _broken(clean: Clean) -> dict[str, Column]:
+def attributes_as_json(source: Source) -> Column:
+    """The source's numeric columns as one JSON object of texts, by our names in ascending order."""
+    pairs = [
+        part
+        for name, theirs in sorted(source.attributes.items())
+        for part in (F.lit(name), F.col(f"`{theirs}`").cast("string"))
+    ]
+    return F.to_json(F.create_map(*pairs))
+
+
+def _delivered() -> Column:
+    """The given attributes as texts, in ascending order of their names; blank ones are not given.
+
+    Null for a text that is no JSON object, or that gives one name twice.
+    """
+    parsed = F.from_json(F.col("attributes"), "map<string,string>")
+    names = F.map_keys(parsed)
+    given = F.map_filter(parsed, lambda _, value: F.coalesce(F.trim(value) != "", F.lit(False)))
+    return F.when(
+        F.size(F.array_distinct(names)) == F.size(names),
+        F.map_from_entries(F.array_sort(F.map_entries(given))),
+    )
+
+
+def _bad_attribute(limit: float) -> Column:
+    """An attribute that is given but no finite number within the limit, or attributes that cannot be read."""
+    values = F.map_values(_delivered())
+    has_bad = F.exists(values, lambda value: ~_is_number(value, limit))
+    return ~rules.is_blank("attributes") & F.coalesce(has_bad, F.lit(True))
+
+
+def _is_number(value: Column, limit: float) -> Column:
+    number = value.try_cast("double")
+    return F.coalesce(~F.isnan(number) & (F.abs(number) <= limit), F.lit(False))
+
+
+def _broken(clean: Clean, sources: Mapping[str, Source], *, released_at: Column) -> dict[str, Column]:
     """reason -> condition, over bronze.items."""
+    is_negative = F.coalesce(rules.number("price") < 0, F.lit(False))
     return {
         "malformed_row": F.col("malformed").isNotNull(),
         "missing_item_id": rules.is_blank("item_id"),
@@ -21,22 +58,27 @@ def _broken(clean: Clean) -> dict[str, Column]:
         "overlong_text": rules.any_of(
             rules.is_longer(name, clean.max_text_length) for name in ("title", "category", "brand", "tags")
         ),
-        "bad_price": rules.is_bad_number("price", limit=clean.max_abs_value),
-        "bad_validity": rules.bad_validity(),
+        "bad_price": rules.is_bad_number("price", limit=clean.max_abs_value) | is_negative,
+        "bad_attribute": _bad_attribute(clean.max_abs_value),
+        "unparsable_time": ~rules.is_blank("released_at") & released_at.isNull(),
+        "bad_validity": rules.bad_validity(sources),
     }
 
 
-def _typed(clean: Clean, _sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
+def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
     tags = F.filter(F.split(F.coalesce("tags", F.lit("")), rules.TAG_JOINER), lambda tag: F.trim(tag) != "")
+    released_at = rules.point_in_time("released_at", sources)
     columns = {
         "item_id": F.col("item_id"),
         **{name: text(name) for name in ("title", "category", "brand")},
         "tags": tags,
         "price": rules.number("price"),
+        "released_at": released_at,
+        "attributes": F.transform_values(_delivered(), lambda _, value: value.try_cast("double")),
         "is_available": flag("is_available", default=True),
-        **validity(),
+        **validity(sources),
     }
-    return columns, _broken(clean)
+    return columns, _broken(clean, sources, released_at=released_at)
 
 
 ITEMS = Kind("items", required=("item_id",), identity=("item_id", "valid_from"), typed=_typed)

@@ -42,10 +42,10 @@ def flag(name: str, *, default: bool) -> Column:
     return F.when(rules.is_blank(name), F.lit(default)).otherwise(F.lower(F.trim(F.col(name))).isin(*_TRUE))
 
 
-def validity() -> Columns:
-    """valid_from <= day < valid_to; a source without dates is valid always."""
+def validity(sources: Mapping[str, Source]) -> Columns:
+    """valid_from <= day < valid_to, by the time format of the row's source; always where it has no dates."""
     bounds = {"valid_from": FIRST_DAY, "valid_to": LAST_DAY}
     return {
-        name: F.coalesce(F.to_date(F.try_to_timestamp(F.col(name))), F.to_date(F.lit(always)))
+        name: F.coalesce(F.to_date(rules.point_in_time(name, sources)), F.to_date(F.lit(always)))
         for name, always in bounds.items()
     }

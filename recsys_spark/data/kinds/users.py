@@ -1,4 +1,4 @@
-"""Users: versions with validity dates; consent, country, segment, no address."""
+"""Users: versions with validity dates; consent and the groups they belong to, no address."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ from recsys_spark.config import Clean, Source
 from recsys_spark.data import rules
 from recsys_spark.data.kinds.kind import Columns, Kind, flag, text, validity
 
+GROUPS = ("country", "region", "segment", "age_band")
 
-def user_rules(clean: Clean) -> dict[str, Column]:
-    """reason -> condition, over bronze.users."""
+
+def user_rules(clean: Clean, sources: Mapping[str, Source]) -> dict[str, Column]:
+    """reason -> condition, over any bronze table of users with validity dates."""
     return {
         "malformed_row": F.col("malformed").isNotNull(),
         "missing_user_id": rules.is_blank("user_id"),
         "overlong_id": rules.is_longer("user_id", clean.max_id_length),
-        "bad_validity": rules.bad_validity(),
+        "bad_validity": rules.bad_validity(sources),
     }
 
 
-def _typed(clean: Clean, _sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
+def _broken(clean: Clean, sources: Mapping[str, Source]) -> dict[str, Column]:
+    """reason -> condition, over bronze.users."""
+    overlong = rules.any_of(rules.is_longer(name, clean.max_text_length) for name in GROUPS)
+    return {**user_rules(clean, sources), "overlong_text": overlong}
+
+
+def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
     columns = {
         "user_id": F.col("user_id"),
-        "country": text("country"),
-        "segment": text("segment"),
+        **{name: text(name) for name in GROUPS},
         # Consent that is not stated is not given.
         "is_consented": flag("is_consented", default=False),
-        **validity(),
+        **validity(sources),
     }
-    return columns, user_rules(clean)
+    return columns, _broken(clean, sources)
 
 
 USERS = Kind("users", required=("user_id",), identity=("user_id", "valid_from"), typed=_typed)

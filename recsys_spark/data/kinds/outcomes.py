@@ -1,0 +1,70 @@
+"""Outcomes: what happened to what was sent, one row an event, tied to run date, campaign and item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Clean, Source
+from recsys_spark.data import rules
+from recsys_spark.data.kinds.kind import Columns, Kind, text
+
+# What befalls one item of a list, and what befalls the mail or the address.
+ITEM_OUTCOMES = ("impression", "click", "purchase", "dislike")
+LIST_OUTCOMES = ("open", "unsubscribe", "bounce")
+_KEY_FIELDS = ("user_id", "item_id", "outcome_type", "event_at", "run_date", "channel", "campaign")
+
+
+def _broken(clean: Clean, *, outcome_type: Column, event_at: Column, run_date: Column) -> dict[str, Column]:
+    """reason -> condition, over bronze.outcomes."""
+    latest = F.col("ingested_at") + F.make_dt_interval(days=F.lit(clean.future_tolerance_days))
+    never = F.lit(False)
+    needs_item = F.coalesce(outcome_type.isin(*ITEM_OUTCOMES), never)
+    return {
+        "malformed_row": F.col("malformed").isNotNull(),
+        "missing_user_id": rules.is_blank("user_id"),
+        "missing_item_id": needs_item & rules.is_blank("item_id"),
+        "missing_run_date": run_date.isNull(),
+        "missing_campaign": rules.any_of(rules.is_blank(name) for name in ("channel", "campaign")),
+        "overlong_id": rules.any_of(
+            rules.is_longer(name, clean.max_id_length)
+            for name in ("user_id", "item_id", "event_id", "channel", "campaign")
+        ),
+        "unknown_outcome_type": ~F.coalesce(outcome_type.isin(*ITEM_OUTCOMES, *LIST_OUTCOMES), never),
+        "unparsable_time": event_at.isNull(),
+        "before_epoch": F.coalesce(event_at <= F.lit(rules.EPOCH).cast("timestamp"), never),
+        "future_time": F.coalesce(event_at > latest, never),
+    }
+
+
+def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
+    event_at = rules.point_in_time("event_at", sources)
+    outcome_type = F.lower(F.trim(F.col("outcome_type")))
+    # The date of one of our own runs, written as we write it, whatever the source's times look like.
+    run_date = F.to_date(F.try_to_timestamp(F.col("run_date")))
+    content_key = F.sha2(
+        F.concat_ws("\u0000", *[F.coalesce(F.col(name), F.lit("")) for name in _KEY_FIELDS]), 256
+    )
+    columns = {
+        "event_id": F.when(rules.is_blank("event_id"), content_key).otherwise(F.col("event_id")),
+        "run_date": run_date,
+        "channel": text("channel"),
+        "campaign": text("campaign"),
+        "user_id": F.col("user_id"),
+        "item_id": F.when(~rules.is_blank("item_id"), F.col("item_id")),
+        "outcome_type": outcome_type,
+        "event_at": event_at,
+        "event_date": F.to_date(event_at),
+        "source": F.col("source"),
+    }
+    return columns, _broken(clean, outcome_type=outcome_type, event_at=event_at, run_date=run_date)
+
+
+OUTCOMES = Kind(
+    "outcomes",
+    required=("run_date", "channel", "campaign", "user_id", "outcome_type", "event_at"),
+    identity=("event_id",),
+    typed=_typed,
+)
