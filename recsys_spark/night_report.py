@@ -9,7 +9,8 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.data.preferences import as_of, valid_on
+from recsys_spark.data.events import as_of
+from recsys_spark.data.validity import current_on, known_on
 from recsys_spark.evaluation.night import (
     FunnelStep,
     HistoryLine,
@@ -60,7 +61,7 @@ def gather(job: Job) -> NightReport:
     figures = _figures(job, opened)
     verdict, reasons = _verdict(job, opened)
     staged = job.read(GOLD_STAGED).where(F.col("run_id") == opened.run_id)
-    pairs = preferences_of(job)
+    pairs = preferences_of(job).where(F.col("strength") > 0)
     stages = _stages(figures)
     metrics, intervals = _metrics(job)
     return NightReport(
@@ -207,7 +208,7 @@ def _stories(job: Job, staged: DataFrame, pairs: DataFrame) -> list[UserStory]:
     listed = staged.select("user_id").distinct().join(lengths, on="user_id", how="inner")
     ordered = [row["user_id"] for row in listed.orderBy(F.desc("count"), "user_id").collect()]
     chosen = [ordered[len(ordered) * place // 10] for place in (1, 5, 9)] if len(ordered) >= 10 else ordered
-    items = valid_on(job.read(SILVER_ITEMS), job.run_date).select("item_id", "title", "category")
+    items = known_on(job.read(SILVER_ITEMS), job.run_date, "item_id").select("item_id", "title", "category")
     campaigns = list(job.settings.campaigns)
     return [
         _story(job, user, campaigns[place % len(campaigns)], staged, pairs, items)
@@ -232,7 +233,8 @@ def _story(
         .orderBy("rank")
         .collect()
     )
-    segment = valid_on(job.read(SILVER_USERS), job.run_date).where(F.col("user_id") == user).first()
+    versions = job.read(SILVER_USERS).where(F.col("user_id") == user)
+    segment = current_on(versions, job.run_date, "user_id").first()
     return UserStory(
         user_id=user,
         segment=f"{(segment['segment'] if segment else None) or 'unknown'} · {campaign}",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import date, timedelta
+from collections.abc import Iterable
+from datetime import date
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.config import Preferences, Ratings
+from recsys_spark.data.events import PAIR, as_of
 
-def as_of(interactions: DataFrame, run_date: date) -> DataFrame:
-    """Events before the end of the run date (UTC): the only way a night may see events."""
-    return interactions.where(F.col("event_date") <= F.lit(run_date)).where(
-        F.col("event_at") < F.lit((run_date + timedelta(days=1)).isoformat()).cast("timestamp")
-    )
+# What a preference is made of. Exact sums, so that no order of events changes the last bit.
+_EVENT = ("user_id", "item_id", "event_type", "event_at", "event_date", "value")
+_EXACT = "decimal(38,28)"
+_LEAST = 1e-28
 
 
 def valid_on(versions: DataFrame, run_date: date) -> DataFrame:
@@ -28,50 +29,143 @@ def decayed(weight: Column, *, event_date: str, run_date: date, half_life_days: 
     return weight * F.pow(F.lit(0.5), age_days / F.lit(half_life_days))
 
 
-def event_weight(event_weights: Mapping[str, float]) -> Column:
-    """The configured weight of the row's event type; 0 for a type without one."""
+def event_weight(settings: Preferences) -> Column:
+    """The configured weight of the row's event, before decay; 0 for one that shows no liking.
+
+    A rating, where ratings are on, weighs its type's weight times its place between neutral (0) and the
+    scale's end (1); beyond the scale it counts as its end.
+    """
     weight = F.lit(0.0)
-    for event_type, value in event_weights.items():
-        weight = F.when(F.col("event_type") == event_type, F.lit(float(value))).otherwise(weight)
-    return weight
+    for event_type, value in settings.event_weights.items():
+        if event_type not in settings.negative:
+            weight = F.when(F.col("event_type") == event_type, F.lit(float(value))).otherwise(weight)
+    ratings = settings.ratings
+    if not ratings.event_type:
+        return weight
+    above = (_clipped(ratings) - F.lit(ratings.neutral)) / F.lit(ratings.max - ratings.neutral)
+    share = F.greatest(F.coalesce(above, F.lit(0.0)), F.lit(0.0))
+    return F.when(_is_rating(ratings), weight * share).otherwise(weight)
+
+
+def liked(events: DataFrame, settings: Preferences) -> DataFrame:
+    """The events that speak for their item: what popularity counts and a judge calls relevant."""
+    return events.where(event_weight(settings) > 0)
+
+
+def negative_outcomes(outcomes: DataFrame, run_date: date, *, negative: Iterable[str]) -> DataFrame:
+    """Outcomes of these types with an item, up to the run date, as events without a value."""
+    told = as_of(outcomes, run_date).where(F.col("outcome_type").isin(*negative))
+    return told.where(F.col("item_id").isNotNull()).select(
+        *PAIR,
+        F.col("outcome_type").alias("event_type"),
+        "event_at",
+        "event_date",
+        F.lit(None).cast("double").alias("value"),
+    )
 
 
 def preferences(
-    interactions: DataFrame,
-    *,
-    run_date: date,
-    event_weights: Mapping[str, float],
-    half_life_days: float,
-    cap: float,
+    events: DataFrame, *, run_date: date, settings: Preferences, outcomes: DataFrame | None = None
 ) -> DataFrame:
-    """One row per (user_id, item_id) with an event up to the run date.
+    """One row per (user_id, item_id) that a user has shown to like, or that must not be recommended.
 
-    strength = sum of weight(event type) * 0.5^(age / half-life), at most `cap`. The sum is over the
-    events in a fixed order, so that its last bit does not depend on partitioning.
+    `events` are effective events. strength = sum of weight * 0.5^(age / half-life), less the same of
+    events that lower, from 0 to `cap`; `events` counts those that speak for the item. Strength is 0
+    (known, but nothing to train on) where lowering ate it up, where the pair is excluded, and for users
+    and items of fewer events than configured. `rating` is the latest, where ratings are on.
     """
-    weight = event_weight(event_weights)
-    per_event = as_of(interactions, run_date).select(
-        "user_id",
-        "item_id",
-        "event_at",
-        decayed(weight, event_date="event_date", run_date=run_date, half_life_days=half_life_days).alias(
-            "weight"
-        ),
-    )
-    grouped = per_event.groupBy("user_id", "item_id").agg(
-        F.sort_array(F.collect_list("weight")).alias("weights"),
-        F.count(F.lit(1)).alias("events"),
-        F.max("event_at").alias("last_event_at"),
-    )
-    return grouped.select(
+    told = events.select(*_EVENT)
+    if outcomes is not None and settings.negative:
+        told = told.unionByName(negative_outcomes(outcomes, run_date, negative=settings.negative))
+    pairs = _summed(told, run_date, settings)
+    return _with_enough_events(pairs, settings).select(
         F.lit(run_date).alias("run_date"),
-        "user_id",
-        "item_id",
-        F.least(_total("weights"), F.lit(float(cap))).alias("strength"),
+        *PAIR,
+        "strength",
         "events",
         "last_event_at",
-    ).where(F.col("strength") > 0)
+        "rating",
+        "is_excluded",
+    )
 
 
-def _total(name: str) -> Column:
-    return F.aggregate(name, F.lit(0.0), lambda total, value: total + value)
+def _summed(events: DataFrame, run_date: date, settings: Preferences) -> DataFrame:
+    """One row per pair with a liked or an excluding event."""
+    ratings = settings.ratings
+    decay = decayed(
+        F.lit(1.0), event_date="event_date", run_date=run_date, half_life_days=settings.half_life_days
+    )
+    weighed = events.select(
+        *PAIR,
+        "event_at",
+        event_weight(settings).alias("weight"),
+        _does(settings, "exclude").alias("excludes"),
+        _does(settings, "lower").alias("lowers"),
+        decay.alias("decay"),
+        (F.when(_is_rating(ratings), F.col("value")) if ratings.event_type else F.lit(None).cast("double"))
+        .cast("double")
+        .alias("rating"),
+    )
+    is_liked = F.col("weight") > 0
+    signed = (
+        F.when(is_liked, F.greatest(F.col("weight") * F.col("decay"), F.lit(_LEAST)))
+        .when(F.col("lowers"), F.lit(-settings.lower_weight) * F.col("decay"))
+        .otherwise(F.lit(0.0))
+    )
+    pairs = weighed.groupBy(*PAIR).agg(
+        # Null only where a pair overflowed ten digits, and so any cap.
+        F.coalesce(F.try_sum(signed.cast(_EXACT)).cast("double"), F.lit(settings.cap)).alias("total"),
+        F.count(F.when(is_liked, F.lit(1))).alias("events"),
+        F.max(F.when(is_liked | F.col("excludes"), F.col("event_at"))).alias("last_event_at"),
+        F.max("rating").alias("rating"),
+        F.max("excludes").alias("is_excluded"),
+    )
+    strength = F.least(F.greatest("total", F.lit(0.0)), F.lit(settings.cap))
+    return pairs.where((F.col("events") > 0) | F.col("is_excluded")).withColumn(
+        "strength", F.when(F.col("is_excluded"), F.lit(0.0)).otherwise(strength)
+    )
+
+
+def _with_enough_events(pairs: DataFrame, settings: Preferences) -> DataFrame:
+    """Strength 0 for users below `min_events_per_user`, then for items below `min_events_per_item`.
+
+    Applied once, users first: items count the events of the users who are left, and a user who falls
+    below the bound by the items that leave stays.
+    """
+    for column, least in (
+        ("user_id", settings.min_events_per_user),
+        ("item_id", settings.min_events_per_item),
+    ):
+        if least > 1:
+            trained = pairs.where(F.col("strength") > 0)
+            enough = (
+                trained.groupBy(column)
+                .agg(F.sum("events").alias("_events"))
+                .where(F.col("_events") >= least)
+                .select(column, F.lit(True).alias("_enough"))
+            )
+            pairs = (
+                pairs.join(enough, on=column, how="left")
+                .withColumn("strength", F.when(F.col("_enough"), F.col("strength")).otherwise(F.lit(0.0)))
+                .drop("_enough")
+            )
+    return pairs
+
+
+def _does(settings: Preferences, what: str) -> Column:
+    """Whether the row's event excludes, or lowers, its item for the user."""
+    types = [name for name, action in settings.negative.items() if action == what]
+    named = F.col("event_type").isin(*types) if types else F.lit(False)
+    ratings = settings.ratings
+    if not ratings.event_type or ratings.low != what:
+        return named
+    is_low = _is_rating(ratings) & F.coalesce(F.col("value") <= F.lit(ratings.neutral), F.lit(False))
+    return named | is_low
+
+
+def _is_rating(ratings: Ratings) -> Column:
+    return F.col("event_type") == ratings.event_type
+
+
+def _clipped(ratings: Ratings) -> Column:
+    return F.least(F.greatest("value", F.lit(ratings.min)), F.lit(ratings.max))

@@ -9,16 +9,16 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import COMPONENTS, TASKS
-from recsys_spark.data.preferences import as_of, valid_on
+from recsys_spark.data.reading import liked_on
 from recsys_spark.errors import InputError
 from recsys_spark.evaluation.metrics import averages, by_user, user_scores
 from recsys_spark.evaluation.significance import Interval, paired_bootstrap, paired_differences
 from recsys_spark.evaluation.split import relevant_pairs
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.tables import SILVER_INTERACTIONS, SILVER_ITEMS
+from recsys_spark.lake.tables import SILVER_ITEMS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
-from recsys_spark.ranking.rankable import rankable_catalogue, user_factors
+from recsys_spark.ranking.rankable import on_sale, rankable_catalogue, user_factors
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def variants_of(weights: dict[str, dict[str, float]]) -> list[Variant]:
 
 
 def window_events(job: Job, cutoff: date, *, days: int) -> DataFrame:
-    """Events of the `days` days after the cutoff's own day; only a judge may read these."""
+    """Liked events of the `days` days after the cutoff's own day; only a judge may read these."""
     end = cutoff + timedelta(days=days)
-    return as_of(job.read(SILVER_INTERACTIONS), end).where(F.col("event_date") > F.lit(cutoff))
+    return liked_on(job, end).where(F.col("event_date") > F.lit(cutoff))
 
 
 def relevant_items(events: DataFrame, before: DataFrame) -> DataFrame:
@@ -67,8 +67,8 @@ def judge(job: Job, *, version: str, cutoff: date, preferences: DataFrame, days:
     """
     settings = job.settings
     events = window_events(job, cutoff, days=days)
-    relevant = relevant_items(events, as_of(job.read(SILVER_INTERACTIONS), cutoff)).persist()
     preferences = preferences.persist()
+    relevant = relevant_items(events, preferences).persist()
     catalogue = rankable_catalogue(job, version, cutoff)
     try:
         if relevant.isEmpty():
@@ -98,7 +98,8 @@ def _measured(
     job: Job, ranked: DataFrame, relevant: DataFrame, cutoff: date, days: int, preferences: DataFrame
 ) -> Judgement:
     settings = job.settings.evaluation
-    size = valid_on(job.read(SILVER_ITEMS), cutoff).where("is_available").select("item_id").distinct().count()
+    size = on_sale(job.read(SILVER_ITEMS), cutoff).count()
+    preferences = preferences.where(F.col("strength") > 0)
     users = max(preferences.select("user_id").distinct().count(), 1)
     popularity = preferences.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity"))
     slim = ranked.select("task", "model", "user_id", "item_id", "rank")

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from recsys_spark.data.preferences import preferences
+from pyspark.sql import functions as F
+
+from recsys_spark.data.bots import excluded_users
+from recsys_spark.data.preference_gate import judge_preferences
+from recsys_spark.data.quality import preload
+from recsys_spark.data.reading import excluded_on, preferences_on
 from recsys_spark.errors import InputError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.tables import SILVER_INTERACTIONS, SILVER_PREFERENCES
+from recsys_spark.lake.tables import SILVER_EXCLUDED_USERS, SILVER_INTERACTIONS, SILVER_PREFERENCES
 
 
 def run(job: Job) -> Summary:
     job.run  # noqa: B018 - no open run: say so before any work
-    settings = job.settings.preferences
-    pairs = preferences(
-        job.read(SILVER_INTERACTIONS),
-        run_date=job.run_date,
-        event_weights=settings.event_weights,
-        half_life_days=settings.half_life_days,
-        cap=settings.cap,
-    )
-    job.overwrite_partition(SILVER_PREFERENCES, pairs, run_date=job.run_date)
+    preload()
+    day = job.run_date
+    found = excluded_users(job.read(SILVER_INTERACTIONS), day, bots=job.settings.bots)
+    job.overwrite_partition(SILVER_EXCLUDED_USERS, found.coalesce(1), run_date=day)
+    job.overwrite_partition(SILVER_PREFERENCES, preferences_on(job, day), run_date=day)
     rows = job.lake.rows_written(SILVER_PREFERENCES)
-    if rows == 0:
+    pairs = job.read(SILVER_PREFERENCES).where(F.col("run_date") == F.lit(day))
+    if pairs.where(F.col("strength") > 0).isEmpty():
         raise InputError(
-            f"no preferences on {job.run_date}: no event until then has a type that "
-            "preferences.event_weights gives a weight."
+            f"no preferences on {day}: no event until then has a type that preferences.event_weights "
+            "gives a weight, or every user is excluded by [bots] or has too few events."
         )
-    return Summary(rows, rows, SILVER_PREFERENCES.name)
+    users, per_reason = _excluded(job)
+    figures = {("excluded_users", reason): float(count) for reason, count in per_reason.items()}
+    figures |= judge_preferences(job)
+    return Summary(rows, rows, SILVER_PREFERENCES.name, figures, _told(users, per_reason))
+
+
+def _excluded(job: Job) -> tuple[int, dict[str, int]]:
+    """How many users are excluded, and how many break each rule."""
+    excluded = excluded_on(job, job.run_date)
+    counts = excluded.groupBy("reason").count().orderBy("reason").collect()
+    if not counts:
+        return 0, {}
+    return excluded.select("user_id").distinct().count(), {row["reason"]: row["count"] for row in counts}
+
+
+def _told(users: int, per_reason: dict[str, int]) -> tuple[str, ...]:
+    if not users:
+        return ()
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in per_reason.items())
+    return (f"{users:,} {'user' if users == 1 else 'users'} excluded: {reasons}",)

@@ -1,0 +1,43 @@
+"""What a stage may know of users' doings on a day: effective events of people, and what they dislike."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.data.bots import excluded_users, without
+from recsys_spark.data.events import effective_events
+from recsys_spark.data.preferences import liked, preferences
+from recsys_spark.lake.job import Job
+from recsys_spark.lake.tables import SILVER_EXCLUDED_USERS, SILVER_INTERACTIONS, SILVER_OUTCOMES
+
+
+def excluded_on(job: Job, day: date) -> DataFrame:
+    """(run_date, user_id, reason, observed, allowed): the night's own, or computed for another day."""
+    if day == job.run_date:
+        return job.read(SILVER_EXCLUDED_USERS).where(F.col("run_date") == F.lit(day))
+    return excluded_users(job.read(SILVER_INTERACTIONS), day, bots=job.settings.bots)
+
+
+def events_on(job: Job, day: date) -> DataFrame:
+    """The effective events of the day (silver.interactions' columns) of users who are not excluded."""
+    settings = job.settings
+    people = without(job.read(SILVER_INTERACTIONS), excluded_on(job, day))
+    return effective_events(people, day, clean=settings.clean, ratings=settings.preferences.ratings)
+
+
+def liked_on(job: Job, day: date) -> DataFrame:
+    """Those of `events_on` that speak for their item."""
+    return liked(events_on(job, day), job.settings.preferences)
+
+
+def preferences_on(job: Job, day: date) -> DataFrame:
+    """The preferences as of the end of the day, computed afresh."""
+    return preferences(
+        events_on(job, day),
+        run_date=day,
+        settings=job.settings.preferences,
+        outcomes=without(job.read(SILVER_OUTCOMES), excluded_on(job, day)),
+    )
