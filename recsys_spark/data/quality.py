@@ -1,22 +1,28 @@
-"""The Great Expectations gate on a cleaned batch, before anything of it reaches silver."""
+"""Great Expectations as the judge of a batch: suites in, verdicts and Data Docs out.
+
+What is judged is the profile of a batch: one row of figures that Spark counted in one pass. On the rows
+themselves each expectation would cost Spark jobs; on the profile a suite takes tenths of a second.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-
-from recsys_spark.config import Clean, Quality
+from recsys_spark.data.expectations import Bound, Check
 from recsys_spark.errors import QualityGateError
+from recsys_spark.lake.job import Job
+from recsys_spark.lake.tables import OPS_QUALITY
 
-# Observed counts and shares only: a value of a person must not end up in a page.
+_SITE = "night"
 _RESULT_FORMAT = {"result_format": "BASIC", "partial_unexpected_count": 0}
+_EXPECTATION = "expect_column_max_to_be_between"
 
 
 @dataclass(frozen=True)
@@ -31,165 +37,137 @@ class QualityResult:
     is_success: bool
 
 
-@dataclass(frozen=True)
-class Check:
-    """A frame and the expectations that it must meet: (GX class name, its arguments)."""
-
-    suite: str
-    rows: DataFrame
-    expectations: list[tuple[str, dict[str, Any]]]
+def preload() -> None:
+    """Begin to import Great Expectations in the background: seconds of work that Spark's jobs can hide."""
+    Thread(target=_great_expectations, name="import-great-expectations", daemon=True).start()
 
 
-def interaction_check(good: DataFrame, *, quality: Quality, clean: Clean) -> Check:
-    """What the good rows of a batch of interactions must be, as a table."""
-    return Check(
-        "silver.interactions",
-        good,
-        [
-            ("ExpectTableRowCountToBeBetween", {"min_value": quality.min_rows}),
-            *[
-                ("ExpectColumnValuesToNotBeNull", {"column": name})
-                for name in ("event_id", "user_id", "item_id", "event_at")
-            ],
-            ("ExpectColumnValuesToBeInSet", {"column": "event_type", "value_set": clean.event_types}),
-            (
-                "ExpectColumnValuesToBeBetween",
-                {"column": "quantity", "min_value": 0, "max_value": clean.max_abs_value},
-            ),
-        ],
-    )
+def validate(checks: list[Check], *, docs: Path, stage: str = "clean") -> list[QualityResult]:
+    """Judge all checks and leave their Data Docs in `docs`/`stage`; one result per bound.
 
-
-def item_check(good: DataFrame, *, quality: Quality) -> Check:
-    """What the good rows of a batch of items must be, as a table."""
-    return Check(
-        "silver.items",
-        good,
-        [
-            ("ExpectTableRowCountToBeBetween", {"min_value": 1}),
-            ("ExpectColumnValuesToNotBeNull", {"column": "item_id"}),
-            ("ExpectColumnValuesToNotBeNull", {"column": "title", "mostly": 1 - quality.max_untitled_share}),
-        ],
-    )
-
-
-def profile_check(profile: DataFrame, *, quality: Quality) -> Check:
-    """What must hold between tables; `profile` is one row of shares (see `batch_profile`)."""
-    between = "ExpectColumnValuesToBeBetween"
-    return Check(
-        "silver.interactions.profile",
-        profile,
-        [
-            (between, {"column": "rejected_share", "max_value": quality.max_rejected_share}),
-            (between, {"column": "unknown_item_share", "max_value": quality.max_unknown_item_share}),
-            (between, {"column": "newest_age_days", "max_value": quality.max_age_days}),
-            (between, {"column": "duplicate_ids", "max_value": 0}),
-        ],
-    )
-
-
-def batch_profile(rows: DataFrame, good: DataFrame, known_items: DataFrame, *, run_date: date) -> DataFrame:
-    """One row: rejected_share, duplicate_ids, newest_age_days, unknown_item_share of a batch."""
-    rejected = rows.agg(F.avg((F.size("reject_reasons") > 0).cast("double")).alias("rejected_share"))
-    events = good.agg(
-        (F.count(F.lit(1)) - F.count_distinct("event_id")).cast("double").alias("duplicate_ids"),
-        F.datediff(F.lit(run_date), F.min(F.greatest(F.lit("1970-01-01").cast("date"), F.col("event_date"))))
-        .cast("double")
-        .alias("_oldest"),
-        F.greatest(F.datediff(F.lit(run_date), F.max("event_date")), F.lit(0))
-        .cast("double")
-        .alias("newest_age_days"),
-    ).drop("_oldest")
-    per_item = good.groupBy("item_id").agg(F.count(F.lit(1)).alias("events"))
-    known = known_items.select("item_id").distinct().withColumn("is_known", F.lit(True))
-    unknown = per_item.join(known, on="item_id", how="left").agg(
-        F.try_divide(
-            F.sum(F.when(F.col("is_known").isNull(), F.col("events")).otherwise(F.lit(0))), F.sum("events")
-        )
-        .cast("double")
-        .alias("unknown_item_share")
-    )
-    return rejected.join(F.broadcast(events)).join(F.broadcast(unknown))
-
-
-def validate(checks: list[Check], *, docs: Path) -> list[QualityResult]:
-    """Run all checks and leave their Data Docs in `docs`; one result per expectation."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import great_expectations as gx  # noqa: PLC0415 - slow to import, and only this stage needs it
-    import great_expectations.expectations as gxe  # noqa: PLC0415
-
+    Earlier pages of the same stage are replaced, those of other stages stay; `docs`/index.html leads to all.
+    """
+    gx, _ = _great_expectations()
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
-    context.add_data_docs_site("night", _docs_site(docs))
-    source = context.data_sources.add_spark("lake", persist=False)
-    results: list[QualityResult] = []
-    for check in checks:
-        batch = source.add_dataframe_asset(check.suite).add_batch_definition_whole_dataframe("batch")
-        suite = gx.ExpectationSuite(name=check.suite)
-        for name, arguments in check.expectations:
-            suite.add_expectation(getattr(gxe, name)(**arguments))
-        suite = context.suites.add(suite)
-        definition = gx.ValidationDefinition(name=check.suite, data=batch, suite=suite)
-        outcome = context.validation_definitions.add(definition).run(
-            batch_parameters={"dataframe": check.rows}, result_format=_RESULT_FORMAT
-        )
-        results.extend(_result(check.suite, result) for result in outcome.results)
-    context.build_data_docs(site_names=["night"])
+    context.add_data_docs_site(_SITE, _docs_site(docs / stage))
+    source = context.data_sources.add_pandas("profiles")
+    results = [result for check in checks for result in _judged(context, source, check)]
+    shutil.rmtree(docs / stage, ignore_errors=True)
+    context.build_data_docs(site_names=[_SITE])
+    _write_index(docs)
     return results
 
 
-def require_success(results: list[QualityResult]) -> None:
+def require_success(results: list[QualityResult], *, what: str = "the cleaned batch was not merged") -> None:
     """Raise QualityGateError that names every failed expectation, observed and allowed."""
     failed = [result for result in results if not result.is_success]
     if failed:
-        told = "; ".join(
-            f"{result.suite}: {result.expectation}({result.column}) observed {result.observed}, "
-            f"allowed {result.allowed}"
-            for result in failed
-        )
         raise QualityGateError(
-            f"the cleaned batch was not merged: {told}. Next: recsys quarantine, then correct the delivery "
+            f"{what}: {told(failed)}. Next: recsys quarantine, then correct the delivery "
             "or the thresholds in [quality]."
         )
 
 
-def _docs_site(docs: Path) -> Mapping[str, Any]:
-    return {
-        "class_name": "SiteBuilder",
-        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)},
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-    }
+def told(failed: list[QualityResult]) -> str:
+    """Suite, expectation, observed and allowed of each result, for a sentence."""
+    return "; ".join(
+        f"{result.suite}: {result.expectation}({result.column}) observed {result.observed}, "
+        f"allowed {result.allowed}"
+        for result in failed
+    )
 
 
-def _result(suite: str, outcome: Any) -> QualityResult:
-    arguments = outcome.expectation_config.kwargs
-    found = outcome.result or {}
-    failure = (outcome.exception_info or {}).get("exception_message")
-    if failure:
-        observed = f"failed to run: {failure}"
-    elif "observed_value" in found:
-        observed = f"{found['observed_value']:,}"
-    else:
-        observed = f"{found.get('unexpected_count', 0):,} of {found.get('element_count', 0):,} unexpected"
+def keep(job: Job, results: list[QualityResult]) -> None:
+    """Append the results to ops.quality_results, whatever the verdict."""
+    now, run_id = datetime.now(UTC), job.run.run_id
+    rows = [
+        (
+            run_id,
+            job.run_date,
+            result.suite,
+            result.expectation,
+            result.column,
+            result.observed,
+            result.allowed,
+            result.is_success,
+            now,
+        )
+        for result in results
+    ]
+    if rows:
+        job.append(OPS_QUALITY, job.spark.createDataFrame(rows, OPS_QUALITY.schema).coalesce(1))
+
+
+def _great_expectations() -> tuple[Any, Any]:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx  # noqa: PLC0415 - slow to import, and only the gates need it
+    import great_expectations.expectations as gxe  # noqa: PLC0415
+
+    return gx, gxe
+
+
+def _judged(context: Any, source: Any, check: Check) -> list[QualityResult]:
+    """Run one suite on its one row of figures."""
+    import pandas as pd  # noqa: PLC0415 - slow to import, and only the gates need it
+
+    gx, gxe = _great_expectations()
+    batch = source.add_dataframe_asset(check.suite).add_batch_definition_whole_dataframe("batch")
+    suite = gx.ExpectationSuite(name=check.suite)
+    for bound in check.bounds:
+        suite.add_expectation(
+            gxe.ExpectColumnMaxToBeBetween(
+                column=bound.column, min_value=bound.low, max_value=bound.high, notes=bound.meaning
+            )
+        )
+    definition = gx.ValidationDefinition(name=check.suite, data=batch, suite=context.suites.add(suite))
+    outcome = context.validation_definitions.add(definition).run(
+        batch_parameters={"dataframe": pd.DataFrame([check.figures], dtype="float64")},
+        result_format=_RESULT_FORMAT,
+    )
+    by_column = {result.expectation_config.kwargs["column"]: result for result in outcome.results}
+    return [_result(check, bound, by_column[bound.column]) for bound in check.bounds]
+
+
+def _result(check: Check, bound: Bound, outcome: Any) -> QualityResult:
+    observed = (outcome.result or {}).get("observed_value")
     return QualityResult(
-        suite,
-        str(outcome.expectation_config.type),
-        str(arguments.get("column", "")),
-        observed,
-        _allowed(arguments),
+        check.suite,
+        _EXPECTATION,
+        bound.column,
+        "could not be judged" if observed is None else _number(observed),
+        _allowed(bound),
         bool(outcome.success),
     )
 
 
-def _allowed(arguments: Mapping[str, Any]) -> str:
+def _allowed(bound: Bound) -> str:
     parts = []
-    if arguments.get("min_value") is not None:
-        parts.append(f">= {arguments['min_value']:,}")
-    if arguments.get("max_value") is not None:
-        parts.append(f"<= {arguments['max_value']:,}")
-    if arguments.get("value_set"):
-        parts.append("one of " + ", ".join(map(str, arguments["value_set"])))
-    mostly = float(arguments.get("mostly", 1.0) or 1.0)
-    if mostly < 1:
-        parts.append(f"in {mostly:.1%} of rows")
-    return " and ".join(parts) or "none unexpected"
+    if bound.low is not None:
+        parts.append(f">= {_number(bound.low)}")
+    if bound.high is not None:
+        parts.append(f"<= {_number(bound.high)}")
+    return " and ".join(parts)
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def _docs_site(folder: Path) -> Mapping[str, Any]:
+    return {
+        "class_name": "SiteBuilder",
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder)},
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+    }
+
+
+def _write_index(docs: Path) -> None:
+    """One page that leads to the Data Docs of each stage."""
+    stages = sorted(page.parent.name for page in docs.glob("*/index.html"))
+    links = "".join(f'<li><a href="{stage}/index.html">{stage}</a></li>' for stage in stages)
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Data Docs</title>'
+        f"<h1>Data Docs</h1><p>What each stage of the night was judged by.</p><ul>{links}</ul></html>\n"
+    )
+    (docs / "index.html").write_text(page, encoding="utf-8")

@@ -33,8 +33,9 @@ def judge_lists(
 ) -> list[Verdict]:
     """Every check on every campaign of a staged night.
 
-    known_items (item_id): what may be in a list at all. owned (user_id, item_id): what users already
-    had, forbidden where the campaign allows no repeats.
+    known_items (item_id): what may be in a list at all. owned (user_id, item_id, is_excluded): what users
+    already had, forbidden where the campaign allows no repeats, and what they want no more, forbidden
+    everywhere.
     """
     figures = {
         row["campaign"]: row.asDict() for row in _figures(staged, campaigns, known_items, owned).collect()
@@ -56,6 +57,7 @@ _NAMES = (
     "rising",
     "unknown_items",
     "owned_items",
+    "unwanted_items",
     "first_slot",
 )
 
@@ -71,7 +73,9 @@ def _figures(
     )
     one_list = Window.partitionBy("campaign", "user_id").orderBy("rank", "item_id")
     known = known_items.select("item_id").distinct().withColumn("is_known", F.lit(True))
-    had = owned.select("user_id", "item_id").distinct().withColumn("is_owned", F.lit(True))
+    had = owned.groupBy("user_id", "item_id").agg(
+        F.lit(True).alias("is_owned"), F.bool_or("is_excluded").alias("is_unwanted")
+    )
     rows = (
         staged.withColumn("_before", F.lag("score").over(one_list))
         .join(F.broadcast(wanted), on="campaign", how="inner")
@@ -87,6 +91,7 @@ def _figures(
         F.count(F.when(F.col("score") > F.col("_before"), 1)).alias("rising"),
         F.count(F.when(F.col("is_known").isNull(), 1)).alias("unknown_items"),
         F.count(F.when(F.col("is_owned") & ~F.col("repeat_allowed"), 1)).alias("owned_items"),
+        F.count_if("is_unwanted").alias("unwanted_items"),
     )
     first = (
         staged.where("rank = 1")
@@ -110,6 +115,7 @@ def _figures(
                     "rising",
                     "unknown_items",
                     "owned_items",
+                    "unwanted_items",
                 )
             ],
         )
@@ -134,7 +140,15 @@ def _judged(name: str, found: Mapping[str, int], audience: int, gate: Gate) -> l
             gate.max_first_slot_share,
         ),
     ]
-    forbidden = ("duplicates", "gaps", "not_finite", "rising", "unknown_items", "owned_items")
+    forbidden = (
+        "duplicates",
+        "gaps",
+        "not_finite",
+        "rising",
+        "unknown_items",
+        "owned_items",
+        "unwanted_items",
+    )
     return verdicts + [_at_most(name, check, float(found[check]), 0.0) for check in forbidden]
 
 

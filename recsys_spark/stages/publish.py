@@ -8,6 +8,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.preferences import valid_on
+from recsys_spark.data.profile import recorded
+from recsys_spark.data.quality import QualityResult, preload, told
+from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, PublishGateError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import Run, record_state
@@ -22,34 +25,42 @@ from recsys_spark.lake.tables import (
 )
 from recsys_spark.models.versions import preferences_of
 from recsys_spark.push.gate import Verdict, judge_lists
+from recsys_spark.push.list_suite import KIND, judge_figures, list_figures
 from recsys_spark.ranking.campaigns import audience_of
+from recsys_spark.ranking.rankable import on_sale
 
 
 def run(job: Job) -> Summary:
+    preload()
     opened = job.run
     staged = job.read(GOLD_STAGED).where(F.col("run_id") == opened.run_id).persist()
     try:
         verdicts = _judge(job, staged)
         _keep(job, opened, verdicts)
+        figures = list_figures(staged, campaigns=job.settings.campaigns, verdicts=verdicts)
+        results = judge_figures(job, figures)
         failed = [verdict for verdict in verdicts if not verdict.is_success]
-        if failed:
+        unmet = [result for result in results if not result.is_success]
+        if failed or unmet:
             record_state(job.lake, opened, "rejected")
-            raise PublishGateError(_told(job.run_date, failed))
+            raise PublishGateError(_told(job.run_date, failed, unmet))
         rows = _publish(job, opened, staged, verdicts)
     finally:
         staged.unpersist()
     notes = (
         f"{len(verdicts)} of {len(verdicts)} checks passed",
+        f"{len(results)} of {len(results)} expectations met",
         f"version {job.lake.version(GOLD_RECOMMENDATIONS)}",
     )
-    return Summary(rows, rows, GOLD_RECOMMENDATIONS.name, notes=notes)
+    return Summary(rows, rows, GOLD_RECOMMENDATIONS.name, recorded(KIND, figures), notes)
 
 
 def _judge(job: Job, staged: DataFrame) -> list[Verdict]:
     if staged.isEmpty():
         raise ConfigError(f"nothing is staged for {job.run_date}. Next: recsys run --from recommend")
     preferences = preferences_of(job)
-    users, audiences = (valid_on(job.read(table), job.run_date) for table in (SILVER_USERS, SILVER_AUDIENCES))
+    users = current_on(job.read(SILVER_USERS), job.run_date, "user_id")
+    audiences = valid_on(job.read(SILVER_AUDIENCES), job.run_date)
     sizes = {
         name: audience_of(campaign, users=users, audiences=audiences, preferences=preferences).count()
         for name, campaign in job.settings.campaigns.items()
@@ -58,7 +69,7 @@ def _judge(job: Job, staged: DataFrame) -> list[Verdict]:
         staged,
         campaigns=job.settings.campaigns,
         audience_sizes=sizes,
-        known_items=valid_on(job.read(SILVER_ITEMS), job.run_date).where("is_available"),
+        known_items=on_sale(job.read(SILVER_ITEMS), job.run_date),
         owned=preferences,
         gate=job.settings.gate,
     )
@@ -122,8 +133,7 @@ def _keep(job: Job, opened: Run, verdicts: list[Verdict]) -> None:
     job.append(OPS_QUALITY, job.spark.createDataFrame(rows, OPS_QUALITY.schema).coalesce(1))
 
 
-def _told(run_date: date, failed: list[Verdict]) -> str:
-    told = "; ".join(
-        f"{item.campaign}: {item.check} {item.observed:g}, allowed {item.allowed}" for item in failed
-    )
-    return f"the lists of {run_date} were not published: {told}. The last good list stands."
+def _told(run_date: date, failed: list[Verdict], unmet: list[QualityResult]) -> str:
+    checks = [f"{item.campaign}: {item.check} {item.observed:g}, allowed {item.allowed}" for item in failed]
+    faults = "; ".join([*checks, *([told(unmet)] if unmet else [])])
+    return f"the lists of {run_date} were not published: {faults}. The last good list stands."

@@ -25,8 +25,11 @@ def failed(spark: SparkSession, rows: list[tuple], audience: int = 2) -> set[str
         ),
         campaigns=CAMPAIGNS,
         audience_sizes={"c": audience},
-        known_items=spark.createDataFrame([("a",), ("b",)], "item_id string"),
-        owned=spark.createDataFrame([("u1", "owned")], "user_id string, item_id string"),
+        known_items=spark.createDataFrame([("a",), ("b",), ("disliked",)], "item_id string"),
+        owned=spark.createDataFrame(
+            [("u1", "owned", False), ("u2", "disliked", True)],
+            "user_id string, item_id string, is_excluded boolean",
+        ),
         gate=GATE,
     )
     return {verdict.check for verdict in verdicts if not verdict.is_success}
@@ -49,9 +52,10 @@ def changed(place: int, **fields: object) -> list[tuple]:
         (changed(1, score=3.0), {"rising"}),
         (changed(1, item_id="unheard"), {"unknown_items"}),
         (changed(1, item_id="owned"), {"unknown_items", "owned_items"}),
+        (changed(2, item_id="disliked"), {"owned_items", "unwanted_items"}),
         (changed(2, item_id="a")[:3] + [("c", "u2", 2, "b", 1.0)], {"first_slot_share"}),
     ],
-    ids=["good", "short", "twice", "gap", "nan", "rising", "unknown", "owned", "same first"],
+    ids=["good", "short", "twice", "gap", "nan", "rising", "unknown", "owned", "disliked", "same first"],
 )
 def test_each_fault_is_seen_by_its_own_check(
     spark: SparkSession, rows: list[tuple], checks: set[str]

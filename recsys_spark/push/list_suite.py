@@ -1,0 +1,59 @@
+"""All staged lists of a night as one profile, for Great Expectations beside the gate on each campaign."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Campaign
+from recsys_spark.data import quality
+from recsys_spark.data.expectations import list_check
+from recsys_spark.data.history import past_nights
+from recsys_spark.data.profile import Figures, counted
+from recsys_spark.lake.job import Job
+from recsys_spark.push.gate import Verdict
+
+KIND = "lists"
+_NEVER_NULL = ("channel", "campaign", "user_id", "rank", "item_id", "score")
+_COUNTED_BY_GATE = ("duplicates", "gaps", "not_finite", "unknown_items")
+
+
+def list_figures(
+    staged: DataFrame, *, campaigns: Mapping[str, Campaign], verdicts: Sequence[Verdict]
+) -> Figures:
+    """rows, null_values, out_of_range_rank, and what the gate counted, summed over the campaigns."""
+    is_null = F.lit(False)
+    for name in _NEVER_NULL:
+        is_null = is_null | F.col(name).isNull()
+    in_range = F.coalesce(F.col("rank").between(F.lit(1), _longest(campaigns)), F.lit(False))
+    figures = counted(
+        staged,
+        {
+            "rows": F.count(F.lit(1)),
+            "null_values": F.count_if(is_null),
+            "out_of_range_rank": F.count_if(~in_range),
+        },
+    )
+    for check in _COUNTED_BY_GATE:
+        figures[check] = sum(verdict.observed for verdict in verdicts if verdict.check == check)
+    return figures
+
+
+def judge_figures(job: Job, figures: Figures) -> list[quality.QualityResult]:
+    """The suite's results, kept in ops.quality_results with their Data Docs whatever the verdict."""
+    thresholds = job.settings.quality
+    past = past_nights(job.lake, KIND, run_date=job.run_date, nights=thresholds.history_nights, adds_up=False)
+    check = list_check(figures, quality=thresholds, past=past)
+    results = quality.validate([check], docs=job.output / f"{job.run_date}" / "data_docs", stage="publish")
+    quality.keep(job, results)
+    return results
+
+
+def _longest(campaigns: Mapping[str, Campaign]) -> Column:
+    """The k of the row's campaign; null for one that is not configured."""
+    longest = F.lit(None).cast("int")
+    for name, campaign in campaigns.items():
+        longest = F.when(F.col("campaign") == name, F.lit(campaign.k)).otherwise(longest)
+    return longest
