@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.config import Settings, conf_dir, load_settings, resolve_path
 from recsys_spark.errors import ConfigError, RecsysError, did_you_mean
+from recsys_spark.lake import lock
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.memory import MemoryWatch
 from recsys_spark.lake.session import is_submitted, properties, start_session
@@ -51,7 +52,10 @@ def main(stage: str) -> NoReturn:
 
 def _submitted(stage: str, env: str, run_date: str) -> None:
     settings, day = load_settings(env), parse_date(run_date)
-    with MemoryWatch() as memory:
+    with (
+        lock.held(_root(settings), wait_seconds=settings.lake.wait_seconds, doing=f"{stage} of {day}"),
+        MemoryWatch() as memory,
+    ):
         spark = session(f"recsys-{stage}", settings)
         run_stage(stage, Job(spark, settings, day), memory)
         spark.stop()
@@ -61,11 +65,18 @@ def run_night(
     settings: Settings, run_date: date, *, first: str = STAGES[0], last: str = STAGES[-1], spark: SparkSession
 ) -> float:
     """The stages from `first` to `last`; returns the peak memory of driver, JVM and workers in GB."""
-    job = Job(spark, settings, run_date)
-    with MemoryWatch() as memory:
+    job, doing = Job(spark, settings, run_date), f"the night of {run_date}"
+    with (
+        lock.held(_root(settings), wait_seconds=settings.lake.wait_seconds, doing=doing),
+        MemoryWatch() as memory,
+    ):
         for stage in stages_between(first, last):
             run_stage(stage, job, memory)
     return memory.peak_gb
+
+
+def _root(settings: Settings) -> str:
+    return resolve_path(settings, settings.lake.path)
 
 
 def stages_between(first: str, last: str) -> Sequence[str]:

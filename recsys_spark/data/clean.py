@@ -2,60 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
+from pyspark.sql.types import MapType
 
 from recsys_spark.config import Clean, Source
 from recsys_spark.data import rules
 from recsys_spark.data.kinds import KINDS
-from recsys_spark.lake.tables import FIELDS_BY_KIND, SILVER_QUARANTINE
+from recsys_spark.lake.tables import FIELDS_BY_KIND, SILVER, SILVER_QUARANTINE
 
-# Rows of the cleaned frame beyond the table's own columns.
-JUDGEMENT = ("reject_reasons", "source_file", "content_hash", "row", "raw", "ingest_date")
+# Where a rejected row came from, and how it came; null in good rows, which stand for themselves.
+ORIGIN = ("source_file", "content_hash", "row", "ingest_date", "raw")
 
 
 def cleaned(bronze: DataFrame, kind: str, *, settings: Clean, sources: Mapping[str, Source]) -> DataFrame:
-    """The silver columns of `kind` for every bronze row, plus `reject_reasons` (empty = good) and `raw`."""
+    """The silver columns of `kind` for every bronze row, `reject_reasons` (empty = good), and ORIGIN."""
     columns, broken = KINDS[kind].typed(settings, sources)
-    typed = bronze.select(
+    names = [*columns, *(["source"] if "source" not in columns else [])]
+    # As delivered, under names of their own: they are looked at again for rejected rows only.
+    payload = [F.col(name).alias(f"_{name}") for name in ("malformed", *FIELDS_BY_KIND[kind], *ORIGIN[:-1])]
+    judged = bronze.select(
         *[column.alias(name) for name, column in columns.items()],
-        rules.reject_reasons(broken).alias("reject_reasons"),
-        "source_file",
-        "content_hash",
-        "row",
-        "ingest_date",
-        "delivered_at",
         *(["source"] if "source" not in columns else []),
-        raw_row(kind).alias("raw"),
+        "delivered_at",
+        rules.reject_reasons(broken).alias("reject_reasons"),
+        *payload,
     )
     content = [name for name in columns if name not in {"source", "event_date"}]
-    return typed.withColumn("row_hash", F.xxhash64(*[F.col(name) for name in content]))
+    # Spark does not hash maps, since equal ones may differ in order; ours are sorted where they are made.
+    hashed = [
+        F.to_json(name) if isinstance(judged.schema[name].dataType, MapType) else F.col(name)
+        for name in content
+    ]
+    # Hundreds of bytes a row of where it came from go through the sort for rejected rows only.
+    origin = {**{name: F.col(f"_{name}") for name in ORIGIN[:-1]}, "raw": _raw_row(kind)}
+    return judged.select(
+        *names,
+        "delivered_at",
+        F.xxhash64(*hashed).alias("row_hash"),
+        "reject_reasons",
+        *[F.when(is_rejected(), value).alias(name) for name, value in origin.items()],
+    )
 
 
-def raw_row(kind: str) -> Column:
+def _raw_row(kind: str) -> Column:
     """The delivered payload as JSON, or the line as it stood where it could not be split."""
-    return F.coalesce(F.col("malformed"), F.to_json(F.struct(*FIELDS_BY_KIND[kind])))
+    fields = [F.col(f"_{name}").alias(name) for name in FIELDS_BY_KIND[kind]]
+    return F.coalesce("_malformed", F.to_json(F.struct(*fields)))
+
+
+def is_rejected() -> Column:
+    return F.size("reject_reasons") > 0
 
 
 def good(rows: DataFrame) -> DataFrame:
-    return rows.where(F.size("reject_reasons") == 0)
+    return rows.where(~is_rejected())
 
 
 def quarantined(rows: DataFrame, *, kind: str) -> DataFrame:
     """One row per rejected delivery row, with its reasons and the row as it came."""
-    rejected = rows.where(F.size("reject_reasons") > 0)
-    return rejected.withColumn("kind", F.lit(kind)).select(*SILVER_QUARANTINE.columns)
+    return rows.where(is_rejected()).withColumn("kind", F.lit(kind)).select(*SILVER_QUARANTINE.columns)
 
 
-def deduplicate(rows: DataFrame, *, key: Sequence[str]) -> DataFrame:
-    """One row per key: the latest delivery, ties by a hash of the content, never by partitioning."""
-    newest_first = Window.partitionBy(*key).orderBy(
-        F.desc("delivered_at"), F.desc("row_hash"), F.desc("content_hash"), F.desc("row")
+def deduplicate(rows: DataFrame, kind: str, *, within_dates: bool = False) -> DataFrame:
+    """Each good row once: the latest delivery of its identity, ties by a content hash; rejected rows all.
+
+    The result is a function of the set of rows, whatever their order and partitions. `within_dates` looks
+    for repeats among rows of one date only and leaves rows of a dated table laid out and sorted by date, as
+    its partitions want them: enough wherever no identity stands under two dates.
+    """
+    identity = KINDS[kind].identity
+    dates = SILVER[kind].partition_by if within_dates else ()
+    # A rejected row is itself only: its place in its file tells it from all others.
+    apart = F.when(is_rejected(), F.concat_ws(":", "content_hash", "row"))
+    keyed = rows.withColumns({"_apart": apart, "_key": F.xxhash64(*identity)})
+    if dates:
+        keyed = keyed.repartition(*dates)
+    # The hash in front decides almost every comparison of the sort without looking at strings.
+    newest_first = Window.partitionBy(*dates, "_key", *identity, "_apart").orderBy(
+        F.desc("delivered_at"), F.desc("row_hash"), F.desc("source")
     )
-    return rows.withColumn("_place", F.row_number().over(newest_first)).where("_place = 1").drop("_place")
-
-
-# A matched row is replaced by a later delivery only, so any order of deliveries ends in the same table.
-NEWER = "s.delivered_at > t.delivered_at OR (s.delivered_at = t.delivered_at AND s.row_hash > t.row_hash)"
+    first = keyed.withColumn("_place", F.row_number().over(newest_first)).where("_place = 1")
+    return first.drop("_place", "_key", "_apart")

@@ -61,20 +61,18 @@ def _parsed(text: Column, time_format: str) -> Column:
     return F.try_to_timestamp(text, F.lit(time_format))
 
 
-def bad_validity() -> Column:
+def bad_validity(sources: Mapping[str, Source]) -> Column:
     """A validity date that is given but cannot be read, or an end that is not after its start."""
-    unreadable = [
-        ~is_blank(name) & F.to_date(F.try_to_timestamp(F.col(name))).isNull()
-        for name in ("valid_from", "valid_to")
-    ]
-    start, end = (F.to_date(F.try_to_timestamp(F.col(name))) for name in ("valid_from", "valid_to"))
-    return any_of([*unreadable, F.coalesce(end <= start, F.lit(False))])
+    days = {name: F.to_date(point_in_time(name, sources)) for name in ("valid_from", "valid_to")}
+    unreadable = [~is_blank(name) & day.isNull() for name, day in days.items()]
+    return any_of([*unreadable, F.coalesce(days["valid_to"] <= days["valid_from"], F.lit(False))])
 
 
 def reject_reasons(rules: Mapping[str, Column]) -> Column:
     """The names of all rules that the row breaks, in the rules' order; empty for a good row."""
-    named = [F.when(broken, F.lit(reason)) for reason, broken in rules.items()]
-    return F.array_compact(F.array(*named))
+    # By way of a string: functions on arrays that take a lambda would stop Spark from compiling the stage.
+    named = F.concat_ws(",", *[F.when(broken, F.lit(reason)) for reason, broken in rules.items()])
+    return F.when(named == "", F.array().cast("array<string>")).otherwise(F.split(named, ","))
 
 
 def any_of(conditions: Iterable[Column]) -> Column:

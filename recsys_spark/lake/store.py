@@ -11,7 +11,7 @@ from typing import Any
 from delta.tables import DeltaTable
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import ConfigError
@@ -62,23 +62,40 @@ class Lake:
             writer = writer.option("userMetadata", json.dumps(note, sort_keys=True))
         self._save(table, writer)
 
-    def merge(self, table: Table, rows: DataFrame, *, newer: str | None = None, touched: str = "") -> None:
-        """Insert new keys, update known ones where `newer` holds (t = table, s = source).
+    def merge(
+        self,
+        table: Table,
+        rows: DataFrame,
+        *,
+        newer: str | None = None,
+        touched: str = "",
+        gone: DataFrame | None = None,
+    ) -> None:
+        """Insert new keys, update known ones where `newer` holds (t = table, s = source), in one commit.
 
         Without `newer` known keys stay as they are. `touched` restricts the table's side, so that a
-        merge reads only the partitions of its batch. Keys must be unique in `rows`.
+        merge reads only the partitions of its batch. Rows of the table whose key is in `gone` (key
+        columns) are deleted. Keys must be unique in `rows` and `gone` together.
         """
         source = conform(rows, table)
         if not self.exists(table):
             self._save(table, source.write.format("delta").mode("append"))
             return
+        if gone is not None:
+            leaving = gone.select(*table.key, F.lit(True).alias("_is_gone"))
+            staying = source.withColumn("_is_gone", F.lit(False))
+            source = staying.unionByName(leaving, allowMissingColumns=True)
         same = " AND ".join(f"t.{column} = s.{column}" for column in table.key)
         condition = f"({same})" + (f" AND {touched}" if touched else "")
         target = DeltaTable.forPath(self.spark, self.path(table)).alias("t")
         merge = target.merge(source.alias("s"), condition)
+        values: dict[str, str | Column] = {column: f"s.{column}" for column in table.columns}
+        stays = None
+        if gone is not None:
+            merge, stays = merge.whenMatchedDelete("s._is_gone"), "NOT s._is_gone"
         if newer:
-            merge = merge.whenMatchedUpdateAll(condition=newer)
-        merge.whenNotMatchedInsertAll().execute()
+            merge = merge.whenMatchedUpdate(condition=newer, set=values)
+        merge.whenNotMatchedInsert(condition=stays, values=values).execute()
 
     def delete(self, table: Table, where: str) -> None:
         if self.exists(table):

@@ -65,6 +65,7 @@ INTERACTION_FIELDS = (
     "quantity",
     "value",
     "basket_id",
+    "cancels_event_id",
 )
 ITEM_FIELDS = (
     "item_id",
@@ -73,12 +74,33 @@ ITEM_FIELDS = (
     "brand",
     "tags",
     "price",
+    "released_at",
+    "attributes",
     "is_available",
     "valid_from",
     "valid_to",
 )
-USER_FIELDS = ("user_id", "country", "segment", "is_consented", "valid_from", "valid_to")
+USER_FIELDS = (
+    "user_id",
+    "country",
+    "region",
+    "segment",
+    "age_band",
+    "is_consented",
+    "valid_from",
+    "valid_to",
+)
 AUDIENCE_FIELDS = ("audience", "user_id", "valid_from", "valid_to")
+OUTCOME_FIELDS = (
+    "event_id",
+    "run_date",
+    "channel",
+    "campaign",
+    "user_id",
+    "item_id",
+    "outcome_type",
+    "event_at",
+)
 
 
 def _bronze(kind: str, payload: tuple[str, ...]) -> Table:
@@ -95,11 +117,13 @@ BRONZE_INTERACTIONS = _bronze("interactions", INTERACTION_FIELDS)
 BRONZE_ITEMS = _bronze("items", ITEM_FIELDS)
 BRONZE_USERS = _bronze("users", USER_FIELDS)
 BRONZE_AUDIENCES = _bronze("audiences", AUDIENCE_FIELDS)
+BRONZE_OUTCOMES = _bronze("outcomes", OUTCOME_FIELDS)
 BRONZE = {
     "interactions": BRONZE_INTERACTIONS,
     "items": BRONZE_ITEMS,
     "users": BRONZE_USERS,
     "audiences": BRONZE_AUDIENCES,
+    "outcomes": BRONZE_OUTCOMES,
 }
 
 # `delivered_at` and `row_hash` decide which of two deliveries of one key stands, in any order.
@@ -117,6 +141,7 @@ SILVER_INTERACTIONS = Table(
         "quantity": DOUBLE,
         "value": DOUBLE,
         "basket_id": STRING,
+        "cancels_event_id": STRING,
         "source": STRING,
         **_VERSION,
     },
@@ -132,6 +157,8 @@ SILVER_ITEMS = Table(
         "brand": STRING,
         "tags": STRINGS,
         "price": DOUBLE,
+        "released_at": TIMESTAMP,
+        "attributes": MapType(STRING, DOUBLE),
         "is_available": BOOLEAN,
         "valid_from": DATE,
         "valid_to": DATE,
@@ -144,7 +171,9 @@ SILVER_USERS = Table(
     {
         "user_id": STRING,
         "country": STRING,
+        "region": STRING,
         "segment": STRING,
+        "age_band": STRING,
         "is_consented": BOOLEAN,
         "valid_from": DATE,
         "valid_to": DATE,
@@ -157,11 +186,30 @@ SILVER_AUDIENCES = Table(
     {"audience": STRING, "user_id": STRING, "valid_from": DATE, "valid_to": DATE, **_VERSION},
     key=("audience", "user_id", "valid_from"),
 )
+SILVER_OUTCOMES = Table(
+    "silver.outcomes",
+    {
+        "event_id": STRING,
+        "run_date": DATE,
+        "channel": STRING,
+        "campaign": STRING,
+        "user_id": STRING,
+        "item_id": STRING,
+        "outcome_type": STRING,
+        "event_at": TIMESTAMP,
+        "event_date": DATE,
+        "source": STRING,
+        **_VERSION,
+    },
+    key=("event_date", "event_id"),
+    partition_by=("event_date",),
+)
 SILVER = {
     "interactions": SILVER_INTERACTIONS,
     "items": SILVER_ITEMS,
     "users": SILVER_USERS,
     "audiences": SILVER_AUDIENCES,
+    "outcomes": SILVER_OUTCOMES,
 }
 SILVER_QUARANTINE = Table(
     "silver.quarantine",
@@ -187,8 +235,16 @@ SILVER_PREFERENCES = Table(
         "strength": DOUBLE,
         "events": LONG,
         "last_event_at": TIMESTAMP,
+        "rating": DOUBLE,
+        "is_excluded": BOOLEAN,
     },
     key=("run_date", "user_id", "item_id"),
+    partition_by=("run_date",),
+)
+SILVER_EXCLUDED_USERS = Table(
+    "silver.excluded_users",
+    {"run_date": DATE, "user_id": STRING, "reason": STRING, "observed": DOUBLE, "allowed": DOUBLE},
+    key=("run_date", "user_id", "reason"),
     partition_by=("run_date",),
 )
 
@@ -205,6 +261,21 @@ MODEL_USER_FACTORS = _model(
 MODEL_ITEM_FACTORS = _model(
     "als_item_factors", {"item_index": INT, "item_id": STRING, "factors": FLOATS}, ("item_index",)
 )
+# One row per iteration whose loss is known; `seconds` since the fit began. `started_from`: the version whose
+# factors a warm start took, or null. `inputs`: versions of the bronze tables, as in ops.runs.
+MODEL_ALS_TRAINING = _model(
+    "als_training",
+    {
+        "iteration": INT,
+        "loss": DOUBLE,
+        "seconds": DOUBLE,
+        "trainer": STRING,
+        "started_from": STRING,
+        "parameters": STRING,
+        "inputs": MapType(STRING, LONG),
+    },
+    ("iteration",),
+)
 MODEL_CONTENT_VECTORS = _model(
     "content_vectors", {"item_id": STRING, "terms": INTS, "weights": FLOATS}, ("item_id",)
 )
@@ -213,6 +284,13 @@ MODEL_CONTENT_TERMS = _model(
 )
 MODEL_POPULARITY = _model(
     "popularity", {"item_id": STRING, "users": LONG, "new_users": LONG, "is_reference": BOOLEAN}, ("item_id",)
+)
+# `values` in the order of `names`, which every row of a version repeats.
+MODEL_ITEM_FEATURES = _model(
+    "item_features", {"item_id": STRING, "names": STRINGS, "values": FLOATS}, ("item_id",)
+)
+MODEL_USER_FEATURES = _model(
+    "user_features", {"user_id": STRING, "names": STRINGS, "values": FLOATS}, ("user_id",)
 )
 MODEL_BLEND_WEIGHTS = _model(
     "blend_weights",
@@ -324,6 +402,12 @@ OPS_METRICS = Table(
     },
     key=("run_id", "stage", "metric", "label", "recorded_at"),
 )
+# Columns that deliveries had, to tell new and retyped ones by; `type` is a class of types or empty.
+OPS_SOURCE_COLUMNS = Table(
+    "ops.source_columns",
+    {"source": STRING, "column_name": STRING, "type": STRING, "run_date": DATE, "recorded_at": TIMESTAMP},
+    key=("source", "column_name", "recorded_at"),
+)
 OPS_QUALITY = Table(
     "ops.quality_results",
     {
@@ -344,4 +428,5 @@ FIELDS_BY_KIND = {
     "items": ITEM_FIELDS,
     "users": USER_FIELDS,
     "audiences": AUDIENCE_FIELDS,
+    "outcomes": OUTCOME_FIELDS,
 }

@@ -6,18 +6,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.data import quality
-from recsys_spark.data.clean import NEWER, cleaned, deduplicate, good, quarantined
+from recsys_spark.data import expectations, quality
+from recsys_spark.data.clean import cleaned, deduplicate, good, is_rejected, quarantined
+from recsys_spark.data.history import Past, past_nights
 from recsys_spark.data.kinds import KINDS
-from recsys_spark.errors import InputError
+from recsys_spark.data.merge import merge_batch
+from recsys_spark.data.profile import (
+    Figures,
+    counted,
+    duplicate_keys,
+    good_figures,
+    recorded,
+    unknown_items,
+)
+from recsys_spark.errors import InputError, RecsysError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import (
     BRONZE,
     OPS_METRICS,
-    OPS_QUALITY,
     SILVER,
     SILVER_INTERACTIONS,
     SILVER_ITEMS,
@@ -25,89 +35,132 @@ from recsys_spark.lake.tables import (
 )
 
 _DONE = "cleaned_file"
+_PROFILED = ("interactions", "items")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of one kind that silver has not seen: all of them judged, and the good ones once each."""
+    """The rows of one kind that silver has not seen: the good ones once each, and the rejected ones.
+
+    counts: rows_in, rows_good, rows_quarantined, rows_duplicate and per reason; figures: the profile.
+    """
 
     kind: str
     rows: DataFrame
-    good: DataFrame
     files: list[str]
     counts: dict[tuple[str, str], float]
+    figures: Figures
+
+    @property
+    def good(self) -> DataFrame:
+        return good(self.rows).select(*SILVER[self.kind].columns)
 
 
 def run(job: Job) -> Summary:
+    quality.preload()
     with ExitStack() as held:
-        batches = [batch for kind in BRONZE if (batch := _batch(job, kind, held)) is not None]
+        batches = [batch for kind in BRONZE if (batch := new_batch(job, kind, held)) is not None]
         _require_events(job, batches)
-        results = _gate(job, batches)
+        results = gate(job, batches)
         for batch in batches:
-            _merge(job, batch)
+            merge(job, batch)
+    return summary(batches, results)
+
+
+def summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summary:
     figures = {key: value for batch in batches for key, value in batch.counts.items()}
+    for batch in batches:
+        figures |= recorded(batch.kind, batch.figures)
     rows_in = int(sum(value for (metric, _), value in figures.items() if metric == "rows_in"))
     rows_out = int(sum(value for (metric, _), value in figures.items() if metric == "rows_good"))
     notes = () if batches else ("nothing new in bronze",)
-    passed = sum(result.is_success for result in results)
     if results:
+        passed = sum(result.is_success for result in results)
         notes = (*notes, f"{passed} of {len(results)} expectations met")
     return Summary(rows_in, rows_out, "silver.*", figures, notes)
 
 
-def _batch(job: Job, kind: str, held: ExitStack) -> Batch | None:
+def new_batch(job: Job, kind: str, held: ExitStack) -> Batch | None:
     """The new files' rows, or None; released when `held` closes."""
-    done = (
-        job.read(OPS_METRICS).where(F.col("metric") == _DONE).select(F.col("label").alias("file")).distinct()
-    )
+    if not job.lake.exists(BRONZE[kind]):
+        return None
+    done = job.read(OPS_METRICS).where(F.col("metric") == _DONE).select("label").distinct()
+    known = {row["label"] for row in done.collect()}
     bronze = job.read(BRONZE[kind])
     file = F.concat_ws(":", F.lit(kind), "source", "content_hash")
-    new = (
-        bronze.select("source", "content_hash")
-        .distinct()
-        .select(file.alias("file"))
-        .join(done, "file", "left_anti")
-    )
-    files = sorted(row["file"] for row in new.collect())
+    delivered = {row["file"] for row in bronze.select(file.alias("file")).distinct().collect()}
+    files = sorted(delivered - known)
     if not files:
         return None
-    batch = bronze.where(file.isin(files))
-    judged = cleaned(batch, kind, settings=job.settings.clean, sources=job.settings.sources)
-    # Read by the gate, the counts, the quarantine and the merge: kept once rather than parsed four times.
-    rows = judged.persist()
-    held.callback(rows.unpersist)
-    unique = deduplicate(good(rows), key=KINDS[kind].identity).select(*SILVER[kind].columns).persist()
-    held.callback(unique.unpersist)
-    return Batch(kind, rows, unique, files, _counts(kind, rows, unique))
+    if len(files) < len(delivered):
+        bronze = bronze.where(file.isin(files))
+    return judged_batch(job, kind, bronze, files, held)
 
 
-def _counts(kind: str, rows: DataFrame, unique: DataFrame) -> dict[tuple[str, str], float]:
-    reasons = rows.select(F.explode_outer(F.coalesce("reject_reasons", F.array())).alias("reason"), "row")
-    total, rejected = rows.agg(
-        F.count(F.lit(1)), F.count(F.when(F.size("reject_reasons") > 0, F.lit(1)))
-    ).collect()[0]
-    kept = unique.count()
+def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str], held: ExitStack) -> Batch:
+    """Bronze rows judged, deduplicated and counted; kept on disk until `held` closes.
+
+    One pass parses, judges, sorts by date and writes to local disk; all that follows reads that.
+    """
+    judged = cleaned(bronze, kind, settings=job.settings.clean, sources=job.settings.sources)
+    rows = _kept(deduplicate(judged, kind, within_dates=True), held)
+    expressions = good_figures(kind, clean=job.settings.clean) if kind in _PROFILED else {}
+    expressions = {"rows": F.count(F.lit(1)), **expressions}
+    figures = counted(good(rows), expressions)
+    again = duplicate_keys(good(rows), KINDS[kind].identity) if SILVER[kind].partition_by else 0.0
+    if again:
+        # An event delivered again with another date: rare, and then a second pass over all rows.
+        rows = _kept(deduplicate(rows, kind), held)
+        figures = counted(good(rows), expressions)
+        again = duplicate_keys(good(rows), KINDS[kind].identity)
+    figures = {**figures, "duplicate_keys": again, "rows_in": float(bronze.count())}
+    reasons = _reasons(rows)
+    figures["rejected"] = float(sum(reasons.values()))
+    if figures["rows"] + figures["rejected"] > figures["rows_in"]:
+        raise RecsysError(
+            f"{kind}: {figures['rows']:,.0f} good and {figures['rejected']:,.0f} rejected rows of "
+            f"{figures['rows_in']:,.0f} in bronze: rows were made up or read twice. Nothing was merged."
+        )
+    return Batch(kind, rows, files, _counts(kind, figures, reasons), figures)
+
+
+def _kept(rows: DataFrame, held: ExitStack) -> DataFrame:
+    kept = rows.persist(StorageLevel.DISK_ONLY)
+    held.callback(kept.unpersist)
+    return kept
+
+
+def _reasons(rows: DataFrame) -> dict[tuple[str, ...], int]:
+    """How many rows broke which rules together."""
+    counted_rows = rows.where(is_rejected()).groupBy("reject_reasons").count().collect()
+    return {tuple(row["reject_reasons"]): row["count"] for row in counted_rows}
+
+
+def _counts(kind: str, figures: Figures, reasons: dict[tuple[str, ...], int]) -> dict[tuple[str, str], float]:
     counts: dict[tuple[str, str], float] = {
-        ("rows_in", kind): total,
-        ("rows_good", kind): kept,
-        ("rows_quarantined", kind): rejected,
-        ("rows_duplicate", kind): total - rejected - kept,
+        ("rows_in", kind): figures["rows_in"],
+        ("rows_good", kind): figures["rows"],
+        ("rows_quarantined", kind): figures["rejected"],
+        ("rows_duplicate", kind): figures["rows_in"] - figures["rejected"] - figures["rows"],
     }
-    if rejected:
-        for row in reasons.where("reason IS NOT NULL").groupBy("reason").count().collect():
-            counts["reject_reason", f"{kind}:{row['reason']}"] = row["count"]
+    for broken, rows in reasons.items():
+        for reason in broken:
+            key = ("reject_reason", f"{kind}:{reason}")
+            counts[key] = counts.get(key, 0) + rows
     return counts
 
 
 def _require_events(job: Job, batches: list[Batch]) -> None:
     """Raise InputError where no event is known on or before the run date."""
-    frames = [batch.good.select("event_date") for batch in batches if batch.kind == "interactions"]
-    frames.append(job.read(SILVER_INTERACTIONS).select("event_date"))
     bounds = []
-    for frame in frames:
-        first, last = frame.agg(F.min("event_date"), F.max("event_date")).collect()[0]
-        if first is not None:
-            bounds.append((first, last))
+    for batch in batches:
+        if batch.kind == "interactions" and "first_day" in batch.figures:
+            epoch = date(1970, 1, 1)
+            days = (batch.figures["first_day"], batch.figures["last_day"])
+            bounds.append(tuple(epoch + timedelta(days=int(day)) for day in days))
+    dates = job.read(SILVER_INTERACTIONS).agg(F.min("event_date"), F.max("event_date")).collect()[0]
+    if dates[0] is not None:
+        bounds.append((dates[0], dates[1]))
     if not bounds:
         raise InputError(
             "no good interaction in any delivery. Next: recsys quarantine shows why rows were rejected."
@@ -131,64 +184,49 @@ def _require_fresh(job: Job, last: date) -> None:
         )
 
 
-def _gate(job: Job, batches: list[Batch]) -> list[quality.QualityResult]:
+def gate(job: Job, batches: list[Batch]) -> list[quality.QualityResult]:
     """Judge the batch by Great Expectations; results are kept whatever the verdict."""
     by_kind = {batch.kind: batch for batch in batches}
-    thresholds = job.settings.quality
     checks = []
     if "items" in by_kind:
-        checks.append(quality.item_check(by_kind["items"].good, quality=thresholds))
+        figures, past = by_kind["items"].figures, _past(job, "items")
+        checks.append(expectations.item_check(figures, quality=job.settings.quality, past=past))
     if "interactions" in by_kind:
-        events = by_kind["interactions"]
-        items = job.read(SILVER_ITEMS).select("item_id")
-        if "items" in by_kind:
-            items = items.unionByName(by_kind["items"].good.select("item_id"))
-        profile = quality.batch_profile(events.rows, events.good, items, run_date=job.run_date)
-        checks.append(quality.interaction_check(events.good, quality=thresholds, clean=job.settings.clean))
-        checks.append(quality.profile_check(profile, quality=thresholds))
+        checks.extend(_event_checks(job, by_kind["interactions"], by_kind.get("items")))
     if not checks:
         return []
     results = quality.validate(checks, docs=job.output / f"{job.run_date}" / "data_docs")
-    _keep(job, results)
+    quality.keep(job, results)
     quality.require_success(results)
     return results
 
 
-def _keep(job: Job, results: list[quality.QualityResult]) -> None:
-    now = datetime.now(UTC)
-    opened = job.run
-    rows = [
-        (
-            opened.run_id,
-            job.run_date,
-            result.suite,
-            result.expectation,
-            result.column,
-            result.observed,
-            result.allowed,
-            result.is_success,
-            now,
-        )
-        for result in results
-    ]
-    job.append(OPS_QUALITY, job.spark.createDataFrame(rows, OPS_QUALITY.schema).coalesce(1))
+def _event_checks(job: Job, events: Batch, items: Batch | None) -> list[expectations.Check]:
+    known = job.read(SILVER_ITEMS).select("item_id")
+    if items is not None:
+        known = known.unionByName(items.good.select("item_id"))
+    events.figures["unknown_items"] = unknown_items(events.good, known)
+    profile = expectations.profile_check(
+        events.figures,
+        quality=job.settings.quality,
+        clean=job.settings.clean,
+        run_date=job.run_date,
+        past=_past(job, "interactions"),
+    )
+    return [expectations.interaction_check(events.figures), profile]
 
 
-def _merge(job: Job, batch: Batch) -> None:
+def _past(job: Job, kind: str) -> Past:
+    nights = job.settings.quality.history_nights
+    return past_nights(job.lake, kind, run_date=job.run_date, nights=nights, adds_up=True)
+
+
+def merge(job: Job, batch: Batch) -> None:
     """Quarantine, then silver, then the mark: a crash in between repeats steps that change nothing."""
-    rejected = quarantined(batch.rows, kind=batch.kind)
     if batch.counts["rows_quarantined", batch.kind]:
-        job.merge(SILVER_QUARANTINE, rejected)
-    table = SILVER[batch.kind]
-    rows = batch.good
-    touched = ""
-    if batch.kind == "interactions":
-        rows = rows.repartition("event_date")
-        first, last = rows.agg(F.min("event_date"), F.max("event_date")).collect()[0]
-        # Only the batch's own dates are read; a list of dates prunes as well as a range when it is short.
-        touched = f"t.event_date BETWEEN '{first}' AND '{last}'"
+        job.merge(SILVER_QUARANTINE, quarantined(batch.rows, kind=batch.kind))
     if batch.counts["rows_good", batch.kind]:
-        job.merge(table, rows, newer=NEWER, touched=touched)
+        merge_batch(job.lake, SILVER[batch.kind], batch.good, identity=KINDS[batch.kind].identity)
     now, opened = datetime.now(UTC), job.run
     marks = [(opened.run_id, job.run_date, "clean", _DONE, file, 1.0, now) for file in batch.files]
     job.append(OPS_METRICS, job.spark.createDataFrame(marks, OPS_METRICS.schema).coalesce(1))

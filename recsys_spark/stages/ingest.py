@@ -2,55 +2,84 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
-from recsys_spark.config import Source, resolve_path
-from recsys_spark.data.sources import SourceFile, bronze_rows, find_files, read_source, with_content_hash
-from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.config import resolve_path
+from recsys_spark.data.pseudonyms import key_mark, pseudonym_key, require_same_key, without_plain_ids
+from recsys_spark.data.sources import Delivery, Known, bronze_rows, new_deliveries, one_slash, writing
+from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import open_run
-from recsys_spark.lake.tables import BRONZE, FIELDS_BY_KIND
+from recsys_spark.lake.tables import BRONZE, FIELDS_BY_KIND, OPS_METRICS, OPS_SOURCE_COLUMNS
 
 
 def run(job: Job) -> Summary:
     if not any(source.kind == "interactions" for source in job.settings.sources.values()):
         raise ConfigError(f"{job.settings.env}.toml has no [sources.NAME] of kind 'interactions'.")
     job.lake.check_writable()
+    key = pseudonym_key(job.settings.privacy)
+    require_same_key(job.read(OPS_METRICS), key)
     # Everything is looked at before anything is written: a fault in one source leaves bronze as it was.
-    deliveries = {name: _new_rows(job, name, source) for name, source in job.settings.sources.items()}
-    figures: dict[tuple[str, str], float] = {}
+    known = _known(job)
+    deliveries = _new_rows(job, known)
+    figures: dict[tuple[str, str], float] = {("user_ids", key_mark(key)): 1.0}
     notes: list[str] = []
-    for name, (files, rows) in deliveries.items():
-        table = BRONZE[job.settings.sources[name].kind]
-        if rows is None:
-            notes.append(f"{name}: nothing new")
+    for name, delivery in deliveries.items():
+        source = job.settings.sources[name]
+        table = BRONZE[source.kind]
+        notes.extend(f"{name}: {note}" for note in delivery.notes)
+        if delivery.rows is None:
+            notes.extend([] if delivery.notes else [f"{name}: nothing new"])
             continue
-        job.append(table, rows)
+        rows = without_plain_ids(delivery.rows, source, key)
+        payload = FIELDS_BY_KIND[source.kind]
+        with writing(name, source):
+            job.append(
+                table,
+                bronze_rows(rows, name=name, files=delivery.files, run_date=job.run_date, payload=payload),
+            )
         figures["rows_ingested", name] = job.lake.rows_written(table)
-        figures["files_ingested", name] = len(files)
+        figures["files_ingested", name] = len(delivery.files)
+    _remember_columns(job, deliveries, known)
     opened = open_run(job.lake, job.settings, job.run_date)
     taken = int(sum(value for (metric, _), value in figures.items() if metric == "rows_ingested"))
     return Summary(taken, taken, "bronze.*", figures, (*notes, f"run {opened.run_id}"))
 
 
-def _new_rows(job: Job, name: str, source: Source) -> tuple[list[SourceFile], DataFrame | None]:
-    path = resolve_path(job.settings, source.path)
-    found = [with_content_hash(job.spark, file) for file in find_files(job.spark, name, path)]
-    known = _known_contents(job, name, source)
-    by_content = {file.content_hash: file for file in reversed(found) if file.content_hash not in known}
-    files = sorted(by_content.values(), key=lambda file: file.path)
-    if not files:
-        return [], None
-    mapped = read_source(job.spark, name, source, files)
-    if mapped.isEmpty():
-        raise InputError(
-            f"source {name!r}: {path} holds no rows. Expected {source.kind}. Next: check the delivery."
+def _new_rows(job: Job, known: Mapping[str, Known]) -> dict[str, Delivery]:
+    sources = job.settings.sources
+    places = {name: resolve_path(job.settings, source.path) for name, source in sources.items()}
+    return new_deliveries(job.spark, sources, places=places, known=known)
+
+
+def _known(job: Job) -> dict[str, Known]:
+    """What bronze holds of each source, and the columns that its deliveries had."""
+    contents: dict[str, dict[str, set[str]]] = {}
+    for kind in {source.kind for source in job.settings.sources.values()}:
+        taken = job.read(BRONZE[kind]).select("source", "source_file", "content_hash").distinct()
+        for source, file, content in taken.collect():
+            contents.setdefault(source, {}).setdefault(one_slash(file), set()).add(content)
+    columns: dict[str, dict[str, str]] = {}
+    for row in job.read(OPS_SOURCE_COLUMNS).orderBy("recorded_at", "column_name").collect():
+        columns.setdefault(row["source"], {})[row["column_name"]] = row["type"]
+    return {
+        name: Known(
+            {file: frozenset(hashes) for file, hashes in contents.get(name, {}).items()},
+            columns.get(name, {}),
         )
-    payload = FIELDS_BY_KIND[source.kind]
-    return files, bronze_rows(mapped, name=name, files=files, run_date=job.run_date, payload=payload)
+        for name in job.settings.sources
+    }
 
 
-def _known_contents(job: Job, name: str, source: Source) -> set[str]:
-    known = job.read(BRONZE[source.kind]).where(F.col("source") == name).select("content_hash").distinct()
-    return {row["content_hash"] for row in known.collect()}
+def _remember_columns(job: Job, deliveries: Mapping[str, Delivery], known: Mapping[str, Known]) -> None:
+    """Add to ops.source_columns what no earlier delivery had."""
+    now = datetime.now(UTC)
+    rows = [
+        (name, column, kind, job.run_date, now)
+        for name, delivery in deliveries.items()
+        for column, kind in delivery.columns.items()
+        if known[name].columns.get(column) != kind
+    ]
+    if rows:
+        job.append(OPS_SOURCE_COLUMNS, job.spark.createDataFrame(rows, OPS_SOURCE_COLUMNS.schema).coalesce(1))

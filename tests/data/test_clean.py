@@ -10,7 +10,6 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Clean, Source
 from recsys_spark.data.clean import cleaned, deduplicate, good, quarantined
-from recsys_spark.data.kinds import KINDS
 from recsys_spark.lake.tables import BRONZE_INTERACTIONS, BRONZE_ITEMS
 
 RULES = Clean(
@@ -60,7 +59,7 @@ def test_every_rule_names_the_rows_that_break_it_and_no_other(spark: SparkSessio
         "infinite": ({"value": "Infinity"}, ["bad_value"]),
         "1e308": ({"value": "1e308"}, ["bad_value"]),
         "a word": ({"quantity": "two"}, ["bad_quantity"]),
-        "negative": ({"quantity": "-1"}, ["negative_quantity"]),
+        "negative, a return": ({"quantity": "-1"}, []),
         "malformed": ({"malformed": "a,b,c,d"}, ["malformed_row"]),
         "two faults": ({"user_id": "", "event_at": ""}, ["missing_user_id", "unparsable_time"]),
         "seconds": ({"source": "epoch", "event_at": "1711965600"}, []),
@@ -108,14 +107,14 @@ def test_the_latest_delivery_of_an_event_stands_whatever_the_order_and_ties_fall
     def survivors(order: list[int], partitions: int) -> set[tuple]:
         frame = bronze(spark, [rows[n] for n in order]).repartition(partitions)
         judged = cleaned(frame, "interactions", settings=RULES, sources=SOURCES)
-        once = deduplicate(good(judged), key=KINDS["interactions"].identity)
-        twice = deduplicate(once, key=KINDS["interactions"].identity)
+        once = good(deduplicate(judged, "interactions")).localCheckpoint()
+        twice = deduplicate(once, "interactions")
         found = {(row["event_id"], row["value"]) for row in once.collect()}
         assert found == {(row["event_id"], row["value"]) for row in twice.collect()}
         return found
 
     first = survivors([0, 1, 2, 3, 4], 1)
-    assert first == survivors([4, 3, 2, 1, 0], 3) == survivors([2, 0, 4, 3, 1], 2)
+    assert first == survivors([2, 4, 3, 0, 1], 3)
     assert {("a", 1.0), ("c", 5.0)} < first
     assert len(first) == 3
 
@@ -127,7 +126,7 @@ def test_an_event_without_an_id_is_known_by_its_content(spark: SparkSession) -> 
         {**GOOD, "event_id": None, "item_id": "j"},
     ]
     judged = cleaned(bronze(spark, rows), "interactions", settings=RULES, sources=SOURCES)
-    once = deduplicate(good(judged), key=KINDS["interactions"].identity).collect()
+    once = good(deduplicate(judged, "interactions")).collect()
     assert sorted(row["item_id"] for row in once) == ["i", "j"]
 
 

@@ -105,7 +105,7 @@ def test_a_delivery_that_fails_the_gate_never_reaches_silver(
     (tmp_path / "shop" / "events.csv").write_text(EVENTS + "e3,u1,i1,soon,1\n" * 2, encoding="utf-8")
     assert stage_run() == 3
     told = sentence(capsys)
-    assert "expect_column_values_to_be_between(rejected_share)" in told
+    assert "expect_column_max_to_be_between(rejected_share) observed 0.5," in told
     assert "allowed <= 0.05" in told
     assert written(tmp_path) >= {"bronze/interactions", "ops/quality_results"}
     assert not {table for table in written(tmp_path) if table.startswith(("silver", "gold"))}

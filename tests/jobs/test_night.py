@@ -146,6 +146,8 @@ def test_the_gate_and_its_docs_are_kept_and_show_no_value_of_a_person(night: Nig
         "silver.items",
         "silver.interactions",
         "silver.interactions.profile",
+        "silver.preferences",
+        "gold.recommendations",
         "publish.again",
         "publish.fresh",
     }

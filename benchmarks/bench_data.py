@@ -1,0 +1,214 @@
+"""The way from delivered files to silver, beside what Spark takes to copy the same rows, in one run.
+
+`bench_data.py` (1, 3 and 10 million rows) · `bench_data.py --rows 1000000`
+
+Generated events: users and items drawn from power laws, 60 days, 5 % of the rows delivered twice, 1 % with
+a fault. The copy reads the same Parquet files and writes one Delta table: no rule, no order, no partition.
+Ours is the whole of two stages: ingest (hash, map, bronze) and clean (judge, deduplicate, gate, merge into
+dated partitions). Peak memory is of driver, JVM and Python workers together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
+
+from recsys_spark.config import Settings, conf_dir, load_settings
+from recsys_spark.data import quality
+from recsys_spark.lake.job import Job
+from recsys_spark.lake.memory import MemoryWatch
+from recsys_spark.lake.session import properties, start_session
+from recsys_spark.night import run_stage
+
+RUN_DATE = date(2024, 3, 1)
+DAYS, FIRST_DAY = 60, np.datetime64("2024-01-01")
+ITEMS, CHUNK = 50_000, 1_000_000
+REPEATED, SPOILT = 0.05, 0.01
+
+CONF = """
+[lake]
+path = "{root}/lake"
+[output]
+path = "{root}/output"
+[sources.events]
+kind = "interactions"
+format = "parquet"
+path = "{root}/events"
+[sources.events.columns]
+event_id = "id"
+user_id = "user"
+item_id = "item"
+event_type = "type"
+event_at = "at"
+quantity = "pieces"
+value = "paid"
+basket_id = "basket"
+[sources.items]
+kind = "items"
+format = "parquet"
+path = "{root}/items.parquet"
+columns = {{ item_id = "item", title = "title" }}
+"""
+
+
+def power_law(draw: np.random.Generator, size: int, among: int, exponent: float) -> np.ndarray:
+    """`size` draws of 0 to among - 1, the first far more often than the last."""
+    weights = np.arange(1, among + 1, dtype=np.float64) ** -exponent
+    edges = np.cumsum(weights / weights.sum())
+    return np.minimum(np.searchsorted(edges, draw.random(size)), among - 1)
+
+
+def events(draw: np.random.Generator, first: int, size: int, users: int) -> pa.Table:
+    """Rows first to first + size; some repeat an earlier row of the chunk, some are spoilt."""
+    number = np.arange(first, first + size)
+    again = draw.random(size) < REPEATED
+    again[0] = False
+    source = np.where(again, draw.integers(0, size, size), np.arange(size))
+    user = power_law(draw, size, users, 0.7)[source]
+    item = power_law(draw, size, ITEMS, 1.0)[source]
+    seconds = (draw.integers(0, DAYS * 86_400, size))[source]
+    kind = np.array(["view", "click", "cart", "purchase"])[
+        np.searchsorted([0.6, 0.85, 0.95], draw.random(size))
+    ][source]
+    spoilt = draw.random(size) < SPOILT
+    kind = np.where(spoilt, "wish", kind)
+    return pa.table(
+        {
+            "id": np.char.add("e", number[source].astype(str)),
+            "user": np.char.add("u", user.astype(str)),
+            "item": np.char.add("i", item.astype(str)),
+            "type": kind,
+            "at": (FIRST_DAY + seconds.astype("timedelta64[s]")).astype("datetime64[us]"),
+            "pieces": draw.integers(1, 4, size)[source],
+            "paid": np.round(draw.gamma(2.0, 3.0, size)[source], 2),
+            "basket": np.char.add("b", (number[source] // 7).astype(str)),
+        }
+    )
+
+
+def deliver(root: Path, rows: int) -> None:
+    draw = np.random.default_rng(rows)
+    (root / "events").mkdir(parents=True)
+    for first in range(0, rows, CHUNK):
+        table = events(draw, first, min(CHUNK, rows - first), users=max(rows // 20, 10))
+        pq.write_table(table, root / "events" / f"part-{first // CHUNK:03d}.parquet")
+    names = np.arange(ITEMS).astype(str)
+    pq.write_table(
+        pa.table({"item": np.char.add("i", names), "title": np.char.add("item ", names)}),
+        root / "items.parquet",
+    )
+
+
+def settings_for(root: Path) -> Settings:
+    folder = root / "conf"
+    folder.mkdir()
+    shutil.copy(conf_dir() / "base.toml", folder / "base.toml")
+    (folder / "bench.toml").write_text(CONF.format(root=root), encoding="utf-8")
+    before = os.environ.get("RECSYS_CONF")
+    os.environ["RECSYS_CONF"] = str(folder)
+    try:
+        return load_settings("bench")
+    finally:
+        if before is None:
+            del os.environ["RECSYS_CONF"]
+        else:
+            os.environ["RECSYS_CONF"] = before
+
+
+def timed(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def copied(spark: SparkSession, root: Path) -> float:
+    target = str(root / "copy")
+    seconds = timed(lambda: spark.read.parquet(str(root / "events")).write.format("delta").save(target))
+    shutil.rmtree(target)
+    return seconds
+
+
+class GateClock:
+    """Seconds spent in Great Expectations: its own run, and the figures that only it needs."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._validate = quality.validate
+
+    def __enter__(self) -> Self:
+        def watched(*arguments: object, **named: object) -> object:
+            started = time.perf_counter()
+            try:
+                return self._validate(*arguments, **named)  # type: ignore[arg-type]
+            finally:
+                self.seconds += time.perf_counter() - started
+
+        quality.validate = watched  # type: ignore[assignment]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        quality.validate = self._validate
+
+
+def measure(spark: SparkSession, rows: int) -> dict[str, float]:
+    root = Path(tempfile.mkdtemp(prefix="recsys-bench-"))
+    try:
+        deliver(root, rows)
+        copied(spark, root)
+        copy = copied(spark, root)
+        job = Job(spark, settings_for(root), RUN_DATE)
+        with MemoryWatch() as memory, GateClock() as clock:
+            ingest = timed(lambda: run_stage("ingest", job, memory))
+            clean = timed(lambda: run_stage("clean", job, memory))
+        return {
+            "rows": rows,
+            "copy": copy,
+            "ingest": ingest,
+            "clean": clean,
+            "vs_copy": (ingest + clean) / copy,
+            "silver_vs_copy": clean / copy,
+            "gx_share": clock.seconds / clean,
+            "peak_gb": memory.peak_gb,
+        }
+    finally:
+        shutil.rmtree(root)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 3_000_000, 10_000_000])
+    given = parser.parse_args()
+    spark = start_session("bench-data", properties(conf_dir() / "spark-local.conf"))
+    spark.range(10_000).write.format("noop").mode("overwrite").save()
+    results = [measure(spark, rows) for rows in given.rows]
+    print(
+        f"{'rows':>12}{'copy s':>9}{'ingest s':>10}{'clean s':>9}{'/copy':>7}"
+        f"{'silver/copy':>13}{'GX':>7}{'GB':>6}"
+    )
+    for found in results:
+        print(
+            f"{found['rows']:>12,.0f}{found['copy']:>9.1f}{found['ingest']:>10.1f}{found['clean']:>9.1f}"
+            f"{found['vs_copy']:>7.1f}{found['silver_vs_copy']:>13.1f}{found['gx_share']:>7.0%}"
+            f"{found['peak_gb']:>6.1f}"
+        )
+    largest = results[-1]
+    print(json.dumps({name: round(value, 3) for name, value in largest.items()}))
+
+
+if __name__ == "__main__":
+    main()

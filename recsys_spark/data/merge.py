@@ -1,0 +1,68 @@
+"""Good rows into silver: one commit, the latest delivery stands, only the dates of the batch are touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.lake.store import Lake
+from recsys_spark.lake.tables import Table
+
+# A matched row is replaced by a later delivery only, so any order of deliveries ends in the same table.
+NEWER = "s.delivered_at > t.delivered_at OR (s.delivered_at = t.delivered_at AND s.row_hash > t.row_hash)"
+_LISTED_DATES = 400
+
+
+def merge_batch(lake: Lake, table: Table, rows: DataFrame, *, identity: Sequence[str]) -> None:
+    """Merge rows (unique by identity) into the table.
+
+    In a table partitioned by event_date an identity stands under one date: where a later delivery
+    corrects the date, the row under the old one is removed in the same commit; where an earlier one
+    arrives late, it is dropped. Dates that the table does not know are appended without looking at others.
+    """
+    if not table.partition_by or not lake.exists(table):
+        lake.merge(table, rows, newer=NEWER)
+        return
+    known = lake.read(table)
+    dates = _dates(rows)
+    elsewhere = _under_other_dates(known, rows, identity).localCheckpoint(eager=True)
+    gone = elsewhere.where("is_newer").select(*identity, F.col("_known_date").alias("event_date"))
+    late = elsewhere.where("NOT is_newer").select(*identity)
+    has_gone, has_late = not gone.isEmpty(), not late.isEmpty()
+    if has_late:
+        rows = rows.join(late, on=list(identity), how="left_anti")
+    if not has_gone and known.where(F.col("event_date").isin(dates)).isEmpty():
+        lake.append(table, rows)
+        return
+    if has_gone:
+        dates = sorted({*dates, *_dates(gone)})
+    lake.merge(table, rows, newer=NEWER, touched=_touched(dates), gone=gone if has_gone else None)
+
+
+def _dates(rows: DataFrame) -> list[date]:
+    return sorted(row["event_date"] for row in rows.select("event_date").distinct().collect())
+
+
+def _under_other_dates(known: DataFrame, rows: DataFrame, identity: Sequence[str]) -> DataFrame:
+    """(identity, _known_date, is_newer): rows that the table has under another date than the batch."""
+    version = ("delivered_at", "row_hash")
+    table_side = known.select(
+        *identity,
+        F.col("event_date").alias("_known_date"),
+        *[F.col(name).alias(f"_{name}") for name in version],
+    )
+    pairs = table_side.join(rows.select(*identity, "event_date", *version), on=list(identity), how="inner")
+    later = F.struct("delivered_at", "row_hash") > F.struct("_delivered_at", "_row_hash")
+    other_date = pairs.where(F.col("_known_date") != F.col("event_date"))
+    return other_date.select(*identity, "_known_date", later.alias("is_newer"))
+
+
+def _touched(dates: Sequence[date]) -> str:
+    """The table's side of the merge condition: partitions are pruned by it before anything is read."""
+    if len(dates) > _LISTED_DATES:
+        return f"t.event_date BETWEEN '{dates[0]}' AND '{dates[-1]}'"
+    listed = ", ".join(f"DATE '{day}'" for day in dates)
+    return f"t.event_date IN ({listed})"
