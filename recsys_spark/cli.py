@@ -206,22 +206,25 @@ def report(run_date: RunDate, env: Env = "prod") -> None:
 @app.command()
 def quarantine(
     env: Env = "prod",
+    run_date: Annotated[
+        str, typer.Option(help="Only rows taken in by this night; with --reprocess: up to it.")
+    ] = "",
     samples: Annotated[int, typer.Option(help="Rows shown per reason.")] = 3,
+    unmasked: Annotated[
+        bool, typer.Option(help="Show user ids and broken lines as they came, not their shape.")
+    ] = False,
+    reprocess: Annotated[
+        bool, typer.Option(help="Judge the rows again by today's rules and mappings; needs --run-date.")
+    ] = False,
+    json_file: Json = None,
 ) -> None:
-    """Show how many delivered rows were rejected, by reason, with samples."""
+    """Show how many delivered rows were rejected, by reason, with samples; or take repaired ones back."""
+    from recsys_spark.quarantine_view import reprocessed, show  # noqa: PLC0415
 
-    def action() -> None:
-        from recsys_spark.data.quarantine import by_reason  # noqa: PLC0415
-        from recsys_spark.lake.store import Lake  # noqa: PLC0415
-
-        settings = load_settings(env)
-        lake = Lake(session("recsys", settings), resolve_path(settings, settings.lake.path))
-        table = RichTable("kind", "source", "reason", "rows", "samples")
-        for row in by_reason(lake, samples=samples):
-            table.add_row(row.kind, row.source, row.reason, f"{row.rows:,}", "\n".join(row.samples))
-        Console().print(table if table.row_count else "nothing is quarantined")
-
-    _exit(action)
+    if reprocess:
+        _exit(lambda: reprocessed(env, run_date, json_file))
+    else:
+        _exit(lambda: show(env, run_date, samples=samples, is_masked=not unmasked, json_file=json_file))
 
 
 @runs_app.command("list")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,11 +19,15 @@ from recsys_spark.errors import ConfigError, did_you_mean
 
 TASKS = ("repeats_allowed", "new_items_only")
 COMPONENTS = ("als", "content", "history", "popularity", "trial")
+# What is known of an item as a number beside its source's own attributes.
+PRICE, AGE_DAYS = "price", "age_days"
 # Sections whose keys are names that the user invents; everything else must exist in base.toml.
 NAMED_SECTIONS = {"sources", "campaigns"}
-# What a list does not depend on: where things lie and how long they are kept.
-PLACES = ("lake", "output")
+# What a list does not depend on: where things lie, how long they are kept, and in what pieces it is made.
+PLACES = ("lake", "output", "ranking")
 
+_VARIABLE_NAME = r"^([A-Za-z_][A-Za-z0-9_]*)?$"
+_CREDENTIALS = re.compile(r"(?i)[?&;](user|username|password|pwd|sslpassword)=|//[^/@]*@")
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
 
@@ -37,21 +41,69 @@ class Place(Section):
     path: str
 
 
+class LakePlace(Place):
+    wait_seconds: float = Field(ge=0)
+
+
 class Source(Section):
     """How one delivered table maps to ours; see conf/base.toml for each key's meaning."""
 
-    kind: Literal["interactions", "items", "users", "audiences"]
-    format: Literal["csv", "jsonl", "parquet"]
-    path: str
+    kind: Literal["interactions", "items", "users", "audiences", "outcomes"]
+    format: Literal["csv", "jsonl", "parquet", "delta", "jdbc"]
+    path: str = ""
     columns: dict[str, str | list[str]] = Field(default_factory=dict)
     constants: dict[str, str] = Field(default_factory=dict)
+    attributes: dict[str, str] = Field(default_factory=dict)
     names: list[str] = Field(default_factory=list)
     separator: str = ","
     encoding: str = "UTF-8"
     header: bool = True
     quote: str = '"'
+    quoted_newlines: bool = False
     tags_separator: str = ""
     time_format: str = "iso"
+    version: int | None = Field(default=None, ge=0)
+    url: str = ""
+    table: str = ""
+    partition_column: str = ""
+    lower: int | str = ""
+    upper: int | str = ""
+    num_partitions: int = Field(default=1, gt=0)
+    user_env: str = Field(default="", pattern=_VARIABLE_NAME)
+    password_env: str = Field(default="", pattern=_VARIABLE_NAME)
+    new_columns: Literal["ignore", "refuse"] = "ignore"
+    retyped_columns: Literal["refuse", "accept"] = "refuse"
+
+    @model_validator(mode="after")
+    def _placed(self) -> Source:
+        """Where the rows are, by format; and no secret among it, for settings are stored with each run."""
+        if self.format != "jdbc":
+            if not self.path:
+                raise ValueError(f"format {self.format!r} needs path")
+            return self
+        if not (self.url.startswith("jdbc:") and self.table) or self.path:
+            raise ValueError("format 'jdbc' needs url (jdbc:…) and table, and has no path")
+        if _CREDENTIALS.search(self.url):
+            raise ValueError("url holds credentials; name variables in user_env and password_env instead")
+        bounds = (self.partition_column, str(self.lower), str(self.upper))
+        if self.num_partitions > 1 and not all(bounds):
+            raise ValueError("num_partitions above 1 needs partition_column, lower and upper")
+        return self
+
+    @model_validator(mode="after")
+    def _readable(self) -> Source:
+        if self.format == "csv" and not (self.separator and (self.header or self.names)):
+            raise ValueError("format 'csv' needs a separator, and names where header is false")
+        return self
+
+    @model_validator(mode="after")
+    def _attributes_of_items(self) -> Source:
+        if self.attributes and self.kind != "items":
+            raise ValueError(f"attributes belong to sources of kind 'items', not {self.kind!r}")
+        for name in (PRICE, AGE_DAYS):
+            if name in self.attributes:
+                raise ValueError(f"attributes may not be called {name!r}: that is a number of its own")
+        return self
 
 
 class Clean(Section):
@@ -60,20 +112,91 @@ class Clean(Section):
     max_text_length: int = Field(gt=0)
     max_abs_value: float = Field(gt=0)
     future_tolerance_days: int = Field(ge=0)
+    returns: Literal["take_back", "quarantine"] = "take_back"
+    purchase_types: list[str] = Field(default_factory=lambda: ["purchase"])
+    burst_seconds: float = Field(ge=0, le=86400, default=0.0)
+
+
+class Privacy(Section):
+    """pseudonym_key_env is the name of a variable, never the key: settings are stored with each run."""
+
+    pseudonym_key_env: str = Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
+
+
+class Features(Section):
+    log1p: list[str]
+    min_users: int = Field(ge=1)
 
 
 class Quality(Section):
     min_rows: int = Field(ge=0)
+    min_preferences: int = Field(ge=0)
     max_rejected_share: float = Field(ge=0, le=1)
+    max_rejected_item_share: float = Field(ge=0, le=1)
+    max_duplicate_share: float = Field(ge=0, le=1)
     max_unknown_item_share: float = Field(ge=0, le=1)
     max_untitled_share: float = Field(ge=0, le=1)
     max_age_days: int = Field(ge=0)
+    history_nights: int = Field(gt=0)
+    min_history_nights: int = Field(gt=0)
+    min_history_rows: int = Field(ge=0)
+    min_volume_ratio: float = Field(ge=0, le=1)
+    max_volume_ratio: float = Field(ge=1)
+    min_item_volume_ratio: float = Field(ge=0, le=1)
+    max_item_volume_ratio: float = Field(ge=1)
+    max_event_share_change: float = Field(ge=0, le=1)
+    min_event_share_ratio: float = Field(ge=0, le=1)
+    max_null_share_change: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _enough_history(self) -> Quality:
+        if self.min_history_nights > self.history_nights:
+            raise ValueError(
+                f"quality.min_history_nights = {self.min_history_nights} is more than "
+                f"quality.history_nights = {self.history_nights}: no night would ever be compared"
+            )
+        return self
+
+
+class Ratings(Section):
+    """How a rating's `value` becomes a strength; an empty event_type: ratings count like any event."""
+
+    event_type: str
+    min: float
+    max: float
+    neutral: float
+    low: Literal["exclude", "lower", "ignore"]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Ratings:
+        if not self.min <= self.neutral < self.max:
+            raise ValueError(
+                f"preferences.ratings needs min <= neutral < max, got min = {self.min:g}, "
+                f"neutral = {self.neutral:g}, max = {self.max:g}"
+            )
+        return self
 
 
 class Preferences(Section):
     half_life_days: float = Field(gt=0)
     cap: float = Field(gt=0)
-    event_weights: dict[str, float]
+    event_weights: dict[str, Annotated[float, Field(ge=0, le=1e6)]]
+    negative: dict[str, Literal["exclude", "lower"]]
+    lower_weight: float = Field(gt=0, le=1e6)
+    min_events_per_user: int = Field(ge=1)
+    min_events_per_item: int = Field(ge=1)
+    ratings: Ratings
+
+
+class Bots(Section):
+    """Limits beyond which a user is no person; 0 switches a rule off."""
+
+    max_events_per_day: int = Field(ge=0)
+    min_events: int = Field(ge=1)
+    max_catalogue_share: float = Field(ge=0, le=1)
+    min_items: int = Field(ge=1)
+    max_same_second_share: float = Field(ge=0, le=1)
+    max_item_share: float = Field(ge=0, le=1)
 
 
 class Als(Section):
@@ -85,6 +208,21 @@ class Als(Section):
     item_blocks: int = Field(gt=0)
     checkpoint_interval: int = Field(gt=0)
     seed: int
+    trainer: Literal["mllib", "cg"] = "mllib"
+    feedback: Literal["implicit", "explicit"] = "implicit"
+    scaling_exponent: float = Field(default=1.0, ge=0, le=2)
+    cg_steps: int = Field(default=3, ge=1, le=1000)
+    driver_pairs: int = Field(default=5_000_000, ge=0)
+    tolerance: float = Field(default=0.001, ge=0, lt=1)
+    warm_start: bool = False
+
+    @model_validator(mode="after")
+    def _what_mllib_lacks(self) -> Als:
+        if self.trainer == "mllib" and self.scaling_exponent != 1.0:
+            raise ValueError(f'als.scaling_exponent = {self.scaling_exponent} needs als.trainer = "cg"')
+        if self.trainer == "mllib" and self.warm_start:
+            raise ValueError('als.warm_start = true needs als.trainer = "cg": MLlib cannot begin anywhere')
+        return self
 
 
 class Content(Section):
@@ -129,6 +267,10 @@ class Campaign(Section):
     unsubscribe_url: str = ""
 
 
+class Ranking(Section):
+    max_item_share: float = Field(gt=0, le=1)
+
+
 class Evaluation(Section):
     window_days: int = Field(gt=0)
     k: list[int]
@@ -150,16 +292,20 @@ class Delivery(Section):
 class Settings(Section):
     env: str
     home: str
-    lake: Place
+    lake: LakePlace
     output: Place
     clean: Clean
+    privacy: Privacy
+    features: Features
     quality: Quality
     preferences: Preferences
+    bots: Bots
     als: Als
     content: Content
     popularity: Popularity
     blend: Blend
     evaluation: Evaluation
+    ranking: Ranking
     gate: Gate
     delivery: Delivery
     sources: dict[str, Source] = Field(default_factory=dict)
@@ -169,7 +315,8 @@ class Settings(Section):
         """All that can change a list: the settings without places."""
         values = self.model_dump(mode="json", exclude={*PLACES, "env", "home"})
         for source in values["sources"].values():
-            source.pop("path")
+            for place in ("path", "url", "user_env", "password_env"):
+                source.pop(place)
         return values
 
     def fingerprint(self) -> str:
@@ -251,7 +398,7 @@ def _overlaid(base: dict[str, Any], overlay: Mapping[str, Any], file: str, at: s
                 f"{file} sets keys base.toml does not have: ['{path}']."
                 f"{did_you_mean(path, [f'{at}{name}' for name in base])}"
             )
-        replaces_whole = at == "blend." or path == "preferences.event_weights"
+        replaces_whole = at == "blend." or path in {"preferences.event_weights", "preferences.negative"}
         if isinstance(value, dict) and isinstance(base.get(key), dict) and not replaces_whole:
             result[key] = _overlaid(base[key], value, file, f"{path}.")
         else:
@@ -281,7 +428,10 @@ def _first_fault(error: ValidationError, file: str) -> str:
     faults = []
     for fault in error.errors():
         place = ".".join(str(part) for part in fault["loc"])
-        got = "" if fault["type"] in {"missing", "extra_forbidden"} else f", got {fault.get('input')!r}"
+        # A whole section is no help, and may hold what was refused because it is secret.
+        is_told = fault["type"] not in {"missing", "extra_forbidden"}
+        is_plain = is_told and not isinstance(fault["input"], dict)
+        got = f", got {fault['input']!r}" if is_plain else ""
         hint = _key_hint(fault["loc"]) if fault["type"] == "extra_forbidden" else ""
         faults.append(f"{place or 'settings'}: {fault['msg']}{got}{hint}")
     return f"{file} (on base.toml): " + "; ".join(faults)

@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.lake.session import properties, start_session
+from tests.shop import QUICK_JAVA
 
 ROOT = Path(__file__).parents[1]
 Frame = Callable[..., DataFrame]
@@ -23,6 +24,11 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         {
             **properties(ROOT / "conf" / "spark-local.conf"),
             "spark.driver.memory": "2g",
+            "spark.driver.extraJavaOptions": QUICK_JAVA,
+            # Frames of ten rows: interpreting a plan takes less than compiling it. Nights that run as
+            # processes of their own (tests/dags, the demo) compile.
+            "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
             "spark.sql.shuffle.partitions": "3",
             "spark.local.dir": str(scratch),
         },

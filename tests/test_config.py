@@ -38,6 +38,9 @@ def settings_of(conf: Path, overlay: str):
         ("[als]\nrank = 0", "als.rank: Input should be greater than 0, got 0"),
         ("[blend]\nnew_items_only = { asl = 1.0 }", "names 'asl'. Did you mean als?"),
         ("[als\n", "mine.toml is not valid TOML"),
+        ("[preferences.ratings]\nneutral = 5.0", "needs min <= neutral < max, got min = 0.5, neutral = 5"),
+        ("[preferences]\nnegative = { dislike = 'hide' }", "negative.dislike: Input should be 'exclude' or"),
+        ("[preferences]\nevent_weights = { view = -1.0 }", "should be greater than or equal to 0, got -1.0"),
         (
             "[campaigns.a]\nchannel='email'\nk=3\nrepeat_alowed=true",
             "campaigns.a.repeat_allowed: Field required",
@@ -61,6 +64,13 @@ def test_weights_of_an_overlay_replace_those_of_base_as_a_whole(conf: Path) -> N
     weights = settings.blend.weights("new_items_only")
     assert weights == {"als": 0.0, "content": 2.0, "history": 0.0, "popularity": 0.0, "trial": 0.0}
     assert settings.blend.weights("repeats_allowed")["history"] == 1.0
+
+
+def test_what_speaks_against_an_item_replaces_that_of_base_as_a_whole(conf: Path) -> None:
+    overlay = "[preferences]\nnegative = { thumbs_down = 'lower' }\n[bots]\nmax_events_per_day = 50"
+    settings = settings_of(conf, overlay)
+    assert settings.preferences.negative == {"thumbs_down": "lower"}
+    assert (settings.bots.max_events_per_day, settings.bots.min_events) == (50, 1000)
 
 
 def test_places_change_no_fingerprint_and_models_do(conf: Path) -> None:

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Campaign
-from recsys_spark.data.preferences import valid_on
+from recsys_spark.data.validity import known_on
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import GOLD_OUTBOX, GOLD_RECOMMENDATIONS, SILVER_ITEMS
@@ -42,7 +42,8 @@ def run(job: Job) -> Summary:
 
 
 def _deliver(job: Job, lists: DataFrame) -> dict[str, int]:
-    items = valid_on(job.read(SILVER_ITEMS), job.run_date).select("item_id", "title", "category", "brand")
+    items = known_on(job.read(SILVER_ITEMS), job.run_date, "item_id")
+    items = items.select("item_id", "title", "category", "brand")
     ordered = lists.join(items, on="item_id", how="left").orderBy("campaign", "user_id", "rank")
     sent = dict.fromkeys(job.settings.campaigns, 0)
     outbox: list[tuple[Any, ...]] = []

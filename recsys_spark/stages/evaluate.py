@@ -6,6 +6,7 @@ from datetime import date, timedelta
 
 from pyspark.sql import functions as F
 
+from recsys_spark.data.reading import preferences_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.evaluation.backtest import Judgement, judge
 from recsys_spark.lake.job import Job, Summary
@@ -13,7 +14,6 @@ from recsys_spark.lake.tables import MODEL_METRICS, SILVER_INTERACTIONS
 from recsys_spark.models.versions import (
     backtest_version,
     preferences_of,
-    preferences_on,
     train_als_once,
     train_content_once,
     train_popularity_once,

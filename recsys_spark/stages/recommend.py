@@ -7,6 +7,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Campaign
 from recsys_spark.data.preferences import valid_on
+from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import (
@@ -46,7 +47,7 @@ def _ranked(job: Job, name: str, catalogue: Catalogue) -> DataFrame:
     campaign, version = job.settings.campaigns[name], job.run.run_id
     audience = audience_of(
         campaign,
-        users=valid_on(job.read(SILVER_USERS), job.run_date),
+        users=current_on(job.read(SILVER_USERS), job.run_date, "user_id"),
         audiences=valid_on(job.read(SILVER_AUDIENCES), job.run_date),
         preferences=preferences_of(job),
     )

@@ -71,7 +71,7 @@ def both(cluster: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
         RECSYS_CONF=str(conf),
         RECSYS_PYTHON=(folder / "worker-python").read_text().strip(),
         RECSYS_PY_FILES=str(package),
-        RECSYS_SPARK_CONF=f"{ROOT}/conf/spark-cluster.conf",
+        RECSYS_SPARK_CONF=f"{conf}/spark-cluster.conf",
         AIRFLOW_CONN_SPARK_DEFAULT=json.dumps({"conn_type": "spark", "host": master}),
     )
     return Both(here / "lake", shared / "lake", conf, night)
