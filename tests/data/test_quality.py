@@ -246,7 +246,10 @@ def test_the_past_sums_deliveries_of_a_night_and_takes_the_last_of_what_was_made
 def test_preferences_that_fail_are_told_and_are_gone(
     spark: SparkSession, settings: Settings, tmp_path: Path
 ) -> None:
-    places = {"lake": {"path": f"{tmp_path}/lake", "wait_seconds": 0}, "output": {"path": f"{tmp_path}/output"}}
+    places = {
+        "lake": {"path": f"{tmp_path}/lake", "wait_seconds": 0},
+        "output": {"path": f"{tmp_path}/output"},
+    }
     job = Job(spark, Settings.model_validate({**settings.model_dump(), **places}), DAY)
     at = datetime(2024, 6, 1)
     values = {"run_date": DAY, "item_id": "i1", "strength": 1.0, "events": 1, "last_event_at": at}
