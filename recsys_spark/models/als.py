@@ -21,19 +21,22 @@ from recsys_spark.models.als_solve import Objective
 __all__ = ["Factors", "fit_als"]
 
 
-def fit_als(preferences: DataFrame, settings: Als, *, start: Factors | None = None) -> Factors:
+def fit_als(
+    preferences: DataFrame, settings: Als, *, start: Factors | None = None, is_measured: bool = True
+) -> Factors:
     """Factors for every user and item with a preference, and the loss they reach.
 
     `preferences` holds unique (user_id, item_id, strength > 0). Indexes are the rank of the sorted ids.
-    start: an earlier night's factors, for trainer "cg" only. InputError where there is no preference.
+    start: an earlier night's factors, for trainer "cg" only. is_measured: without it MLlib's loss, which
+    costs a pass over the pairs, is not computed. InputError where there is no preference.
     """
     indexed = index_pairs(preferences)
     if settings.trainer == "cg":
         return fit_cg(indexed, settings, start=start)
-    return _fit_mllib(indexed, settings)
+    return _fit_mllib(indexed, settings, is_measured=is_measured)
 
 
-def _fit_mllib(indexed: IndexedPairs, settings: Als) -> Factors:
+def _fit_mllib(indexed: IndexedPairs, settings: Als, *, is_measured: bool) -> Factors:
     """MLlib's factors; its float sums follow the order of its input, which is therefore sorted."""
     began = time.perf_counter()
     ordered = indexed.pairs.repartitionByRange(settings.user_blocks, "user_index").sortWithinPartitions(
@@ -45,6 +48,8 @@ def _fit_mllib(indexed: IndexedPairs, settings: Als) -> Factors:
         _named(model.itemFactors, indexed.items, index_column="item_index", id_column="item_id"),
     )
     spent = time.perf_counter() - began
+    if not is_measured:
+        return factors
     loss = loss_of(factors, indexed, Objective.of(settings))
     return Factors(factors.users, factors.items, (Iteration(settings.iterations, loss, spent),))
 

@@ -54,13 +54,13 @@ def train_als_once(job: Job, version: str, pairs: DataFrame) -> bool:
         return False
     earlier = earlier_night(job, version)
     started_from, start = (None, None) if earlier is None else earlier
-    factors = fit_als(pairs.where(F.col("strength") > 0), job.settings.als, start=start)
+    is_night = version == job.run.run_id
+    liked = pairs.where(F.col("strength") > 0)
+    factors = fit_als(liked, job.settings.als, start=start, is_measured=is_night)
+    if is_night:
+        _write(job, MODEL_ALS_TRAINING, version, training_rows(job, factors, started_from))
     # Users last: their presence marks the version as whole.
-    for table, rows in (
-        (MODEL_ALS_TRAINING, training_rows(job, factors, started_from)),
-        (MODEL_ITEM_FACTORS, factors.items),
-        (MODEL_USER_FACTORS, factors.users),
-    ):
+    for table, rows in ((MODEL_ITEM_FACTORS, factors.items), (MODEL_USER_FACTORS, factors.users)):
         _write(job, table, version, rows)
     return True
 
