@@ -14,6 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @cache
 def compiled(name: str) -> ModuleType | None:
@@ -31,6 +34,13 @@ def compiled(name: str) -> ModuleType | None:
         except RuntimeError as error:  # numba: "cannot cache function …: no locator available"
             logging.getLogger(__name__).info("%s is compiled in a private folder: %s", name, error)
     return _import_copy(name, spec)
+
+
+def frozen(values: Any, dtype: Any) -> NDArray[Any]:
+    """A read-only C-contiguous view: memory-mapped and ordinary arrays are then of one compiled type."""
+    view = np.ascontiguousarray(np.asarray(values, dtype=dtype)).view()
+    view.flags.writeable = False
+    return view
 
 
 def _import_copy(name: str, spec: Any) -> ModuleType:

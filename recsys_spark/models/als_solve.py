@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark.config import Als
-from recsys_spark.lake.compiled import compiled
+from recsys_spark.lake.compiled import compiled, frozen
 
 LOOPS = "recsys_spark.models.als_cg_loops"
 SETTLED = 1e-12  # as in the compiled loops
@@ -65,11 +65,11 @@ def solve_rows(
     loops = compiled(LOOPS)
     solve = _solve_plain if loops is None else loops.solve_rows
     solve(
-        _frozen(rows.indptr, np.int64),
-        _frozen(rows.indices, np.int32),
-        _frozen(rows.values, np.float32),
-        _frozen(others, np.float32),
-        _frozen(gram, np.float32),
+        frozen(rows.indptr, np.int64),
+        frozen(rows.indices, np.int32),
+        frozen(rows.values, np.float32),
+        frozen(others, np.float32),
+        frozen(gram, np.float32),
         x,
         losses,
         penalties,
@@ -89,7 +89,7 @@ def gramian(x: Matrix) -> Doubles:
         wide = x.astype(np.float64)
         return wide.T @ wide
     gram = np.zeros((x.shape[1], x.shape[1]))
-    loops.add_gramian(_frozen(x, np.float32), gram)
+    loops.add_gramian(frozen(x, np.float32), gram)
     return gram
 
 
@@ -187,10 +187,3 @@ def _row_plain(
         p = residual + np.float32(now / rest) * p
         rest = now
     return loss
-
-
-def _frozen(values: Any, dtype: Any) -> Any:
-    """A read-only C-contiguous view: memory-mapped and ordinary arrays are then of one compiled type."""
-    view = np.ascontiguousarray(np.asarray(values, dtype=dtype)).view()
-    view.flags.writeable = False
-    return view

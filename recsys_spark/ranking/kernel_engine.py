@@ -7,22 +7,14 @@ of users and k, never by users or items: candidates and thresholds travel from s
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import logging
-import os
-import sys
-import tempfile
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_spark.lake.compiled import compiled, frozen
 from recsys_spark.ranking.kernel_bounds import Bounds
 from recsys_spark.ranking.kernel_exact import allowed, holds, part_scores
 from recsys_spark.ranking.kernel_parts import Csr
@@ -59,70 +51,16 @@ class Engine(Protocol):
         """The exact best k of each user, all settled: item index (-1) and score (nan), best first."""
 
 
-@cache
 def compiled_loops() -> ModuleType | None:
-    """The compiled loops, or None where numba is missing.
-
-    numba caches compiled code beside the source file. Where that is impossible (the package is in a zip
-    or wheel on the path, or no folder is writable) the loops are imported from a private copy.
-    """
-    if importlib.util.find_spec("numba") is None:
-        return None
-    spec = importlib.util.find_spec(LOOPS)
-    if spec is not None and spec.origin is not None and Path(spec.origin).exists():
-        try:
-            return importlib.import_module(LOOPS)
-        except RuntimeError as error:  # numba: "cannot cache function …: no locator available"
-            logging.getLogger(__name__).info("compiled loops are cached in a private folder: %s", error)
-    return _import_copy(spec)
-
-
-def _import_copy(spec: Any) -> ModuleType:
-    source = spec.loader.get_source(LOOPS).encode()
-    folder = _private_folder() / hashlib.sha256(source).hexdigest()[:16]
-    folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / "kernel_loops.py"
-    if not path.exists():
-        handle, written = tempfile.mkstemp(dir=folder)
-        with os.fdopen(handle, "wb") as file:
-            file.write(source)
-        Path(written).replace(path)  # atomic: several workers may be here at once
-    copy = importlib.util.spec_from_file_location(LOOPS, path)
-    if copy is None or copy.loader is None:
-        raise ImportError(f"cannot import the compiled loops from {path}")
-    module = importlib.util.module_from_spec(copy)
-    sys.modules[LOOPS] = module
-    try:
-        copy.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[LOOPS]
-        raise
-    return module
-
-
-def _private_folder() -> Path:
-    """A folder for code that only this user can write to: cached code is executed."""
-    base = Path(os.environ.get("NUMBA_CACHE_DIR") or tempfile.gettempdir())
-    folder = base / f"recsys-spark-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077 or folder.is_symlink():
-        return Path(tempfile.mkdtemp(prefix="recsys-spark-"))
-    return folder
-
-
-def _frozen(values: Any, dtype: Any) -> Any:
-    """A read-only C-contiguous view: memory-mapped and ordinary arrays are then of one compiled type."""
-    view = np.ascontiguousarray(np.asarray(values, dtype=dtype)).view()
-    view.flags.writeable = False
-    return view
+    """The compiled loops, or None where numba is missing."""
+    return compiled(LOOPS)
 
 
 def _csr_arrays(matrix: Csr | None, dtype: Any) -> tuple[Any, Any, Any]:
     if matrix is None:
-        return _frozen([], np.int64), _frozen([], np.int32), _frozen([], dtype)
+        return frozen([], np.int64), frozen([], np.int32), frozen([], dtype)
     values: Any = [] if matrix.values is None else matrix.values
-    return _frozen(matrix.indptr, np.int64), _frozen(matrix.indices, np.int32), _frozen(values, dtype)
+    return frozen(matrix.indptr, np.int64), frozen(matrix.indices, np.int32), frozen(values, dtype)
 
 
 class CompiledEngine:
@@ -134,15 +72,15 @@ class CompiledEngine:
         self._loops = loops
         self._is_zero = bounds.is_zero
         self._scored = loops.Scored(
-            _frozen(users.dense, np.float64),
-            _frozen(bounds.norms, np.float64),
+            frozen(users.dense, np.float64),
+            frozen(bounds.norms, np.float64),
             *_csr_arrays(users.sparse, np.float64),
             *_csr_arrays(users.additive, np.float64),
         )
         self._masks = loops.Masks(
             *_csr_arrays(users.excluded, np.float64)[:2],
             *_csr_arrays(users.masked, np.float64)[:2],
-            _frozen([] if users.group is None else users.group, np.int32),
+            frozen([] if users.group is None else users.group, np.int32),
         )
         self.floor = np.full(n_users, -np.inf)
         self._best = loops.Best(
@@ -151,8 +89,8 @@ class CompiledEngine:
             floor=self.floor,
             entry=np.empty((n_users, capacity, 4)),
             n=np.zeros(n_users, np.int64),
-            unit=_frozen(bounds.unit, np.float64),
-            absolute=_frozen(bounds.absolute, np.float64),
+            unit=frozen(bounds.unit, np.float64),
+            absolute=frozen(bounds.absolute, np.float64),
             next_masked=self._masks.masked_ptr[:-1].copy(),
             next_additive=self._scored.additive_ptr[:-1].copy(),
         )
@@ -161,11 +99,11 @@ class CompiledEngine:
         no_groups = np.empty((0, 0), np.uint8)
         self._items = self._loops.Items(
             shard.first,
-            _frozen(shard.item, np.int32),
-            _frozen(shard.dense, np.float32),
-            _frozen(shard.norms, np.float64),
+            frozen(shard.item, np.int32),
+            frozen(shard.dense, np.float32),
+            frozen(shard.norms, np.float64),
             *_csr_arrays(shard.sparse, np.float32),
-            _frozen(no_groups if shard.allowed is None else shard.allowed, np.uint8),
+            frozen(no_groups if shard.allowed is None else shard.allowed, np.uint8),
         )
         if self._scored.additive_ptr.size:
             self._loops.take_additive(self._best, self._scored, self._items, self._masks)

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import recsys_spark
+from recsys_spark.lake import compiled
 from recsys_spark.ranking import kernel_engine
 from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, component_scores, packed, select
 from recsys_spark.ranking.kernel_caps import Cap, select_capped
@@ -551,6 +552,8 @@ def test_compiled_loops_work_and_are_cached_when_the_package_is_in_a_wheel(engin
     with zipfile.ZipFile(wheel, "w") as archive:
         for name in [
             "__init__.py",
+            "lake/__init__.py",
+            "lake/compiled.py",
             *(f"ranking/{path.name}" for path in (package / "ranking").glob("kernel*.py")),
         ]:
             archive.write(package / name, f"recsys_spark/{name}")
@@ -585,7 +588,7 @@ def test_a_cache_folder_that_others_could_write_to_is_not_used(monkeypatch, tmp_
     folder.mkdir()
     folder.chmod(0o777)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    chosen = kernel_engine._private_folder()
+    chosen = compiled._private_folder()
     assert chosen != folder
     assert chosen.stat().st_mode & 0o077 == 0
     shutil.rmtree(chosen)
