@@ -47,10 +47,8 @@ def judge_lists(
     return verdicts
 
 
-_NAMES = (
-    "users",
-    "rows",
-    "short_lists",
+# Slots of which a list may have none; counted per list, told per campaign.
+_FORBIDDEN = (
     "duplicates",
     "gaps",
     "not_finite",
@@ -58,8 +56,8 @@ _NAMES = (
     "unknown_items",
     "owned_items",
     "unwanted_items",
-    "first_slot",
 )
+_NAMES = ("users", "short_lists", "rows", *_FORBIDDEN, "first_slot")
 
 
 def _figures(
@@ -105,19 +103,7 @@ def _figures(
         .agg(
             F.count(F.lit(1)).alias("users"),
             F.count(F.when(F.col("rows") < F.col("k"), 1)).alias("short_lists"),
-            *[
-                F.sum(name).alias(name)
-                for name in (
-                    "rows",
-                    "duplicates",
-                    "gaps",
-                    "not_finite",
-                    "rising",
-                    "unknown_items",
-                    "owned_items",
-                    "unwanted_items",
-                )
-            ],
+            *[F.sum(name).alias(name) for name in ("rows", *_FORBIDDEN)],
         )
         .join(first, on="campaign", how="left")
     )
@@ -140,16 +126,7 @@ def _judged(name: str, found: Mapping[str, int], audience: int, gate: Gate) -> l
             gate.max_first_slot_share,
         ),
     ]
-    forbidden = (
-        "duplicates",
-        "gaps",
-        "not_finite",
-        "rising",
-        "unknown_items",
-        "owned_items",
-        "unwanted_items",
-    )
-    return verdicts + [_at_most(name, check, float(found[check]), 0.0) for check in forbidden]
+    return verdicts + [_at_most(name, check, float(found[check]), 0.0) for check in _FORBIDDEN]
 
 
 def _at_least(campaign: str, check: str, observed: float, least: float) -> Verdict:
