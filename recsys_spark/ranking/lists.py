@@ -96,13 +96,18 @@ def user_rows(
     known = preferences.join(F.broadcast(index), on="item_id", how="inner").join(
         users, "user_id", "left_semi"
     )
+    is_excluded = F.col("is_excluded") if "is_excluded" in preferences.columns else F.lit(False)
     histories = (
         known.groupBy("user_id")
-        .agg(F.sort_array(F.collect_list(F.struct("item_index", "strength"))).alias("seen"))
+        .agg(
+            F.sort_array(F.collect_list(F.struct("item_index", "strength"))).alias("seen"),
+            F.collect_list(F.when(is_excluded, F.col("item_index"))).alias("excluded"),
+        )
         .select(
             "user_id",
             F.col("seen.item_index").alias("seen_items"),
             F.col("seen.strength").alias("strengths"),
+            "excluded",
         )
     )
     rows = (
@@ -110,19 +115,15 @@ def user_rows(
         .join(histories, on="user_id", how="left")
         .join(user_factors.select("user_id", "factors"), on="user_id", how="left")
     )
-    unwanted = [] if exclude is None else [exclude.select("user_id", "item_id")]
-    if "is_excluded" in preferences.columns:
-        unwanted.append(preferences.where("is_excluded").select("user_id", "item_id"))
-    if not unwanted:
+    if exclude is None:
         return rows
-    excluded = (
-        unwanted[0]
-        .unionByName(unwanted[-1])
-        .join(F.broadcast(index), on="item_id", how="inner")
+    more = (
+        exclude.join(F.broadcast(index), on="item_id", how="inner")
         .groupBy("user_id")
-        .agg(F.collect_set("item_index").alias("excluded"))
+        .agg(F.collect_set("item_index").alias("more"))
     )
-    return rows.join(excluded, on="user_id", how="left")
+    both = F.array_union(*[F.coalesce(name, F.array().cast("array<int>")) for name in ("excluded", "more")])
+    return rows.join(more, on="user_id", how="left").withColumn("excluded", both).drop("more")
 
 
 def _grouped(rows: DataFrame, users: DataFrame, groups: tuple[str, ...]) -> DataFrame:
@@ -207,6 +208,6 @@ def _user_batch(batch: pa.RecordBatch, n_items: int, rank: int) -> UserBatch:
     return UserBatch(
         factors,
         sparse.csr_matrix((seen.values, seen.indices, seen.indptr), shape=(batch.num_rows, n_items)),
-        excluded=csr_of(batch.column("excluded")) if "excluded" in names else None,
+        excluded=csr_of(batch.column("excluded")),
         group=batch.column("group_index").to_numpy() if "group_index" in names else None,
     )
