@@ -8,7 +8,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from importlib import import_module
 from pathlib import Path
@@ -52,10 +53,7 @@ def main(stage: str) -> NoReturn:
 
 def _submitted(stage: str, env: str, run_date: str) -> None:
     settings, day = load_settings(env), parse_date(run_date)
-    with (
-        lock.held(_root(settings), wait_seconds=settings.lake.wait_seconds, doing=f"{stage} of {day}"),
-        MemoryWatch() as memory,
-    ):
+    with holding(settings, f"{stage} of {day}") as memory:
         spark = session(f"recsys-{stage}", settings)
         run_stage(stage, Job(spark, settings, day), memory)
         spark.stop()
@@ -65,18 +63,19 @@ def run_night(
     settings: Settings, run_date: date, *, first: str = STAGES[0], last: str = STAGES[-1], spark: SparkSession
 ) -> float:
     """The stages from `first` to `last`; returns the peak memory of driver, JVM and workers in GB."""
-    job, doing = Job(spark, settings, run_date), f"the night of {run_date}"
-    with (
-        lock.held(_root(settings), wait_seconds=settings.lake.wait_seconds, doing=doing),
-        MemoryWatch() as memory,
-    ):
+    job = Job(spark, settings, run_date)
+    with holding(settings, f"the night of {run_date}") as memory:
         for stage in stages_between(first, last):
             run_stage(stage, job, memory)
     return memory.peak_gb
 
 
-def _root(settings: Settings) -> str:
-    return resolve_path(settings, settings.lake.path)
+@contextmanager
+def holding(settings: Settings, doing: str) -> Iterator[MemoryWatch]:
+    """The lake held against other writers, and the memory watched, while the block runs."""
+    root = resolve_path(settings, settings.lake.path)
+    with lock.held(root, wait_seconds=settings.lake.wait_seconds, doing=doing), MemoryWatch() as memory:
+        yield memory
 
 
 def stages_between(first: str, last: str) -> Sequence[str]:

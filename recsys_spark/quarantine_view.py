@@ -16,9 +16,8 @@ from recsys_spark.data.pseudonyms import personal_fields
 from recsys_spark.data.quarantine import by_reason
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.memory import MemoryWatch
 from recsys_spark.lake.store import Lake
-from recsys_spark.night import parse_date, run_stage, session
+from recsys_spark.night import holding, parse_date, run_stage, session
 
 
 def show(env: str, run_date: str, *, samples: int, is_masked: bool, json_file: Path | None) -> None:
@@ -44,7 +43,7 @@ def reprocessed(env: str, run_date: str, json_file: Path | None) -> None:
         )
     settings = load_settings(env)
     job = Job(session("recsys", settings), settings, parse_date(run_date))
-    with MemoryWatch() as memory:
+    with holding(settings, f"reprocess of {run_date}") as memory:
         summary = run_stage("reprocess", job, memory)
     counts = by_old_reason(summary)
     table = Table("kind", "reason", "repaired", "still rejected")
