@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from recsys_spark.errors import ConfigError, RecsysError
+from recsys_spark.errors import RecsysError
+from recsys_spark.lake.store import unwritable
 
 _LOOK_EVERY_SECONDS = 0.5
 
@@ -37,10 +38,7 @@ def held(root: str, *, wait_seconds: float = 0.0, doing: str = "a run") -> Itera
         folder.mkdir(parents=True, exist_ok=True)
         note = (folder / "_running").open("a+", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"the lake cannot be written: {root} ({error.strerror}). "
-            "Next: set lake.path (or RECSYS_LAKE) to a folder this user may write."
-        ) from None
+        raise unwritable(root, str(error.strerror)) from None
     with note:
         _wait_for(note, root, wait_seconds)
         note.truncate(0)

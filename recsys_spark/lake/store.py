@@ -122,31 +122,37 @@ class Lake:
         path = f"{self.root.rstrip('/')}/_round_trip"
         self.spark.range(3).write.format("delta").mode("overwrite").save(path)
         rows = self.spark.read.format("delta").load(path).count()
-        jvm: Any = self.spark.sparkContext._jvm  # noqa: SLF001
-        folder = jvm.org.apache.hadoop.fs.Path(path)
-        folder.getFileSystem(self.spark.sparkContext._jsc.hadoopConfiguration()).delete(folder, True)  # noqa: SLF001
+        folder, system = located(self.spark, path)
+        system.delete(folder, True)
         return rows
 
     def check_writable(self) -> None:
         """Raise ConfigError unless a file can be made under the root (local or remote)."""
-        jvm: Any = self.spark.sparkContext._jvm  # noqa: SLF001 - Hadoop's file systems have no other door
-        probe = jvm.org.apache.hadoop.fs.Path(f"{self.root.rstrip('/')}/_write_check")
         try:
-            hadoop = self.spark.sparkContext._jsc.hadoopConfiguration()  # noqa: SLF001
-            system = probe.getFileSystem(hadoop)
+            probe, system = located(self.spark, f"{self.root.rstrip('/')}/_write_check")
             system.create(probe, True).close()
             system.delete(probe, False)
         except Py4JJavaError as error:
-            reason = str(error.java_exception.getMessage()).splitlines()[0]
-            raise ConfigError(
-                f"the lake cannot be written: {self.root} ({reason}). "
-                "Next: set lake.path (or RECSYS_LAKE) to a folder this user may write."
-            ) from None
+            raise unwritable(self.root, str(error.java_exception.getMessage()).splitlines()[0]) from None
 
     def _save(self, table: Table, writer: Any) -> None:
         if table.partition_by:
             writer = writer.partitionBy(*table.partition_by)
         writer.save(self.path(table))
+
+
+def located(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """Hadoop's path, and the file system that serves it; Py4JJavaError where none is installed for it."""
+    context: Any = spark.sparkContext
+    found = context._jvm.org.apache.hadoop.fs.Path(path)  # noqa: SLF001 - there is no other door to it
+    return found, found.getFileSystem(context._jsc.hadoopConfiguration())  # noqa: SLF001
+
+
+def unwritable(root: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"the lake cannot be written: {root} ({reason}). "
+        "Next: set lake.path (or RECSYS_LAKE) to a folder this user may write."
+    )
 
 
 def _literal(value: date | str) -> str:

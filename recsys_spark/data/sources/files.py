@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.data.sources.failures import cause
 from recsys_spark.errors import ConfigError, InputError
-from recsys_spark.lake.store import java_reason
+from recsys_spark.lake.store import java_reason, located
 
 # Half-written files of tools that rename at the end; the next night finds them whole.
 UNFINISHED = (".tmp", "._COPYING_")
@@ -101,10 +101,8 @@ def head(spark: SparkSession, file: SourceFile, length: int) -> bytes:
 
     What Hadoop raises passes: see `reading`.
     """
-    context: Any = spark.sparkContext
-    jvm, hadoop = context._jvm, context._jsc.hadoopConfiguration()  # noqa: SLF001
     path, system = _located(spark, file.path)
-    codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(hadoop).getCodec(path)
+    codec = _codec(spark, path)
     stream = system.open(path)
     try:
         unpacked = stream if codec is None else codec.createInputStream(stream)
@@ -115,10 +113,7 @@ def head(spark: SparkSession, file: SourceFile, length: int) -> bytes:
 
 def is_packed(spark: SparkSession, file: SourceFile) -> bool:
     """Whether Hadoop unpacks the file by its ending (.gz, .bz2, .zst, …)."""
-    context: Any = spark.sparkContext
-    jvm, hadoop = context._jvm, context._jsc.hadoopConfiguration()  # noqa: SLF001
-    path = jvm.org.apache.hadoop.fs.Path(file.path)
-    return jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(hadoop).getCodec(path) is not None
+    return _codec(spark, _located(spark, file.path)[0]) is not None
 
 
 def tail(spark: SparkSession, file: SourceFile, length: int) -> bytes:
@@ -139,11 +134,16 @@ def path_values(file: SourceFile) -> dict[str, str]:
     return {key: unquote(value) for key, value in pairs if value != _HIVE_NULL}
 
 
+def _codec(spark: SparkSession, path: Any) -> Any:
+    """What Hadoop unpacks a file of that name with, or None."""
+    context: Any = spark.sparkContext
+    codecs = context._jvm.org.apache.hadoop.io.compress  # noqa: SLF001
+    return codecs.CompressionCodecFactory(context._jsc.hadoopConfiguration()).getCodec(path)  # noqa: SLF001
+
+
 def _located(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """Hadoop's path and its file system; ConfigError for a scheme that no installed one serves."""
-    context: Any = spark.sparkContext
     try:
-        located = context._jvm.org.apache.hadoop.fs.Path(path)  # noqa: SLF001
-        return located, located.getFileSystem(context._jsc.hadoopConfiguration())  # noqa: SLF001
+        return located(spark, path)
     except Py4JJavaError as error:
         raise ConfigError(f"cannot reach {path}: {java_reason(error)}") from None
