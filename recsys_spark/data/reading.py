@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import lru_cache
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from recsys_spark.config import Bots
 from recsys_spark.data.bots import excluded_users, without
 from recsys_spark.data.events import effective_events
 from recsys_spark.data.preferences import liked, preferences
 from recsys_spark.lake.job import Job
+from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import SILVER_EXCLUDED_USERS, SILVER_INTERACTIONS, SILVER_OUTCOMES
 
 
@@ -18,7 +21,14 @@ def excluded_on(job: Job, day: date) -> DataFrame:
     """(run_date, user_id, reason, observed, allowed): the night's own, or computed for another day."""
     if day == job.run_date:
         return job.read(SILVER_EXCLUDED_USERS).where(F.col("run_date") == F.lit(day))
-    return excluded_users(job.read(SILVER_INTERACTIONS), day, bots=job.settings.bots)
+    return _computed(job.spark, job.lake.root, job.run.run_id, day, job.settings.bots)
+
+
+@lru_cache(maxsize=4)
+def _computed(spark: SparkSession, root: str, run_id: str, day: date, bots: Bots) -> DataFrame:  # noqa: ARG001
+    """Found once for a run (its inputs, settings and code): a backtest reads an earlier day several times."""
+    interactions = Lake(spark, root).read(SILVER_INTERACTIONS)
+    return excluded_users(interactions, day, bots=bots).localCheckpoint(eager=True)
 
 
 def events_on(job: Job, day: date) -> DataFrame:
