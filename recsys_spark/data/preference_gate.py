@@ -30,8 +30,7 @@ def judge_preferences(job: Job) -> dict[tuple[str, str], float]:
         job.lake, _KIND, run_date=job.run_date, nights=thresholds.history_nights, adds_up=False
     )
     check = preference_check(figures, quality=thresholds, run_date=job.run_date, past=past)
-    results = quality.validate([check], docs=job.output / f"{job.run_date}" / "data_docs", stage=_KIND)
-    quality.keep(job, results)
+    results = quality.judged(job, [check], stage=_KIND)
     if not all(result.is_success for result in results):
         job.lake.delete(SILVER_PREFERENCES, f"run_date = DATE '{job.run_date}'")
     quality.require_success(results, what=f"the preferences of {job.run_date} were not kept")

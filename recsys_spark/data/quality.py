@@ -42,7 +42,7 @@ def preload() -> None:
     Thread(target=_great_expectations, name="import-great-expectations", daemon=True).start()
 
 
-def validate(checks: list[Check], *, docs: Path, stage: str = "clean") -> list[QualityResult]:
+def validate(checks: list[Check], *, docs: Path, stage: str) -> list[QualityResult]:
     """Judge all checks and leave their Data Docs in `docs`/`stage`; one result per bound.
 
     Earlier pages of the same stage are replaced, those of other stages stay; `docs`/index.html leads to all.
@@ -56,6 +56,13 @@ def validate(checks: list[Check], *, docs: Path, stage: str = "clean") -> list[Q
     shutil.rmtree(docs / stage, ignore_errors=True)
     context.build_data_docs(site_names=[_SITE])
     _write_index(docs)
+    return results
+
+
+def judged(job: Job, checks: list[Check], *, stage: str) -> list[QualityResult]:
+    """All checks judged: Data Docs of the stage, and the results in ops.quality_results whatever they are."""
+    results = validate(checks, docs=job.output / f"{job.run_date}" / "data_docs", stage=stage)
+    keep(job, results)
     return results
 
 

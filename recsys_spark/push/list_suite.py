@@ -46,9 +46,7 @@ def judge_figures(job: Job, figures: Figures) -> list[quality.QualityResult]:
     thresholds = job.settings.quality
     past = past_nights(job.lake, KIND, run_date=job.run_date, nights=thresholds.history_nights, adds_up=False)
     check = list_check(figures, quality=thresholds, past=past)
-    results = quality.validate([check], docs=job.output / f"{job.run_date}" / "data_docs", stage="publish")
-    quality.keep(job, results)
-    return results
+    return quality.judged(job, [check], stage="publish")
 
 
 def _longest(campaigns: Mapping[str, Campaign]) -> Column:

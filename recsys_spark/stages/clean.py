@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from pyspark import StorageLevel
@@ -59,15 +60,18 @@ class Batch:
 def run(job: Job) -> Summary:
     quality.preload()
     with ExitStack() as held:
-        batches = [batch for kind in BRONZE if (batch := new_batch(job, kind, held)) is not None]
+        batches = [batch for kind in BRONZE if (batch := _new_batch(job, kind, held)) is not None]
         _require_events(job, batches)
-        results = gate(job, batches)
+        started = time.monotonic()
+        results = _gate(job, batches)
+        gate_seconds = time.monotonic() - started
         for batch in batches:
-            merge(job, batch)
-    return summary(batches, results)
+            _merge(job, batch)
+    told = _summary(batches, results)
+    return replace(told, figures={**told.figures, ("gate_seconds", ""): gate_seconds})
 
 
-def summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summary:
+def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summary:
     figures = {key: value for batch in batches for key, value in batch.counts.items()}
     for batch in batches:
         figures |= recorded(batch.kind, batch.figures)
@@ -80,7 +84,7 @@ def summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summa
     return Summary(rows_in, rows_out, "silver.*", figures, notes)
 
 
-def new_batch(job: Job, kind: str, held: ExitStack) -> Batch | None:
+def _new_batch(job: Job, kind: str, held: ExitStack) -> Batch | None:
     """The new files' rows, or None; released when `held` closes."""
     if not job.lake.exists(BRONZE[kind]):
         return None
@@ -184,7 +188,7 @@ def _require_fresh(job: Job, last: date) -> None:
         )
 
 
-def gate(job: Job, batches: list[Batch]) -> list[quality.QualityResult]:
+def _gate(job: Job, batches: list[Batch]) -> list[quality.QualityResult]:
     """Judge the batch by Great Expectations; results are kept whatever the verdict."""
     by_kind = {batch.kind: batch for batch in batches}
     checks = []
@@ -195,17 +199,13 @@ def gate(job: Job, batches: list[Batch]) -> list[quality.QualityResult]:
         checks.extend(_event_checks(job, by_kind["interactions"], by_kind.get("items")))
     if not checks:
         return []
-    results = quality.validate(checks, docs=job.output / f"{job.run_date}" / "data_docs")
-    quality.keep(job, results)
+    results = quality.judged(job, checks, stage="clean")
     quality.require_success(results)
     return results
 
 
 def _event_checks(job: Job, events: Batch, items: Batch | None) -> list[expectations.Check]:
-    known = job.read(SILVER_ITEMS).select("item_id")
-    if items is not None:
-        known = known.unionByName(items.good.select("item_id"))
-    events.figures["unknown_items"] = unknown_items(events.good, known)
+    events.figures["unknown_items"] = unknown_items(events.good, known_items(job, items))
     profile = expectations.profile_check(
         events.figures,
         quality=job.settings.quality,
@@ -216,12 +216,18 @@ def _event_checks(job: Job, events: Batch, items: Batch | None) -> list[expectat
     return [expectations.interaction_check(events.figures), profile]
 
 
+def known_items(job: Job, batch: Batch | None) -> DataFrame:
+    """item_id of all items in silver, and of the batch of items that is to be merged."""
+    known = job.read(SILVER_ITEMS).select("item_id")
+    return known if batch is None else known.unionByName(batch.good.select("item_id"))
+
+
 def _past(job: Job, kind: str) -> Past:
     nights = job.settings.quality.history_nights
     return past_nights(job.lake, kind, run_date=job.run_date, nights=nights, adds_up=True)
 
 
-def merge(job: Job, batch: Batch) -> None:
+def _merge(job: Job, batch: Batch) -> None:
     """Quarantine, then silver, then the mark: a crash in between repeats steps that change nothing."""
     if batch.counts["rows_quarantined", batch.kind]:
         job.merge(SILVER_QUARANTINE, quarantined(batch.rows, kind=batch.kind))

@@ -27,10 +27,9 @@ from recsys_spark.lake.tables import (
     FIELDS_BY_KIND,
     OPS_METRICS,
     SILVER,
-    SILVER_ITEMS,
     SILVER_QUARANTINE,
 )
-from recsys_spark.stages.clean import Batch, judged_batch
+from recsys_spark.stages.clean import Batch, judged_batch, known_items
 
 # A row's reasons and its text may be others under other rules; it stays the same row.
 _OTHER = "s.reject_reasons <> t.reject_reasons OR NOT (s.raw <=> t.raw)"
@@ -132,16 +131,12 @@ def _gate(job: Job, batches: list[Batch]) -> None:
         checks.append(expectations.item_check(figures, quality=thresholds))
     if "interactions" in by_kind:
         events = by_kind["interactions"]
-        known = job.read(SILVER_ITEMS).select("item_id")
-        if "items" in by_kind:
-            known = known.unionByName(by_kind["items"].good.select("item_id"))
-        figures = {**_without_delivery(events), "unknown_items": unknown_items(events.good, known)}
+        unknown = unknown_items(events.good, known_items(job, by_kind.get("items")))
+        figures = {**_without_delivery(events), "unknown_items": unknown}
         checks.append(expectations.interaction_check(figures))
         checks.append(expectations.repaired_check(figures, quality=thresholds))
     if checks:
-        docs = job.output / f"{job.run_date}" / "data_docs"
-        results = quality.validate(checks, docs=docs, stage="reprocess")
-        quality.keep(job, results)
+        results = quality.judged(job, checks, stage="reprocess")
         quality.require_success(results, what="the repaired rows were not merged")
 
 
