@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from importlib import import_module
 from pathlib import Path
@@ -66,7 +67,8 @@ def run_night(
     job = Job(spark, settings, run_date)
     with holding(settings, f"the night of {run_date}") as memory:
         for stage in stages_between(first, last):
-            run_stage(stage, job, memory)
+            # A copy, so that each stage looks its run up anew: ingest may have opened another.
+            run_stage(stage, replace(job), memory)
     return memory.peak_gb
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from recsys_spark.data.events import as_of
@@ -59,7 +60,8 @@ def gather(job: Job) -> NightReport:
     """Everything the report tells of the run that was opened last for the date."""
     opened = job.run
     figures = _figures(job, opened)
-    verdict, reasons = _verdict(job, opened)
+    quality = _quality(job, opened)
+    verdict, reasons = _verdict(job, opened, quality)
     staged = job.read(GOLD_STAGED).where(F.col("run_id") == opened.run_id)
     pairs = preferences_of(job).where(F.col("strength") > 0)
     stages = _stages(figures)
@@ -82,7 +84,7 @@ def gather(job: Job) -> NightReport:
         metrics=metrics,
         intervals=intervals,
         users=_stories(job, staged, pairs),
-        quality=_quality(job, opened),
+        quality=quality,
         links={"Data Docs of Great Expectations": "data_docs/index.html"}
         if (job.output / str(job.run_date) / "data_docs" / "index.html").exists()
         else {},
@@ -139,10 +141,10 @@ def _funnel(figures: Figures) -> list[FunnelStep]:
     return [step for step in steps if step.rows or step.is_loss]
 
 
-def _verdict(job: Job, opened: Run) -> tuple[str, list[str]]:
+def _verdict(job: Job, opened: Run, quality: list[QualityRow]) -> tuple[str, list[str]]:
     states = job.read(OPS_RUNS).where(F.col("run_id") == opened.run_id).orderBy(F.desc("recorded_at"))
     newest = states.where("state IN ('published', 'rejected')").first()
-    failed = [row for row in _quality(job, opened) if not row.is_success]
+    failed = [row for row in quality if not row.is_success]
     reasons = [
         f"{row.suite}: {row.expectation} {row.column} {row.observed}, allowed {row.allowed}" for row in failed
     ]
@@ -210,34 +212,36 @@ def _stories(job: Job, staged: DataFrame, pairs: DataFrame) -> list[UserStory]:
     chosen = [ordered[len(ordered) * place // 10] for place in (1, 5, 9)] if len(ordered) >= 10 else ordered
     items = known_on(job.read(SILVER_ITEMS), job.run_date, "item_id").select("item_id", "title", "category")
     campaigns = list(job.settings.campaigns)
+    told = {user: campaigns[place % len(campaigns)] for place, user in enumerate(chosen[:_STORIES])}
+    their = F.col("user_id").isin(*told)
+    strongest = Window.partitionBy("user_id").orderBy(F.desc("strength"), "item_id")
+    strong = pairs.where(their).withColumn("place", F.row_number().over(strongest))
+    histories = strong.where(F.col("place") <= _HISTORY_LINES).join(items, on="item_id", how="left").collect()
+    slots = staged.where(their).join(items, on="item_id", how="left").collect()
+    users = current_on(job.read(SILVER_USERS).where(their), job.run_date, "user_id")
+    segments = {row["user_id"]: row["segment"] for row in users.collect()}
     return [
-        _story(job, user, campaigns[place % len(campaigns)], staged, pairs, items)
-        for place, user in enumerate(chosen[:_STORIES])
+        _story(
+            job,
+            user,
+            segments.get(user) or "unknown",
+            campaign,
+            history=sorted((row for row in histories if row["user_id"] == user), key=itemgetter("place")),
+            slots=sorted(
+                (row for row in slots if (row["user_id"], row["campaign"]) == (user, campaign)),
+                key=itemgetter("rank"),
+            ),
+        )
+        for user, campaign in told.items()
     ]
 
 
 def _story(
-    job: Job, user: str, campaign: str, staged: DataFrame, pairs: DataFrame, items: DataFrame
+    job: Job, user: str, segment: str, campaign: str, *, history: list[Row], slots: list[Row]
 ) -> UserStory:
-    history = (
-        pairs.where(F.col("user_id") == user)
-        .orderBy(F.desc("strength"), "item_id")
-        .limit(_HISTORY_LINES)
-        .join(items, on="item_id", how="left")
-        .orderBy(F.desc("strength"), "item_id")
-        .collect()
-    )
-    slots = (
-        staged.where((F.col("user_id") == user) & (F.col("campaign") == campaign))
-        .join(items, on="item_id", how="left")
-        .orderBy("rank")
-        .collect()
-    )
-    versions = job.read(SILVER_USERS).where(F.col("user_id") == user)
-    segment = current_on(versions, job.run_date, "user_id").first()
     return UserStory(
         user_id=user,
-        segment=f"{(segment['segment'] if segment else None) or 'unknown'} · {campaign}",
+        segment=f"{segment} · {campaign}",
         history=[
             HistoryLine(
                 row["title"] or row["item_id"], row["category"] or "", row["events"], row["last_event_at"]

@@ -25,8 +25,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             **properties(ROOT / "conf" / "spark-local.conf"),
             "spark.driver.memory": "2g",
             "spark.driver.extraJavaOptions": QUICK_JAVA,
-            # Frames of ten rows: interpreting a plan takes less than compiling it. Nights that run as
-            # processes of their own (tests/dags, the demo) compile.
+            # Frames of ten rows: interpreting a plan takes less than compiling it. The cluster's night
+            # (tests/dags) and the demo compile.
             "spark.sql.codegen.wholeStage": "false",
             "spark.sql.codegen.factoryMode": "NO_CODEGEN",
             "spark.sql.shuffle.partitions": "3",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -33,11 +34,6 @@ _COLUMNS = {
     "items": ("item_id", "title", "category", "brand", "price"),
     "preferences": ("user_id", "item_id", "strength", "last_event_at"),
 }
-
-
-def judged_figures() -> dict[str, Column]:
-    """Aggregates over all rows of a batch, with `reject_reasons`: rows_in, rejected."""
-    return {"rows_in": F.count(F.lit(1)), "rejected": F.count_if(F.size("reject_reasons") > 0)}
 
 
 def good_figures(kind: str, *, clean: Clean) -> dict[str, Column]:
@@ -81,7 +77,18 @@ def aliased(expressions: Mapping[str, Column]) -> list[Column]:
 
 def counted(rows: DataFrame, expressions: Mapping[str, Column]) -> Figures:
     """The figures of a frame: one Spark job. A figure without rows to stand on is left out."""
-    found = rows.agg(*aliased(expressions)).collect()[0].asDict()
+    return _floats(rows.agg(*aliased(expressions)).collect()[0].asDict())
+
+
+def counted_by(
+    rows: DataFrame, labels: str, expressions: Mapping[str, Column]
+) -> dict[tuple[str, ...], Figures]:
+    """The figures of the rows with each set of labels (an array column): one Spark job for all."""
+    found = [row.asDict() for row in rows.groupBy(labels).agg(*aliased(expressions)).collect()]
+    return {tuple(figures.pop(labels)): _floats(figures) for figures in found}
+
+
+def _floats(found: Mapping[str, Any]) -> Figures:
     return {name: float(value) for name, value in found.items() if value is not None}
 
 

@@ -13,6 +13,8 @@ from recsys_spark.config import Source
 EPOCH = "1970-01-01 00:00:00"
 # Joins several tags in one bronze string: a control character that no text holds.
 TAG_JOINER = "\u001f"
+# The time format of a source that names none.
+_USUAL = "iso"
 
 
 def is_blank(name: str) -> Column:
@@ -39,18 +41,16 @@ def is_bad_number(name: str, *, limit: float) -> Column:
 def point_in_time(name: str, sources: Mapping[str, Source]) -> Column:
     """The text as a UTC timestamp by the format of the row's source; null where unparsable."""
     text = F.col(name)
-    by_source = [
-        (F.col("source") == source_name, _parsed(text, source.time_format))
-        for source_name, source in sources.items()
-    ]
-    parsed = F.try_to_timestamp(text)
-    for is_source, expression in by_source:
-        parsed = F.when(is_source, expression).otherwise(parsed)
+    parsed = _parsed(text, _USUAL)
+    # A format that is the usual one needs no branch: each is planned and compiled once per use.
+    for other in sorted({source.time_format for source in sources.values()} - {_USUAL}):
+        named = [source_name for source_name, source in sources.items() if source.time_format == other]
+        parsed = F.when(F.col("source").isin(*named), _parsed(text, other)).otherwise(parsed)
     return parsed
 
 
 def _parsed(text: Column, time_format: str) -> Column:
-    if time_format == "iso":
+    if time_format == _USUAL:
         return F.try_to_timestamp(text)
     if time_format in {"seconds", "milliseconds"}:
         value = text.try_cast("double")
@@ -72,7 +72,7 @@ def reject_reasons(rules: Mapping[str, Column]) -> Column:
     """The names of all rules that the row breaks, in the rules' order; empty for a good row."""
     # By way of a string: functions on arrays that take a lambda would stop Spark from compiling the stage.
     named = F.concat_ws(",", *[F.when(broken, F.lit(reason)) for reason, broken in rules.items()])
-    return F.when(named == "", F.array().cast("array<string>")).otherwise(F.split(named, ","))
+    return F.array_remove(F.split(named, ","), "")
 
 
 def any_of(conditions: Iterable[Column]) -> Column:

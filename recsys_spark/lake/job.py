@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,9 @@ class Job:
         """The folder for reports, Data Docs, exports and mails; on the driver."""
         return Path(resolve_path(self.settings, self.settings.output.path))
 
-    @property
+    @cached_property
     def run(self) -> Run:
-        """The run that the first stage opened for this date."""
+        """The run that the first stage opened for this date; looked up once per stage."""
         return find_run(self.lake, self.run_date)
 
     def read(self, table: Table) -> DataFrame:

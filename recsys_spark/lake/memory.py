@@ -8,13 +8,15 @@ from typing import Self
 
 import psutil
 
-_EVERY_SECONDS = 0.5
+_EVERY_SECONDS = 1.0
 
 
 class MemoryWatch:
     """Samples the process tree's memory while it is open; `peak_gb` is the highest sum seen.
 
-    Proportional set size where the system gives it (forked Python workers share pages), else resident.
+    Python workers are forks that share pages, so they count by proportional set size where the system
+    gives it. The JVM shares nothing and counts by resident size: asking for its proportional one walks
+    gigabytes of page tables and holds its threads up meanwhile.
     """
 
     def __init__(self) -> None:
@@ -46,7 +48,8 @@ def _tree_gb(root: psutil.Process) -> float:
     total = 0
     for process in [root, *root.children(recursive=True)]:
         try:
-            memory = process.memory_full_info() if len(process.cmdline()) else process.memory_info()
+            is_fork = "python" in process.name() and len(process.cmdline())
+            memory = process.memory_full_info() if is_fork else process.memory_info()
             total += getattr(memory, "pss", 0) or memory.rss
         except psutil.Error:
             continue

@@ -7,10 +7,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import cache
+from functools import cache, reduce
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Settings, digest
@@ -49,18 +50,34 @@ def _sources(folder: Traversable, at: str) -> Iterator[tuple[str, bytes]]:
             yield f"{at}{entry.name}", entry.read_bytes()
 
 
+@dataclass(frozen=True, order=True)
+class Delivered:
+    """A file that bronze holds: of which kind and source, where it lay, and its content's hash."""
+
+    kind: str
+    source: str
+    file: str
+    content_hash: str
+
+
+def delivered_files(lake: Lake) -> list[Delivered]:
+    """All files that bronze holds, in one Spark job."""
+    names = ("source", "source_file", "content_hash")
+    per_kind = [
+        lake.read(table).select(F.lit(kind).alias("kind"), *names)
+        for kind, table in BRONZE.items()
+        if lake.exists(table)
+    ]
+    if not per_kind:
+        return []
+    return sorted(Delivered(*row) for row in reduce(DataFrame.unionAll, per_kind).distinct().collect())
+
+
 def known_inputs(lake: Lake) -> tuple[dict[str, int], str]:
     """Versions of the bronze tables, and a hash over the contents of all files in them."""
-    versions: dict[str, int] = {}
-    contents: list[tuple[str, str, str]] = []
-    for kind, table in BRONZE.items():
-        version = lake.version(table)
-        if version < 0:
-            continue
-        versions[table.name] = version
-        files = lake.read(table).select("source", "content_hash").distinct().collect()
-        contents.extend((kind, row["source"], row["content_hash"]) for row in files)
-    return versions, digest(sorted(contents))
+    versions = {table.name: lake.version(table) for table in BRONZE.values()}
+    contents = {(file.kind, file.source, file.content_hash) for file in delivered_files(lake)}
+    return {name: version for name, version in versions.items() if version >= 0}, digest(sorted(contents))
 
 
 def open_run(lake: Lake, settings: Settings, run_date: date) -> Run:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data import expectations, quality
-from recsys_spark.data.clean import cleaned, deduplicate, good, is_rejected, quarantined
+from recsys_spark.data.clean import cleaned, deduplicate, good, quarantined
 from recsys_spark.data.history import Past, past_nights
 from recsys_spark.data.kinds import KINDS
 from recsys_spark.data.merge import merge_batch
 from recsys_spark.data.profile import (
     Figures,
     counted,
+    counted_by,
     duplicate_keys,
     good_figures,
     recorded,
@@ -26,6 +28,7 @@ from recsys_spark.data.profile import (
 )
 from recsys_spark.errors import InputError, RecsysError
 from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.runs import delivered_files
 from recsys_spark.lake.tables import (
     BRONZE,
     OPS_METRICS,
@@ -60,7 +63,7 @@ class Batch:
 def run(job: Job) -> Summary:
     quality.preload()
     with ExitStack() as held:
-        batches = [batch for kind in BRONZE if (batch := _new_batch(job, kind, held)) is not None]
+        batches = _new_batches(job, held)
         _require_events(job, batches)
         started = time.monotonic()
         results = _gate(job, batches)
@@ -84,21 +87,22 @@ def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summ
     return Summary(rows_in, rows_out, "silver.*", figures, notes)
 
 
-def _new_batch(job: Job, kind: str, held: ExitStack) -> Batch | None:
-    """The new files' rows, or None; released when `held` closes."""
-    if not job.lake.exists(BRONZE[kind]):
-        return None
+def _new_batches(job: Job, held: ExitStack) -> list[Batch]:
+    """The new files' rows, by kind; released when `held` closes."""
     done = job.read(OPS_METRICS).where(F.col("metric") == _DONE).select("label").distinct()
     known = {row["label"] for row in done.collect()}
-    bronze = job.read(BRONZE[kind])
-    file = F.concat_ws(":", F.lit(kind), "source", "content_hash")
-    delivered = {row["file"] for row in bronze.select(file.alias("file")).distinct().collect()}
-    files = sorted(delivered - known)
-    if not files:
-        return None
-    if len(files) < len(delivered):
-        bronze = bronze.where(file.isin(files))
-    return judged_batch(job, kind, bronze, files, held)
+    batches = []
+    delivered = delivered_files(job.lake)
+    for kind, table in BRONZE.items():
+        files = {f"{kind}:{file.source}:{file.content_hash}" for file in delivered if file.kind == kind}
+        new = sorted(files - known)
+        if not new:
+            continue
+        bronze = job.read(table)
+        if len(new) < len(files):
+            bronze = bronze.where(F.concat_ws(":", F.lit(kind), "source", "content_hash").isin(new))
+        batches.append(judged_batch(job, kind, bronze, new, held))
+    return batches
 
 
 def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str], held: ExitStack) -> Batch:
@@ -110,15 +114,14 @@ def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str], held:
     rows = _kept(deduplicate(judged, kind, within_dates=True), held)
     expressions = good_figures(kind, clean=job.settings.clean) if kind in _PROFILED else {}
     expressions = {"rows": F.count(F.lit(1)), **expressions}
-    figures = counted(good(rows), expressions)
+    figures, reasons = _judged(rows, expressions)
     again = duplicate_keys(good(rows), KINDS[kind].identity) if SILVER[kind].partition_by else 0.0
     if again:
         # An event delivered again with another date: rare, and then a second pass over all rows.
         rows = _kept(deduplicate(rows, kind), held)
-        figures = counted(good(rows), expressions)
+        figures, reasons = _judged(rows, expressions)
         again = duplicate_keys(good(rows), KINDS[kind].identity)
     figures = {**figures, "duplicate_keys": again, "rows_in": float(bronze.count())}
-    reasons = _reasons(rows)
     figures["rejected"] = float(sum(reasons.values()))
     if figures["rows"] + figures["rejected"] > figures["rows_in"]:
         raise RecsysError(
@@ -134,10 +137,11 @@ def _kept(rows: DataFrame, held: ExitStack) -> DataFrame:
     return kept
 
 
-def _reasons(rows: DataFrame) -> dict[tuple[str, ...], int]:
-    """How many rows broke which rules together."""
-    counted_rows = rows.where(is_rejected()).groupBy("reject_reasons").count().collect()
-    return {tuple(row["reject_reasons"]): row["count"] for row in counted_rows}
+def _judged(rows: DataFrame, expressions: Mapping[str, Column]) -> tuple[Figures, dict[tuple[str, ...], int]]:
+    """The figures of the good rows, and how many rows broke which rules together: one Spark job."""
+    by_reasons = counted_by(rows, "reject_reasons", expressions)
+    figures = by_reasons.pop((), None) or counted(good(rows), expressions)
+    return figures, {reasons: int(found["rows"]) for reasons, found in by_reasons.items()}
 
 
 def _counts(kind: str, figures: Figures, reasons: dict[tuple[str, ...], int]) -> dict[tuple[str, str], float]:

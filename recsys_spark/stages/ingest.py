@@ -10,7 +10,7 @@ from recsys_spark.data.pseudonyms import key_mark, pseudonym_key, require_same_k
 from recsys_spark.data.sources import Delivery, Known, bronze_rows, new_deliveries, one_slash, writing
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.runs import open_run
+from recsys_spark.lake.runs import delivered_files, open_run
 from recsys_spark.lake.tables import BRONZE, FIELDS_BY_KIND, OPS_METRICS, OPS_SOURCE_COLUMNS
 
 
@@ -56,10 +56,9 @@ def _new_rows(job: Job, known: Mapping[str, Known]) -> dict[str, Delivery]:
 def _known(job: Job) -> dict[str, Known]:
     """What bronze holds of each source, and the columns that its deliveries had."""
     contents: dict[str, dict[str, set[str]]] = {}
-    for kind in {source.kind for source in job.settings.sources.values()}:
-        taken = job.read(BRONZE[kind]).select("source", "source_file", "content_hash").distinct()
-        for source, file, content in taken.collect():
-            contents.setdefault(source, {}).setdefault(one_slash(file), set()).add(content)
+    for taken in delivered_files(job.lake):
+        files = contents.setdefault(taken.source, {})
+        files.setdefault(one_slash(taken.file), set()).add(taken.content_hash)
     columns: dict[str, dict[str, str]] = {}
     for row in job.read(OPS_SOURCE_COLUMNS).orderBy("recorded_at", "column_name").collect():
         columns.setdefault(row["source"], {})[row["column_name"]] = row["type"]

@@ -24,9 +24,9 @@ from recsys_spark.data.preference_gate import judge_preferences
 from recsys_spark.data.profile import (
     PROFILE,
     counted,
+    counted_by,
     duplicate_keys,
     good_figures,
-    judged_figures,
     unknown_items,
 )
 from recsys_spark.errors import QualityGateError
@@ -209,7 +209,9 @@ def test_figures_are_counts_of_the_rows_and_hold_none_of_their_values(
         "first_day": (date(2024, 4, 30) - epoch).days,
         "last_day": (date(2024, 5, 3) - epoch).days,
     }
-    assert counted(events, judged_figures()) == {"rows_in": 5, "rejected": 1}
+    by_reasons = counted_by(events, "reject_reasons", good_figures("interactions", clean=clean))
+    assert by_reasons.pop(()) == found
+    assert {reasons: figures["rows"] for reasons, figures in by_reasons.items()} == {("bad",): 1}
     assert duplicate_keys(good, ["event_id"]) == 1
     assert unknown_items(good, frame("item_id string", [("i1",), ("i1",), ("i2",)])) == 1
 

@@ -34,11 +34,6 @@ def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iter
     patch = pytest.MonkeyPatch()
     patch.setenv("RECSYS_CONF", str(conf))
     settings = load_settings("slice")
-    # Nights compile their plans, as they do anywhere else.
-    spark.conf.set("spark.sql.codegen.wholeStage", "true")
-    spark.conf.set("spark.sql.codegen.factoryMode", "FALLBACK")
     run_night(settings, date.fromisoformat(RUN_DATE), spark=spark)
     yield Night(shop, conf, Job(spark, settings, date.fromisoformat(RUN_DATE)))
-    spark.conf.set("spark.sql.codegen.wholeStage", "false")
-    spark.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
     patch.undo()
