@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,12 +106,15 @@ def run(
     env: Env = "prod",
     first: Annotated[str, typer.Option("--from", help="First stage.")] = STAGES[0],
     last: Annotated[str, typer.Option("--to", help="Last stage.")] = STAGES[-1],
+    skip: Annotated[
+        list[str] | None, typer.Option(help="A stage to leave out, such as evaluate; may be given again.")
+    ] = None,
 ) -> None:
     """Run the stages of one night, from ingest to deliver."""
-    _exit(lambda: _night(load_settings(env), parse_date(run_date), first, last))
+    _exit(lambda: _night(load_settings(env), parse_date(run_date), first, last, skip or ()))
 
 
-def _night(settings: Settings, run_date: date, first: str, last: str) -> None:
+def _night(settings: Settings, run_date: date, first: str, last: str, skip: Collection[str] = ()) -> None:
     from recsys_spark.lake.job import Job  # noqa: PLC0415
     from recsys_spark.night_report import make_report, report_path  # noqa: PLC0415
 
@@ -119,7 +122,7 @@ def _night(settings: Settings, run_date: date, first: str, last: str) -> None:
     spark = session("recsys", settings)
     job = Job(spark, settings, run_date)
     try:
-        peak_gb = run_night(settings, run_date, first=first, last=last, spark=spark)
+        peak_gb = run_night(settings, run_date, first=first, last=last, skip=skip, spark=spark)
     finally:
         if _was_judged(job):
             make_report(job)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -61,12 +61,18 @@ def _submitted(stage: str, env: str, run_date: str) -> None:
 
 
 def run_night(
-    settings: Settings, run_date: date, *, first: str = STAGES[0], last: str = STAGES[-1], spark: SparkSession
+    settings: Settings,
+    run_date: date,
+    *,
+    first: str = STAGES[0],
+    last: str = STAGES[-1],
+    skip: Collection[str] = (),
+    spark: SparkSession,
 ) -> float:
-    """The stages from `first` to `last`; returns the peak memory of driver, JVM and workers in GB."""
+    """The stages from `first` to `last` without those of `skip`; the peak memory of all processes in GB."""
     job = Job(spark, settings, run_date)
     with holding(settings, f"the night of {run_date}") as memory:
-        for stage in stages_between(first, last):
+        for stage in stages_between(first, last, skip=skip):
             # A copy, so that each stage looks its run up anew: ingest may have opened another.
             run_stage(stage, replace(job), memory)
     return memory.peak_gb
@@ -80,15 +86,15 @@ def holding(settings: Settings, doing: str) -> Iterator[MemoryWatch]:
         yield memory
 
 
-def stages_between(first: str, last: str) -> Sequence[str]:
+def stages_between(first: str, last: str, *, skip: Collection[str] = ()) -> Sequence[str]:
     """The stages from first to last, both included; ConfigError for an unknown or a reversed pair."""
-    for stage in (first, last):
+    for stage in (first, last, *skip):
         if stage not in STAGES:
             raise ConfigError(f"no stage {stage!r}: have {', '.join(STAGES)}.{did_you_mean(stage, STAGES)}")
     chosen = STAGES[STAGES.index(first) : STAGES.index(last) + 1]
     if not chosen:
         raise ConfigError(f"--from {first} comes after --to {last}.")
-    return chosen
+    return [stage for stage in chosen if stage not in skip]
 
 
 def run_stage(stage: str, job: Job, memory: MemoryWatch) -> Summary:

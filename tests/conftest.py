@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.lake.session import properties, start_session
-from tests.shop import QUICK_JAVA
+from tests.shop import FEW_ROWS, QUICK_JAVA
 
 ROOT = Path(__file__).parents[1]
 Frame = Callable[..., DataFrame]
@@ -25,10 +25,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             **properties(ROOT / "conf" / "spark-local.conf"),
             "spark.driver.memory": "2g",
             "spark.driver.extraJavaOptions": QUICK_JAVA,
-            # Frames of ten rows: interpreting a plan takes less than compiling it. The cluster's night
-            # (tests/dags) and the demo compile.
-            "spark.sql.codegen.wholeStage": "false",
-            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+            **dict(line.split() for line in FEW_ROWS.strip().splitlines()),
             "spark.sql.shuffle.partitions": "3",
             "spark.local.dir": str(scratch),
         },

@@ -157,9 +157,15 @@ unsubscribe_url = "https://example.org/u"
 QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC -XX:MetaspaceSize=320m"
 
 
-# Compiling the plans of a night takes longer than interpreting them for 6,000 rows. On the cluster they
-# are compiled, and the lists must be the same.
-INTERPRETED = "\nspark.sql.codegen.wholeStage false\nspark.sql.codegen.factoryMode NO_CODEGEN"
+# For 6,000 rows compiling a plan takes longer than interpreting it, and planning it again after each of its
+# stages longer than running it.
+FEW_ROWS = """
+spark.sql.codegen.wholeStage false
+spark.sql.codegen.factoryMode NO_CODEGEN
+spark.sql.adaptive.enabled false
+spark.sql.shuffle.partitions 2
+spark.databricks.delta.snapshotPartitions 1
+"""
 
 
 def write_conf(folder: Path, *, base: Path, shop: Path, root: Path, extra: str = "") -> Path:
@@ -168,7 +174,7 @@ def write_conf(folder: Path, *, base: Path, shop: Path, root: Path, extra: str =
     (folder / "base.toml").write_text((base / "base.toml").read_text(encoding="utf-8"), encoding="utf-8")
     for name in ("spark-local.conf", "spark-cluster.conf"):
         quick = "".join(f"\nspark.{side}.extraJavaOptions {QUICK_JAVA}" for side in ("driver", "executor"))
-        quick += INTERPRETED if name == "spark-local.conf" else ""
+        quick += FEW_ROWS
         (folder / name).write_text((base / name).read_text(encoding="utf-8") + quick, encoding="utf-8")
     overlay = OVERLAY.format(shop=shop, root=root) + extra
     (folder / "slice.toml").write_text(overlay, encoding="utf-8")

@@ -50,7 +50,7 @@ def _fit_mllib(indexed: IndexedPairs, settings: Als, *, is_measured: bool) -> Fa
     spent = time.perf_counter() - began
     if not is_measured:
         return factors
-    loss = loss_of(factors, indexed, Objective.of(settings))
+    loss = loss_of(factors, indexed, Objective.of(settings), driver_pairs=settings.driver_pairs)
     return Factors(factors.users, factors.items, (Iteration(settings.iterations, loss, spent),))
 
 

@@ -64,7 +64,6 @@ def run(job: Job) -> Summary:
     quality.preload()
     with ExitStack() as held:
         batches = _new_batches(job, held)
-        _require_events(job, batches)
         started = time.monotonic()
         results = _gate(job, batches)
         gate_seconds = time.monotonic() - started
@@ -102,6 +101,11 @@ def _new_batches(job: Job, held: ExitStack) -> list[Batch]:
         if len(new) < len(files):
             bronze = bronze.where(F.concat_ws(":", F.lit(kind), "source", "content_hash").isin(new))
         batches.append(judged_batch(job, kind, bronze, new, held))
+        if kind == "interactions":
+            # The first kind, and without its events nothing else is worth a look.
+            _require_events(job, batches)
+    if not any(batch.kind == "interactions" for batch in batches):
+        _require_events(job, batches)
     return batches
 
 

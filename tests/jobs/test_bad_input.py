@@ -83,17 +83,11 @@ def test_a_truncated_file(stage_run: Callable, tmp_path: Path, capsys: pytest.Ca
     assert written(tmp_path) == set()
 
 
-def test_a_date_before_any_event(
+def test_a_date_before_any_event_and_one_long_after_the_last(
     stage_run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert stage_run(run_date="2020-01-01") == 3
     assert "no events on or before 2020-01-01: the first known event is of 2024-05-01" in sentence(capsys)
-    assert not {table for table in written(tmp_path) if table.startswith(("silver", "gold"))}
-
-
-def test_a_date_long_after_the_last_event(
-    stage_run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     assert stage_run("\n[quality]\nmax_age_days = 2\n", run_date="2024-06-01") == 3
     assert "no data for 2024-06-01: the newest known event is of 2024-05-02" in sentence(capsys)
     assert not {table for table in written(tmp_path) if table.startswith(("silver", "gold"))}
@@ -128,11 +122,20 @@ def test_a_stage_before_its_predecessor(
     assert "no run is open for 2024-05-04" in sentence(capsys)
 
 
+def test_a_stage_that_is_skipped_is_left_out() -> None:
+    assert list(stages_between("recommend", "deliver", skip=["evaluate"])) == [
+        "recommend",
+        "publish",
+        "deliver",
+    ]
+
+
 @pytest.mark.parametrize(
     ("action", "told"),
     [
         (lambda: parse_date("03.12.2017"), "--run-date '03.12.2017' is not a date. Expected YYYY-MM-DD."),
         (lambda: stages_between("publsh", "deliver"), "Did you mean publish?"),
+        (lambda: stages_between("ingest", "deliver", skip=["evalute"]), "Did you mean evaluate?"),
         (lambda: stages_between("publish", "ingest"), "--from publish comes after --to ingest."),
     ],
 )

@@ -16,10 +16,10 @@ from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.models import als_solve
 from recsys_spark.models.als import fit_als
 from recsys_spark.models.als_blocks import blocks_of
-from recsys_spark.models.als_cg import seeded
-from recsys_spark.models.als_factors import Factors
+from recsys_spark.models.als_cg import fit_cg, seeded
+from recsys_spark.models.als_factors import Factors, index_pairs
 from recsys_spark.models.als_fold_in import fold_in
-from recsys_spark.models.als_loss import als_loss
+from recsys_spark.models.als_loss import als_loss, loss_of
 from recsys_spark.models.als_solve import Objective, Rows, gramian, solve_rows
 from tests.conftest import Frame
 
@@ -241,6 +241,16 @@ def test_the_driver_and_the_executors_give_the_same_factors_and_losses(frame: Fr
     np.testing.assert_array_equal(found[0].x, found[1].x)
     np.testing.assert_array_equal(found[0].y, found[1].y)
     assert [one.loss for one in fits[0].history] == [one.loss for one in fits[1].history]
+
+
+def test_the_driver_and_the_executors_measure_the_same_loss(frame: Frame) -> None:
+    rng = np.random.default_rng(3)
+    pairs = {(int(u), int(i)): 1.0 + int(u) % 3 for u, i in rng.integers(0, (30, 20), (300, 2))}
+    indexed = index_pairs(frame(PAIRS, named(pairs)))
+    factors = fit_cg(indexed, als(iterations=1))
+    losses = [loss_of(factors, indexed, Objective.of(als()), driver_pairs=limit) for limit in (0, 10**6)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[1] == pytest.approx(factors.history[-1].loss, rel=1e-5)
 
 
 def test_a_warm_start_begins_where_the_night_before_ended_and_stops_when_settled(frame: Frame) -> None:
