@@ -1,0 +1,83 @@
+"""Baselines of low rank: truncated SVD, BPR, and the naive sum of ALS and TF-IDF."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import svds
+
+from recsys_spark.evaluation.baselines.known import Known
+from recsys_spark.evaluation.baselines.scored import Scorer
+
+RANK = 64
+BPR_LIBRARY = "implicit"
+BPR_ITERATIONS = 100
+
+
+def svd(known: Known, *, rank: int = RANK) -> Scorer:
+    """PureSVD (Cremonesi, Koren, Turrin 2010): the user's row projected on the best `rank` directions."""
+    taste = known.taste
+    directions = _directions(taste, rank)
+    return lambda rows: (taste[rows] @ directions.T) @ directions
+
+
+def _directions(matrix: sparse.csr_matrix, rank: int) -> NDArray[np.float64]:
+    """[r, I] right singular vectors; r is `rank`, or less where the matrix has no more to give."""
+    possible = min(matrix.shape) - 1
+    if possible < 1 or matrix.nnz == 0:
+        return np.zeros((0, matrix.shape[1]))
+    r = min(rank, possible)
+    # A fixed start: ARPACK's own is random.
+    _, strength, directions = svds(matrix, k=r, v0=np.ones(min(matrix.shape)), return_singular_vectors="vh")
+    return np.asarray(directions[strength > strength.max() * 1e-9])
+
+
+def raw_sum(
+    known: Known,
+    *,
+    users: NDArray[np.float64],
+    items: NDArray[np.float64],
+    words: sparse.csr_matrix,
+) -> Scorer:
+    """x_u·y_i + p_u·t_i, unscaled: what the blend's standardisation is to be worth more than.
+
+    users [U, d], items [I, d] factors; words [I, V] TF-IDF vectors. p_u is the normalised sum of the
+    user's items' vectors by strength, as in the blend.
+    """
+    by_word = words.T.tocsr()
+    profile = (known.strength @ words).tocsr()
+    norms = np.sqrt(np.asarray(profile.multiply(profile).sum(axis=1)).ravel())
+    profile = (
+        sparse.diags(np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)) @ profile
+    ).tocsr()
+    by_item = by_word.T.tocsr()
+
+    def score(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        content = (by_item @ profile[rows].toarray().T).T
+        return users[rows] @ items.T + np.asarray(content)
+
+    return score
+
+
+def has_bpr() -> bool:
+    return importlib.util.find_spec(BPR_LIBRARY) is not None
+
+
+def bpr(known: Known, *, seed: int, rank: int = RANK) -> Scorer:
+    """Bayesian personalised ranking (Rendle et al. 2009), by the library `implicit`, in one thread.
+
+    More threads update the same factors at once, and two runs would differ.
+    """
+    library = importlib.import_module("implicit.cpu.bpr")
+    model = library.BayesianPersonalizedRanking(
+        factors=rank, iterations=BPR_ITERATIONS, random_state=seed, num_threads=1
+    )
+    positive = known.strength.astype(np.float32)
+    positive.data[:] = 1.0
+    model.fit(positive, show_progress=False)
+    users, items = np.asarray(model.user_factors), np.asarray(model.item_factors)
+    return lambda rows: (users[rows] @ items.T).astype(np.float64)

@@ -1,0 +1,87 @@
+"""The compiled inner loops of nearest neighbours and of the baselines' lists (numba). Loaded by `neighbours`
+through `lake.compiled`, which finds them a home where numba can cache.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+
+@njit(cache=True, nogil=True)
+def best_of_rows(scores: NDArray[np.float64], index: NDArray[np.int32], value: NDArray[np.float64]) -> None:
+    """The best columns of each row by (score descending, column ascending); -inf and NaN are never chosen.
+
+    index [B, k] is -1 where a row has fewer. Columns come in ascending order, so an equal score later on
+    never displaces one that is there.
+    """
+    k = index.shape[1]
+    for b in range(scores.shape[0]):
+        held = 0
+        for i in range(scores.shape[1]):
+            s = scores[b, i]
+            if not (s > -np.inf) or (held == k and s <= value[b, k - 1]):
+                continue
+            at = min(held, k - 1)
+            while at > 0 and value[b, at - 1] < s:
+                value[b, at], index[b, at] = value[b, at - 1], index[b, at - 1]
+                at -= 1
+            value[b, at], index[b, at] = s, i
+            held = min(held + 1, k)
+        for place in range(held, k):
+            value[b, place], index[b, place] = -np.inf, -1
+
+
+@njit(cache=True, nogil=True)
+def nearest_rows(
+    first: int,
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float64],
+    column_indptr: NDArray[np.int64],
+    column_indices: NDArray[np.int32],
+    column_data: NDArray[np.float64],
+    keeps_self: bool,  # noqa: FBT001 - compiled loops take arguments by position
+    index: NDArray[np.int32],
+    value: NDArray[np.float64],
+) -> None:
+    """For the rows first, first + 1, …: the other rows of largest inner product, ties by the lower row.
+
+    The matrix comes by rows and by columns, without negative values. index [n, k] is -1 where fewer rows
+    share a column.
+    """
+    rows, k = indptr.size - 1, index.shape[1]
+    product = np.zeros(rows)
+    touched = np.empty(rows, np.int32)
+    for place in range(index.shape[0]):
+        row, count = first + place, 0
+        for p in range(indptr[row], indptr[row + 1]):
+            column, weight = indices[p], data[p]
+            for q in range(column_indptr[column], column_indptr[column + 1]):
+                other = column_indices[q]
+                if product[other] == 0.0:
+                    touched[count] = other
+                    count += 1
+                product[other] += weight * column_data[q]
+        held = 0
+        for t in range(count):
+            other = touched[t]
+            s = product[other]
+            product[other] = 0.0
+            if s <= 0.0 or (other == row and not keeps_self):
+                continue
+            if held == k and (
+                s < value[place, k - 1] or (s == value[place, k - 1] and other > index[place, k - 1])
+            ):
+                continue
+            at = min(held, k - 1)
+            while at > 0 and (
+                value[place, at - 1] < s or (value[place, at - 1] == s and index[place, at - 1] > other)
+            ):
+                value[place, at], index[place, at] = value[place, at - 1], index[place, at - 1]
+                at -= 1
+            value[place, at], index[place, at] = s, other
+            held = min(held + 1, k)
+        for rest in range(held, k):
+            value[place, rest], index[place, rest] = 0.0, -1
