@@ -43,10 +43,10 @@ def liked_on(job: Job, day: date) -> DataFrame:
     return liked(events_on(job, day), job.settings.preferences)
 
 
-def preferences_on(job: Job, day: date) -> DataFrame:
-    """The preferences as of the end of the day, computed afresh."""
+def preferences_on(job: Job, day: date, *, events: DataFrame | None = None) -> DataFrame:
+    """The preferences as of the end of the day, computed afresh; of `events` where not all are to count."""
     return preferences(
-        events_on(job, day),
+        events_on(job, day) if events is None else events,
         run_date=day,
         settings=job.settings.preferences,
         outcomes=without(job.read(SILVER_OUTCOMES), excluded_on(job, day)),

@@ -1,8 +1,9 @@
-"""Lists from data up to a cutoff, judged by what users did in the weeks that followed."""
+"""Lists from data up to a cutoff, judged by what users did afterwards."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from pyspark.sql import DataFrame
@@ -11,25 +12,60 @@ from pyspark.sql import functions as F
 from recsys_spark.config import COMPONENTS, TASKS
 from recsys_spark.data.reading import liked_on
 from recsys_spark.errors import InputError
+from recsys_spark.evaluation.baselines.suite import Learnt, all_lists, collected, models_of_night
 from recsys_spark.evaluation.metrics import averages, by_user, user_scores
 from recsys_spark.evaluation.significance import Interval, paired_bootstrap, paired_differences
+from recsys_spark.evaluation.slices import by_history
 from recsys_spark.evaluation.split import relevant_pairs
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.tables import SILVER_ITEMS
+from recsys_spark.lake.tables import (
+    MODEL_CONTENT_VECTORS,
+    MODEL_ITEM_FACTORS,
+    MODEL_POPULARITY,
+    SILVER_ITEMS,
+)
+from recsys_spark.models.versions import of_version
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import on_sale, rankable_catalogue, user_factors
 
+SLICED = "ndcg@10"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is judged by what: the lists of a model version as of a day, and the events that tell.
+
+    `known` are the events that the version may know, `preferences` what they make; `wanted` (user_id,
+    item_id, …) are the events to judge by, from `first` to `last`. `told` ends "no events …".
+    """
+
+    version: str
+    cutoff: date
+    preferences: DataFrame
+    known: DataFrame
+    wanted: DataFrame
+    first: date
+    last: date
+    told: str
+
 
 @dataclass(frozen=True)
 class Judgement:
-    """Figures of every model for both tasks: values[task][model][metric], and what they stand on."""
+    """Figures of every model for both tasks: values[task][model][metric], and what they stand on.
+
+    sliced[task][history] is the number of users with that much history, and their NDCG@10 by model.
+    `baselines` are the models beside hybrid and components; `notes` are sentences for people.
+    """
 
     judged_from: date
     judged_to: date
     values: dict[str, dict[str, dict[str, float]]]
     users: dict[str, int]
     differences: dict[str, dict[str, Interval]]
+    sliced: dict[str, dict[str, tuple[int, dict[str, float]]]] = field(default_factory=dict)
+    baselines: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def variants_of(weights: dict[str, dict[str, float]]) -> list[Variant]:
@@ -48,6 +84,20 @@ def window_events(job: Job, cutoff: date, *, days: int) -> DataFrame:
     return liked_on(job, end).where(F.col("event_date") > F.lit(cutoff))
 
 
+def window_trial(job: Job, *, version: str, cutoff: date, preferences: DataFrame, days: int) -> Trial:
+    """The version as of the cutoff, judged by the `days` days that follow it."""
+    return Trial(
+        version=version,
+        cutoff=cutoff,
+        preferences=preferences,
+        known=liked_on(job, cutoff),
+        wanted=window_events(job, cutoff, days=days),
+        first=cutoff + timedelta(days=1),
+        last=cutoff + timedelta(days=days),
+        told=f"in the {days} days after {cutoff}",
+    )
+
+
 def relevant_items(events: DataFrame, before: DataFrame) -> DataFrame:
     """(task, user_id, item_id): what each user had in the window; for new_items_only, for the first time."""
     before_pairs = before.select("user_id", "item_id").distinct()
@@ -60,32 +110,41 @@ def relevant_items(events: DataFrame, before: DataFrame) -> DataFrame:
     return per_task[0].unionByName(per_task[1])
 
 
-def judge(job: Job, *, version: str, cutoff: date, preferences: DataFrame, days: int) -> Judgement:
-    """Judge the version's lists as of the cutoff by the `days` days that follow it.
+def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
+    """Judge hybrid, components and, where asked for, baselines by the trial's events.
 
-    Averages are over the users with events in those days. Raises InputError where there are none.
+    All are judged on the same users, relevant items and metrics. Averages are over the users with such
+    events. Raises InputError where there are none, ConfigError where there are more pairs than the
+    baselines take.
     """
     settings = job.settings
-    events = window_events(job, cutoff, days=days)
-    preferences = preferences.persist()
-    relevant = relevant_items(events, preferences).persist()
-    catalogue = rankable_catalogue(job, version, cutoff)
+    preferences = trial.preferences.persist()
+    relevant = relevant_items(trial.wanted, preferences).persist()
+    catalogue = rankable_catalogue(job, trial.version, trial.cutoff)
     try:
         if relevant.isEmpty():
             raise InputError(
-                f"no events in the {days} days after {cutoff}: nothing to judge the lists by. "
+                f"no events {trial.told}: nothing to judge the lists by. "
                 "Next: deliver those days, or choose an earlier --run-date."
             )
+        users = relevant.select("user_id").distinct()
+        k = max(*settings.evaluation.k, 10)
         ranked = lists(
-            relevant.select("user_id").distinct(),
+            users,
             preferences=preferences,
-            user_factors=user_factors(job, version),
+            user_factors=user_factors(job, trial.version),
             catalogue=catalogue,
             variants=variants_of({task: settings.blend.weights(task) for task in TASKS}),
-            k=max(*settings.evaluation.k, 10),
+            k=k,
             partitions=job.spark.sparkContext.defaultParallelism,
-        ).persist()
-        judgement = _measured(job, ranked, relevant, cutoff, days, preferences)
+        ).select("task", "model", "user_id", "item_id", "rank")
+        baselines: tuple[str, ...] = ()
+        notes: tuple[str, ...] = ()
+        if with_baselines:
+            beside, baselines, notes = _baselines(job, trial, preferences, users, k)
+            ranked = ranked.unionByName(beside.select(*ranked.columns))
+        ranked = ranked.persist()
+        judgement = _measured(job, trial, ranked, relevant, preferences, baselines, notes)
         ranked.unpersist()
         return judgement
     finally:
@@ -94,18 +153,39 @@ def judge(job: Job, *, version: str, cutoff: date, preferences: DataFrame, days:
         preferences.unpersist()
 
 
+def _baselines(
+    job: Job, trial: Trial, preferences: DataFrame, users: DataFrame, k: int
+) -> tuple[DataFrame, tuple[str, ...], tuple[str, ...]]:
+    """The baselines' lists, their names, and a sentence for each that is left out."""
+    known = collected(preferences, items=on_sale(job.read(SILVER_ITEMS), trial.cutoff), judged=users)
+    learnt = Learnt(
+        user_factors=user_factors(job, trial.version),
+        item_factors=of_version(job, MODEL_ITEM_FACTORS, trial.version),
+        vectors=of_version(job, MODEL_CONTENT_VECTORS, trial.version),
+        popularity=of_version(job, MODEL_POPULARITY, trial.version),
+        events=trial.known,
+    )
+    models, notes = models_of_night(known, learnt, seed=job.settings.evaluation.seed)
+    return all_lists(job.spark, models, known, k=k), tuple(models), notes
+
+
 def _measured(
-    job: Job, ranked: DataFrame, relevant: DataFrame, cutoff: date, days: int, preferences: DataFrame
+    job: Job,
+    trial: Trial,
+    ranked: DataFrame,
+    relevant: DataFrame,
+    preferences: DataFrame,
+    baselines: tuple[str, ...],
+    notes: tuple[str, ...],
 ) -> Judgement:
     settings = job.settings.evaluation
-    size = on_sale(job.read(SILVER_ITEMS), cutoff).count()
-    preferences = preferences.where(F.col("strength") > 0)
-    users = max(preferences.select("user_id").distinct().count(), 1)
-    popularity = preferences.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity"))
-    slim = ranked.select("task", "model", "user_id", "item_id", "rank")
+    size = on_sale(job.read(SILVER_ITEMS), trial.cutoff).count()
+    liked = preferences.where(F.col("strength") > 0)
+    users = max(liked.select("user_id").distinct().count(), 1)
+    popularity = liked.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity"))
     ks = sorted({*settings.k, 10})
-    scores = user_scores(slim, relevant, ks=ks, item_popularity=popularity).persist()
-    rows = averages(scores, slim, ks=ks, catalogue_size=size).collect()
+    scores = user_scores(ranked, relevant, ks=ks, item_popularity=popularity).persist()
+    rows = averages(scores, ranked, ks=ks, catalogue_size=size).collect()
     values: dict[str, dict[str, dict[str, float]]] = {task: {} for task in TASKS}
     judged: dict[str, int] = {}
     for row in rows:
@@ -113,16 +193,26 @@ def _measured(
         if row["metric"] == "ndcg@10":
             judged[row["task"]] = int(row["users"])
     per_user = by_user(scores, ks=[10])
-    differences = {task: _differences(job, per_user, task) for task in TASKS}
+    others = [*COMPONENTS, *baselines]
+    differences = {task: _differences(job, per_user, task, others) for task in TASKS if judged.get(task)}
+    sliced = _sliced(by_history(scores, preferences, metric=SLICED))
     scores.unpersist()
-    return Judgement(cutoff + timedelta(days=1), cutoff + timedelta(days=days), values, judged, differences)
+    return Judgement(trial.first, trial.last, values, judged, differences, sliced, baselines, notes)
 
 
-def _differences(job: Job, per_user: DataFrame, task: str) -> dict[str, Interval]:
-    """NDCG@10 of the hybrid minus each component's, with a paired bootstrap interval over users."""
+def _differences(job: Job, per_user: DataFrame, task: str, others: Sequence[str]) -> dict[str, Interval]:
+    """NDCG@10 of the hybrid minus each other model's, with a paired bootstrap interval over users."""
     settings = job.settings.evaluation
-    differences = paired_differences(per_user, metric="ndcg@10", a="hybrid", others=COMPONENTS, task=task)
+    differences = paired_differences(per_user, metric="ndcg@10", a="hybrid", others=others, task=task)
     return {
         name: paired_bootstrap(values, samples=settings.bootstrap_samples, seed=settings.seed)
         for name, values in differences.items()
     }
+
+
+def _sliced(rows: DataFrame) -> dict[str, dict[str, tuple[int, dict[str, float]]]]:
+    found: dict[str, dict[str, tuple[int, dict[str, float]]]] = {}
+    for row in rows.collect():
+        _, models = found.setdefault(row["task"], {}).setdefault(row["history"], (int(row["users"]), {}))
+        models[row["model"]] = float(row["value"])
+    return found

@@ -39,6 +39,13 @@ def backtest_version(job: Job, cutoff: date) -> str:
     return f"backtest-{cutoff:%Y%m%d}-{key[:10]}"
 
 
+def last_one_version(job: Job) -> str:
+    """The version of the models that know all events but each user's last."""
+    run = job.run
+    key = digest(["last one", job.run_date, run.input_hash, run.config_hash, run.code_hash])
+    return f"last-one-{job.run_date:%Y%m%d}-{key[:10]}"
+
+
 def preferences_of(job: Job) -> DataFrame:
     """The night's own preferences."""
     return job.read(SILVER_PREFERENCES).where(F.col("run_date") == F.lit(job.run_date))
@@ -93,12 +100,15 @@ def store_features_once(job: Job, version: str, day: date) -> bool:
     return True
 
 
-def train_popularity_once(job: Job, version: str, day: date) -> bool:
-    """Count and store recent popularity as of the day, unless the version has it."""
+def train_popularity_once(job: Job, version: str, day: date, *, events: DataFrame | None = None) -> bool:
+    """Count and store recent popularity as of the day, unless the version has it.
+
+    events: what speaks for items, where it is not all that was liked up to the day.
+    """
     if job.lake.has_partition(MODEL_POPULARITY, model_version=version):
         return False
     counts = popularity(
-        liked_on(job, day),
+        liked_on(job, day) if events is None else events,
         run_date=day,
         window_days=job.settings.popularity.window_days,
         reference_days=job.settings.blend.reference_days,

@@ -6,13 +6,15 @@ from datetime import date, timedelta
 
 from pyspark.sql import functions as F
 
-from recsys_spark.data.reading import preferences_on
+from recsys_spark.data.reading import events_on, liked_on, preferences_on
 from recsys_spark.errors import ConfigError, InputError
-from recsys_spark.evaluation.backtest import Judgement, judge
+from recsys_spark.evaluation.backtest import Judgement, Trial, judge, window_trial
+from recsys_spark.evaluation.split import leave_last_one
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import MODEL_METRICS, SILVER_INTERACTIONS
 from recsys_spark.models.versions import (
     backtest_version,
+    last_one_version,
     preferences_of,
     train_als_once,
     train_content_once,
@@ -39,10 +41,10 @@ def run(job: Job) -> Summary:
     return Summary(users, len(figures), MODEL_METRICS.name, figures, told)
 
 
-def backtest(job: Job) -> Judgement:
+def backtest(job: Job, *, with_baselines: bool = False) -> Judgement:
     """Train (once) on data up to `window_days` before the run date, judge by the days since, and store.
 
-    Raises InputError where no events are old enough.
+    Baselines are judged and not stored. Raises InputError where no events are old enough.
     """
     days, cutoff = job.settings.evaluation.window_days, _cutoff(job)
     if not _can_judge(job):
@@ -53,11 +55,34 @@ def backtest(job: Job) -> Judgement:
         train_als_once(job, version, pairs)
         train_content_once(job, version, cutoff)
         train_popularity_once(job, version, cutoff)
-        judgement = judge(job, version=version, cutoff=cutoff, preferences=pairs, days=days)
+        trial = window_trial(job, version=version, cutoff=cutoff, preferences=pairs, days=days)
+        judgement = judge(job, trial, with_baselines=with_baselines)
     finally:
         pairs.unpersist()
     store(job, version, judgement)
     return judgement
+
+
+def last_one(job: Job, *, with_baselines: bool = False) -> Judgement:
+    """Train (once) on all events up to the run date but each user's last, and judge by that one.
+
+    For comparison with published figures: models know other users' later events. Not stored.
+    """
+    day, version = job.run_date, last_one_version(job)
+    earlier, last = leave_last_one(liked_on(job, day))
+    # Of all events, not of the liked ones: what speaks against an item is no test, and stays known.
+    known = events_on(job, day).join(last.select("event_id"), on="event_id", how="left_anti")
+    pairs = preferences_on(job, day, events=known).persist()
+    try:
+        if pairs.isEmpty():
+            raise InputError(f"no user has two events up to {day}: nothing to learn from but the last ones.")
+        train_als_once(job, version, pairs)
+        train_content_once(job, version, day)
+        train_popularity_once(job, version, day, events=earlier)
+        trial = Trial(version, day, pairs, earlier, last, day, day, told=f"up to {day}")
+        return judge(job, trial, with_baselines=with_baselines)
+    finally:
+        pairs.unpersist()
 
 
 def _cutoff(job: Job) -> date:
@@ -69,25 +94,25 @@ def _can_judge(job: Job) -> bool:
     return not early.isEmpty()
 
 
-def after(job: Job) -> Judgement:
+def after(job: Job, *, with_baselines: bool = False) -> Judgement:
     """Judge the night's own models by the weeks after its run date: for demonstrations only.
 
     Raises ConfigError where the night has not been trained, InputError where those weeks are not known.
     """
-    version = job.run.run_id
     preferences = preferences_of(job)
     if preferences.isEmpty():
         raise ConfigError(
             f"the night of {job.run_date} has no models. Next: recsys run --env {job.settings.env} "
             f"--run-date {job.run_date}"
         )
-    return judge(
+    trial = window_trial(
         job,
-        version=version,
+        version=job.run.run_id,
         cutoff=job.run_date,
         preferences=preferences,
         days=job.settings.evaluation.window_days,
     )
+    return judge(job, trial, with_baselines=with_baselines)
 
 
 def store(job: Job, version: str, judgement: Judgement) -> None:
@@ -106,6 +131,7 @@ def store(job: Job, version: str, judgement: Judgement) -> None:
         )
         for task, models in judgement.values.items()
         for model, values in models.items()
+        if model not in judgement.baselines
         for metric, value in sorted(values.items())
     ]
     frame = job.spark.createDataFrame(rows, MODEL_METRICS.schema).coalesce(1)
