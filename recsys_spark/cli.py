@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable, Collection
 from datetime import date
@@ -15,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from recsys_spark import __version__
-from recsys_spark.config import COMPONENTS, TASKS, Settings, load_settings, resolve_path
+from recsys_spark.config import Settings, load_settings, resolve_path
 from recsys_spark.errors import ConfigError
 from recsys_spark.night import STAGES, guarded, parse_date, run_night, session
 
@@ -150,48 +148,36 @@ def _was_judged(job: Any) -> bool:
 
 @app.command()
 def evaluate(
-    run_date: RunDate,
+    run_date: Annotated[str, typer.Option(help="The night's date, YYYY-MM-DD.")] = "",
     env: Env = "prod",
     after: Annotated[
         bool, typer.Option(help="Judge by the weeks after the run date (for demonstrations).")
     ] = False,
+    baselines: Annotated[
+        bool, typer.Option(help="Judge kNN, SVD, item2vec, BPR and simpler ones as well.")
+    ] = False,
+    split: Annotated[
+        str, typer.Option(help="time: the last weeks are the test | leave-last-one: each user's last event.")
+    ] = "time",
+    train: Annotated[Path | None, typer.Option(help="A published split's train file, with --test.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Its test file.")] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="Of both files: pairs (user item) | lists (user item item …) | auto."),
+    ] = "auto",
     json_file: Json = None,
 ) -> None:
-    """Print the quality of hybrid, ALS, content, history and popularity, for two tasks."""
+    """Print the quality of hybrid and components, for two tasks, or of models on a published split."""
 
     def action() -> None:
-        from recsys_spark.stages.evaluate import after as judge_after  # noqa: PLC0415
-        from recsys_spark.stages.evaluate import backtest  # noqa: PLC0415
+        from recsys_spark.evaluation_view import show_night, show_split  # noqa: PLC0415
 
-        job = _job(env, run_date)
-        judgement = judge_after(job) if after else backtest(job)
-        _print_judgement(judgement)
-        if json_file:
-            json_file.write_text(
-                json.dumps(judgement.values, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-            )
+        if train or test:
+            show_split(env, train=train, test=test, form=form, json_file=json_file)
+        else:
+            show_night(env, run_date, split=split, after=after, baselines=baselines, json_file=json_file)
 
     _exit(action)
-
-
-_SHOWN = ("precision", "recall", "f1", "ndcg", "map", "hit_rate", "coverage", "mean_popularity")
-
-
-def _print_judgement(judgement: Any) -> None:
-    console = Console(width=150 if not sys.stdout.isatty() else None)
-    for task in TASKS:
-        users = judgement.users.get(task, 0)
-        title = f"{task}: {judgement.judged_from} to {judgement.judged_to}, {users:,} users"
-        table = RichTable(
-            "model", *[f"{name}@10" for name in _SHOWN], "hybrid leads NDCG@10 by (95 %)", title=title
-        )
-        for model in ("hybrid", *COMPONENTS):
-            values = judgement.values[task].get(model, {})
-            interval = judgement.differences.get(task, {}).get(model)
-            lead = f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]" if interval else ""
-            cells = [f"{values[f'{name}@10']:.4f}" if f"{name}@10" in values else "-" for name in _SHOWN]
-            table.add_row(model, *cells, lead)
-        console.print(table)
 
 
 @app.command()

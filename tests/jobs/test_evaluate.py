@@ -1,0 +1,104 @@
+"""A night judged beside the baselines, by two splits."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import timedelta
+
+import pytest
+from deltalake import DeltaTable
+from typer.testing import CliRunner
+
+from recsys_spark.cli import app
+from recsys_spark.config import COMPONENTS, TASKS
+from recsys_spark.evaluation.backtest import Judgement
+from recsys_spark.lake.tables import MODEL_METRICS, MODEL_POPULARITY, SILVER_INTERACTIONS
+from recsys_spark.models.versions import last_one_version
+from recsys_spark.stages.evaluate import backtest, last_one
+from tests.jobs.conftest import Night
+from tests.shop import RUN_DATE, USERS
+
+BASELINES = {
+    "random",
+    "popularity_ever",
+    "popularity_recent",
+    "frequency",
+    "item_knn",
+    "user_knn",
+    "als_plus_tfidf",
+    "svd",
+    "item2vec",
+}
+
+
+@pytest.fixture(scope="module")
+def judged(night: Night) -> Judgement:
+    return backtest(night.job, with_baselines=True)
+
+
+def test_baselines_are_judged_on_the_same_users_as_the_hybrid(judged: Judgement) -> None:
+    assert set(judged.baselines) - {"bpr"} == BASELINES
+    for task in TASKS:
+        models = {"hybrid", *COMPONENTS, *judged.baselines}
+        assert set(judged.values[task]) == models
+        assert set(judged.differences[task]) == models - {"hybrid"}
+        ndcg = {model: values["ndcg@10"] for model, values in judged.values[task].items()}
+        for model, lead in judged.differences[task].items():
+            assert lead.mean == pytest.approx(ndcg["hybrid"] - ndcg[model])
+            assert lead.low <= lead.mean <= lead.high
+        assert ndcg["random"] < ndcg["item_knn"]
+        assert ndcg["random"] < ndcg["user_knn"]
+        # The same counts, ranked by Spark's workers and by the driver.
+        assert judged.values[task]["popularity_recent"] == pytest.approx(judged.values[task]["popularity"])
+
+
+def test_slices_by_history_add_up_to_the_whole(judged: Judgement) -> None:
+    for task in TASKS:
+        bins = judged.sliced[task].values()
+        assert sum(users for users, _ in bins) == judged.users[task]
+        for model, values in judged.values[task].items():
+            whole = sum(users * models[model] for users, models in bins) / judged.users[task]
+            assert whole == pytest.approx(values["ndcg@10"])
+
+
+def test_baselines_are_not_stored_with_the_night(judged: Judgement, night: Night) -> None:
+    stored = DeltaTable(night.job.lake.path(MODEL_METRICS)).to_pyarrow_table().to_pylist()
+    assert {row["model"] for row in stored} == {"hybrid", *COMPONENTS}
+
+
+def test_leave_last_one_keeps_each_users_last_event_from_the_models(night: Night) -> None:
+    found = last_one(night.job)
+    assert found.users["repeats_allowed"] == USERS
+    for values in found.values["repeats_allowed"].values():
+        assert values["hit_rate@10"] == pytest.approx(values["recall@10"])  # one item each
+    events = [
+        row
+        for row in DeltaTable(night.job.lake.path(SILVER_INTERACTIONS)).to_pyarrow_table().to_pylist()
+        if str(row["event_date"]) <= RUN_DATE
+    ]
+    last: dict[str, tuple] = {}
+    for row in events:
+        key = (row["event_at"], row["event_id"])
+        last[row["user_id"]] = max(last.get(row["user_id"], key), key)
+    recently = night.job.run_date - timedelta(days=night.job.settings.popularity.window_days)
+    users = defaultdict(set)
+    for row in events:
+        if (row["event_at"], row["event_id"]) != last[row["user_id"]]:
+            users[row["item_id"]] |= {row["user_id"]} if row["event_date"] > recently else set()
+    counts = {
+        row["item_id"]: row["users"]
+        for row in DeltaTable(night.job.lake.path(MODEL_POPULARITY)).to_pyarrow_table().to_pylist()
+        if row["model_version"] == last_one_version(night.job)
+    }
+    assert counts == {item: len(had) for item, had in users.items()}
+
+
+def test_the_command_prints_both_tables_and_what_is_left_out(
+    judged: Judgement, night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys_spark.evaluation_view.evaluate.backtest", lambda *_, **__: judged)
+    done = CliRunner().invoke(app, ["evaluate", "--env", "slice", "--run-date", RUN_DATE, "--baselines"])
+    assert done.exit_code == 0, done.output
+    for text in ("item_knn", "als_plus_tfidf", "hybrid leads NDCG@10", "NDCG@10 by what users had before"):
+        assert text in done.stdout
+    assert all(note.split()[0] in done.stdout for note in judged.notes)
