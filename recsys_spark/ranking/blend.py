@@ -8,12 +8,14 @@ where absent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys_spark.config import COMPONENTS
 from recsys_spark.ranking.kernel import Csr, UserParts
 
 Floats = NDArray[np.float64]
@@ -35,15 +37,47 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Variant:
-    """One kind of list: weights per component, and whether it may hold what the user already had."""
+    """One kind of list: weights per component, and whether it may hold what the user already had.
+
+    longer: other weights for users with longer histories, by the number of pairs from which they hold.
+    """
 
     task: str
     model: str
     weights: dict[str, float]
+    longer: Mapping[int, dict[str, float]] = field(default_factory=dict)
+
+    @classmethod
+    def binned(cls, task: str, model: str, bins: Mapping[int, dict[str, float]]) -> Variant:
+        """The variant of weights by bin; the lowest bin holds for all who are in no other."""
+        lowest = min(bins)
+        return cls(task, model, bins[lowest], {at: bins[at] for at in sorted(bins) if at != lowest})
 
     @property
     def repeats_allowed(self) -> bool:
         return self.task == "repeats_allowed"
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components that weigh something for somebody."""
+        everyone = (self.weights, *self.longer.values())
+        return tuple(name for name in COMPONENTS if any(weights[name] != 0 for weights in everyone))
+
+    @property
+    def plain(self) -> Variant:
+        """The same components, each with weight 1 for everyone: its scores are those before weighting."""
+        return Variant(self.task, self.model, {name: float(name in self.components) for name in COMPONENTS})
+
+    def bin_of(self, pairs: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The least number of pairs of each user's bin, 0 for the lowest; int32 [U]."""
+        starts = np.array([0, *sorted(self.longer)], np.int32)
+        return starts[np.searchsorted(starts[1:], pairs, side="right")]
+
+    def weights_of(self, pairs: NDArray[np.int64]) -> dict[str, Floats]:
+        """Each component's weight for users with so many pairs, float64 [U]."""
+        by_bin = [self.weights, *(self.longer[at] for at in sorted(self.longer))]
+        at = np.searchsorted(sorted(self.longer), pairs, side="right")
+        return {name: np.array([weights[name] for weights in by_bin])[at] for name in COMPONENTS}
 
 
 @dataclass(frozen=True)
@@ -112,7 +146,8 @@ def content_deviation(profile: sparse.csr_matrix, scaling: Scaling) -> Floats:
 class ScaledUsers:
     """A batch with each component standardised, before weights: what all variants share.
 
-    history and seen are by candidate, what the kernel ranks; the profile is of all items known.
+    history and seen are by candidate, what the kernel ranks; the profile is of all items known. pairs
+    int64 [U]: of the items known, how many the user has a preference for.
     """
 
     factors: Floats
@@ -122,6 +157,7 @@ class ScaledUsers:
     seen: Csr
     excluded: Csr | None
     group: NDArray[np.int32] | None
+    pairs: NDArray[np.int64]
 
     @classmethod
     def of(
@@ -147,21 +183,26 @@ class ScaledUsers:
             seen=Csr(history.indptr, history.indices),
             excluded=excluded,
             group=batch.group,
+            pairs=np.bincount(had.row[batch.strength.data > 0], minlength=had.n_rows),
         )
 
     def parts(self, variant: Variant) -> UserParts:
-        """As the kernel takes them: dense [als | popularity | trial], sparse content, additive history."""
-        weights = variant.weights
-        counts = self.counts * [weights["popularity"], weights["trial"]]
+        """As the kernel takes them: dense [als | popularity | trial], sparse content, additive history.
+
+        A component that weighs nothing for everyone costs nothing; one that weighs nothing for some of the
+        users is 0 for them.
+        """
+        weights = variant.weights_of(self.pairs)
+        counts = self.counts * np.column_stack([weights["popularity"], weights["trial"]])
         excluded = self.excluded
         if not variant.repeats_allowed:
             excluded = self.seen if excluded is None else self.seen.joined(excluded)
         additive = None
-        if weights["history"] != 0:
-            values = np.asarray(self.history.values) * weights["history"]
+        if np.any(weights["history"] != 0):
+            values = np.asarray(self.history.values) * weights["history"][self.history.row]
             additive = Csr(self.history.indptr, self.history.indices, values)
         return UserParts(
-            dense=np.hstack([weights["als"] * self.factors, np.tile(counts, (self.factors.shape[0], 1))]),
+            dense=np.hstack([weights["als"][:, None] * self.factors, counts]),
             sparse=_csr(self.profile, weights["content"]),
             additive=additive,
             excluded=excluded,
@@ -178,12 +219,13 @@ def _among(matrix: Csr, candidate: NDArray[np.int32]) -> Csr:
     return Csr(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), column[kept], values)
 
 
-def _csr(matrix: sparse.csr_matrix, weight: float) -> Csr | None:
-    """The weighted matrix; None, and so no work at all, where the component weighs nothing."""
-    if weight == 0:
+def _csr(matrix: sparse.csr_matrix, weight: Floats) -> Csr | None:
+    """The matrix, each row weighted; None, and so no work at all, where the component weighs nothing."""
+    if not np.any(weight):
         return None
     matrix.sort_indices()
-    return Csr(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data * weight)
+    values = matrix.data * np.repeat(weight, np.diff(matrix.indptr))
+    return Csr(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), values)
 
 
 def _inverse(values: Floats) -> Floats:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from collections.abc import Mapping
+
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import COMPONENTS, Campaign
@@ -37,14 +39,17 @@ def audience_of(
     )
 
 
-def explained(ranked: DataFrame, weights: dict[str, float]) -> DataFrame:
+def explained(
+    ranked: DataFrame, weights: dict[str, float], longer: Mapping[int, dict[str, float]] | None = None
+) -> DataFrame:
     """Adds source, the component that gave the slot most of its score, and the reason told for it.
 
     Ties fall to the component named first. A slot to which no component gave anything is popularity's.
+    longer: weights of users with longer histories, by the column min_pairs.
     """
     given = [
-        F.coalesce(F.col("component_scores")[name] * F.lit(weight), F.lit(0.0)).alias(name)
-        for name, weight in ((name, weights[name]) for name in COMPONENTS)
+        F.coalesce(F.col("component_scores")[name] * _weight(name, weights, longer or {}), F.lit(0.0))
+        for name in COMPONENTS
     ]
     most = F.greatest(*given)
     source = F.lit("popularity")
@@ -52,3 +57,10 @@ def explained(ranked: DataFrame, weights: dict[str, float]) -> DataFrame:
         source = F.when((value == most) & (most > 0), F.lit(name)).otherwise(source)
     reason = F.create_map(*[F.lit(text) for pair in REASONS.items() for text in pair])
     return ranked.withColumn("source", source).withColumn("reason", reason[F.col("source")])
+
+
+def _weight(name: str, weights: dict[str, float], longer: Mapping[int, dict[str, float]]) -> Column:
+    weight = F.lit(weights[name])
+    for min_pairs, others in longer.items():
+        weight = F.when(F.col("min_pairs") == min_pairs, F.lit(others[name])).otherwise(weight)
+    return weight

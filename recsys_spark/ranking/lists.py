@@ -25,7 +25,7 @@ __all__ = ["LISTS_SCHEMA", "Catalogue", "catalogue_of", "lists", "user_rows"]
 
 LISTS_SCHEMA = (
     "task string, model string, user_id string, rank int, item_id string, score double, "
-    "component_scores map<string,double>"
+    "component_scores map<string,double>, min_pairs int"
 )
 # The kernel's names for the parts of a score, and ours.
 _PARTS = {
@@ -51,7 +51,8 @@ def lists(
 ) -> DataFrame:
     """The top k of every variant for every user of `users` (user_id, unique); see LISTS_SCHEMA.
 
-    component_scores holds each weighing component's standardised score before its weight. Order is
+    component_scores holds each weighing component's standardised score before its weight, min_pairs the bin
+    of the user's weights: their number of preferences for items known decides (`Variant.longer`). Order is
     score descending, item_id ascending; the result does not depend on partitions or shards. A user whose
     candidates run out gets a short list. exclude (user_id, item_id): what must not come back whatever the
     variant (sent lately), besides what the preferences call is_excluded. caps: at most so many items of
@@ -150,7 +151,7 @@ def _scorer(
         known = shared.n_items if candidate is None else candidate.size
         caps = [Cap(items.extra[f"label_{name}"], at_most) for name, at_most in limits.items()]
         for batch in gathered(batches, users_at_once(shared.outline.n_shards)):
-            users = ScaledUsers.of(_user_batch(batch, known, rank), words, scaling.value, candidate)
+            users = ScaledUsers.of(user_batch(batch, known, rank), words, scaling.value, candidate)
             for variant in variants:
                 yield _ranked(batch.column("user_id"), users, variant, items, caps, rank, k)
 
@@ -169,8 +170,7 @@ def _ranked(
     parts = users.parts(variant)
     index, score = select_capped(items.shards, parts, k, caps)
     chosen = index >= 0
-    slices = {"als": slice(0, rank), "popularity": slice(rank, rank + 1), "trial": slice(rank + 1, rank + 2)}
-    contributions = component_scores(items.shards, parts, index, slices)
+    given = plain_scores(items, users, variant, index, rank)
     row, place = np.nonzero(chosen)
     size = row.size
     return pa.RecordBatch.from_arrays(
@@ -181,24 +181,33 @@ def _ranked(
             pa.array(place.astype(np.int32) + 1),
             items.ids.take(pa.array(index[chosen])).cast(pa.string()),
             pa.array(score[chosen]),
-            _maps({_PARTS[part]: values[chosen] for part, values in contributions.items()}, variant, size),
+            _maps({name: values[chosen] for name, values in given.items()}, size),
+            pa.array(variant.bin_of(users.pairs)[row]),
         ],
-        names=["task", "model", "user_id", "rank", "item_id", "score", "component_scores"],
+        names=["task", "model", "user_id", "rank", "item_id", "score", "component_scores", "min_pairs"],
     )
 
 
-def _maps(contributions: dict[str, NDArray[np.float64]], variant: Variant, size: int) -> pa.Array:
-    """map<component, score before its weight> for each row, of the components that weigh something."""
-    named = [name for name in COMPONENTS if variant.weights[name] != 0]
-    zeros = np.zeros(size)
-    columns = [contributions.get(name, zeros) / variant.weights[name] for name in named]
+def plain_scores(
+    items: LoadedItems, users: ScaledUsers, variant: Variant, index: NDArray[np.int32], rank: int
+) -> dict[str, NDArray[np.float64]]:
+    """Standardised scores before any weight of the variant's components for the items index [U, k]."""
+    slices = {"als": slice(0, rank), "popularity": slice(rank, rank + 1), "trial": slice(rank + 1, rank + 2)}
+    given = component_scores(items.shards, users.parts(variant.plain), index, slices)
+    return {name: given[part] for part, name in _PARTS.items() if name in variant.components}
+
+
+def _maps(given: dict[str, NDArray[np.float64]], size: int) -> pa.Array:
+    """map<component, score before its weight> for each row, in the order of COMPONENTS."""
+    named = [name for name in COMPONENTS if name in given]
+    columns = [given[name] for name in named]
     offsets = pa.array(np.arange(size + 1, dtype=np.int32) * len(named))
     keys = pa.array(named * size, pa.string())
     values = pa.array(np.column_stack(columns).ravel() if columns else np.zeros(0))
     return pa.MapArray.from_arrays(offsets, keys, values)
 
 
-def _user_batch(batch: pa.RecordBatch, n_items: int, rank: int) -> UserBatch:
+def user_batch(batch: pa.RecordBatch, n_items: int, rank: int) -> UserBatch:
     seen = csr_of(batch.column("seen_items"), batch.column("strengths"))
     factors = np.zeros((batch.num_rows, rank))
     known = batch.column("factors").is_valid().to_numpy(zero_copy_only=False)

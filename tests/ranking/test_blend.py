@@ -8,11 +8,13 @@ from math import log1p
 
 import numpy as np
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from recsys_spark.config import COMPONENTS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.campaigns import explained
+from recsys_spark.ranking.candidates import candidates
 from recsys_spark.ranking.kernel_shards import arranged
 from recsys_spark.ranking.lists import catalogue_of, lists
 
@@ -83,6 +85,12 @@ def oracle(
 
 
 VARIANTS = [Variant("repeats_allowed", "hybrid", REPEATS), Variant("new_items_only", "hybrid", NEW)]
+# By the least number of pairs; each component weighs nothing in some bin.
+BINS = {
+    0: {"als": 0.0, "content": 0.4, "history": 0.0, "popularity": 0.9, "trial": 0.5},
+    8: {"als": 0.7, "content": 0.0, "history": 1.5, "popularity": 0.0, "trial": 0.0},
+    11: REPEATS,
+}
 
 
 def kind_of(item: int) -> str | None:
@@ -101,8 +109,10 @@ def is_excluded(user: int, item: int) -> bool:
     return (user * 7 + item) % 11 == 0
 
 
-def ranked_lists(spark: SparkSession, world: dict, *, ruled: bool) -> list:
-    """All lists of both variants; ruled: with candidates, groups, caps, pairs that are excluded, and shards."""
+def ranked_lists(
+    spark: SparkSession, world: dict, *, ruled: bool, given: Callable[..., DataFrame] | None = None
+) -> list:
+    """The rows of `given`, by default all lists of both variants; ruled: with candidates, groups, caps, pairs that are excluded, and shards."""
     pairs = [
         (f"u{u:02d}", f"i{i:02d}", float(world["s"][u, i]), False)
         for u in range(USERS)
@@ -132,7 +142,8 @@ def ranked_lists(spark: SparkSession, world: dict, *, ruled: bool) -> list:
         **(catalogue_rules(spark) if ruled else {}),
     )
     excluded = [(f"u{u:02d}", f"i{i:02d}") for u in range(USERS) for i in range(ITEMS) if is_excluded(u, i)]
-    rows = lists(
+    given = given or partial(lists, variants=VARIANTS, k=K)
+    rows = given(
         spark.createDataFrame(
             [(f"u{u:02d}", group_of(u)) for u in range(USERS)], "user_id string, group string"
         ).repartition(3),
@@ -144,11 +155,15 @@ def ranked_lists(spark: SparkSession, world: dict, *, ruled: bool) -> list:
             "user_id string, factors array<float>",
         ),
         catalogue=catalogue,
-        variants=VARIANTS,
-        k=K,
         partitions=2,
-        exclude=spark.createDataFrame(excluded, "user_id string, item_id string") if ruled else None,
-        caps={"kind": 2} if ruled else None,
+        **(
+            {
+                "exclude": spark.createDataFrame(excluded, "user_id string, item_id string"),
+                "caps": {"kind": 2},
+            }
+            if ruled
+            else {}
+        ),
     ).collect()
     assert catalogue.shared.outline.n_shards == (1 if not ruled else 3)
     catalogue.shared.release()
@@ -212,6 +227,54 @@ def test_lists_are_those_of_the_formula(ranked: list, world: dict, task: str, we
         assert [row["score"] for row in found] == pytest.approx([score for _, score in slots], abs=1e-6)
 
 
+def bin_of(world: dict, user: int) -> int:
+    return max(at for at in BINS if at <= (world["s"][user] > 0).sum())
+
+
+def test_users_of_each_bin_are_ranked_by_its_weights(spark: SparkSession, world: dict) -> None:
+    variant = Variant.binned("repeats_allowed", "hybrid", BINS)
+    rows = ranked_lists(spark, world, ruled=False, given=partial(lists, variants=[variant], k=K))
+    per_bin = {at: oracle(world, weights, repeats=True) for at, weights in BINS.items()}
+    assert {bin_of(world, user) for user in range(USERS)} == set(BINS)
+    for user in range(USERS):
+        at = bin_of(world, user)
+        found = sorted((r for r in rows if r["user_id"] == f"u{user:02d}"), key=lambda r: r["rank"])
+        assert [r["item_id"] for r in found] == [item for item, _ in per_bin[at][f"u{user:02d}"]], user
+        assert {r["min_pairs"] for r in found} == {at}
+        for row in found:
+            assert set(row["component_scores"]) == set(COMPONENTS)
+            total = sum(BINS[at][name] * value for name, value in row["component_scores"].items())
+            assert total == pytest.approx(row["score"], abs=1e-9)
+
+
+def test_candidates_of_a_search_are_what_leads_by_some_component(
+    ranked: list, spark: SparkSession, world: dict
+) -> None:
+    rows = ranked_lists(spark, world, ruled=False, given=partial(candidates, starts=VARIANTS, n=4))
+    assert len(rows) == 2 * USERS
+    for row in rows:
+        user, repeats = int(row["user_id"][1:]), row["task"] == "repeats_allowed"
+        assert row["pairs"] == (world["s"][user] > 0).sum()
+        start = REPEATS if repeats else NEW
+        alone = [{other: float(other == name) for other in COMPONENTS} for name in COMPONENTS]
+        leading = {
+            int(item[1:])
+            for weights in [*alone, start]
+            for item, score in oracle(world, weights, repeats=repeats)[row["user_id"]][:4]
+            if score > 1e-12
+        }
+        assert row["items"] == sorted(leading)
+        scores = np.array(row["scores"]).reshape(-1, len(COMPONENTS))
+        of_list = {
+            int(one["item_id"][1:]): one["component_scores"]
+            for one in ranked
+            if (one["task"], one["user_id"]) == (row["task"], row["user_id"])
+        }
+        for item, given in zip(row["items"], scores, strict=True):
+            for name, value in of_list.get(item, {}).items():
+                assert given[COMPONENTS.index(name)] == pytest.approx(value, abs=1e-5)
+
+
 def test_weighted_component_scores_add_up_to_the_score(ranked: list) -> None:
     for row in ranked:
         weights = REPEATS if row["task"] == "repeats_allowed" else NEW
@@ -231,3 +294,6 @@ def test_the_source_of_a_slot_is_the_component_that_gave_it_most(spark: SparkSes
     frame = spark.createDataFrame(rows, "item_id string, component_scores map<string,double>")
     found = {row["item_id"]: row["source"] for row in explained(frame, weights).collect()}
     assert found == {"a": "als", "b": "content", "c": "als", "d": "popularity"}
+    binned = frame.withColumn("min_pairs", F.when(F.col("item_id") == "a", 10).otherwise(0))
+    rows = explained(binned, weights, {10: {**weights, "als": 0.0}}).collect()
+    assert {row["item_id"]: row["source"] for row in rows} == found | {"a": "content"}
