@@ -238,11 +238,16 @@ class Popularity(Section):
 
 class Blend(Section):
     reference_days: int = Field(gt=0)
+    weights: Literal["fixed", "learned"]
+    bins: list[Annotated[int, Field(ge=0)]]
+    min_users: int = Field(ge=2)
+    max_users: int = Field(ge=2)
+    candidates: int = Field(ge=10)
     repeats_allowed: dict[str, float]
     new_items_only: dict[str, float]
 
-    def weights(self, task: str) -> dict[str, float]:
-        """Weight per component for the task; a component that is not named weighs nothing."""
+    def fixed(self, task: str) -> dict[str, float]:
+        """Configured weight per component for the task; a component that is not named weighs nothing."""
         chosen = self.repeats_allowed if task == "repeats_allowed" else self.new_items_only
         return {component: float(chosen.get(component, 0.0)) for component in COMPONENTS}
 
@@ -265,6 +270,11 @@ class Campaign(Section):
     brand_name: str = ""
     subject: str = ""
     unsubscribe_url: str = ""
+
+    @property
+    def task(self) -> str:
+        """The task of TASKS that its lists are made for."""
+        return "repeats_allowed" if self.repeat_allowed else "new_items_only"
 
 
 class Ranking(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from operator import itemgetter
 from pathlib import Path
@@ -37,6 +38,8 @@ from recsys_spark.lake.tables import (
 )
 from recsys_spark.models.versions import backtest_version, preferences_of
 from recsys_spark.night import STAGES
+from recsys_spark.ranking.blend import Variant
+from recsys_spark.ranking.rankable import hybrid
 
 _EVENT_DAYS = 365
 _STORIES = 3
@@ -220,12 +223,13 @@ def _stories(job: Job, staged: DataFrame, pairs: DataFrame) -> list[UserStory]:
     slots = staged.where(their).join(items, on="item_id", how="left").collect()
     users = current_on(job.read(SILVER_USERS).where(their), job.run_date, "user_id")
     segments = {row["user_id"]: row["segment"] for row in users.collect()}
+    blends = _blends(job, {*told.values()})
     return [
         _story(
-            job,
             user,
             segments.get(user) or "unknown",
             campaign,
+            blend=blends[campaign],
             history=sorted((row for row in histories if row["user_id"] == user), key=itemgetter("place")),
             slots=sorted(
                 (row for row in slots if (row["user_id"], row["campaign"]) == (user, campaign)),
@@ -237,7 +241,7 @@ def _stories(job: Job, staged: DataFrame, pairs: DataFrame) -> list[UserStory]:
 
 
 def _story(
-    job: Job, user: str, segment: str, campaign: str, *, history: list[Row], slots: list[Row]
+    user: str, segment: str, campaign: str, *, blend: Variant, history: list[Row], slots: list[Row]
 ) -> UserStory:
     return UserStory(
         user_id=user,
@@ -254,7 +258,7 @@ def _story(
                 row["title"] or row["item_id"],
                 row["category"] or "",
                 row["score"],
-                _contributions(job, campaign, row["component_scores"]),
+                _contributions(blend, row),
                 row["source"],
                 row["reason"],
             )
@@ -263,8 +267,21 @@ def _story(
     )
 
 
-def _contributions(job: Job, campaign: str, components: dict[str, float]) -> dict[str, float]:
-    """What each component gave to the score after weighting: the bars then add up to the score."""
-    task = "repeats_allowed" if job.settings.campaigns[campaign].repeat_allowed else "new_items_only"
-    weights = job.settings.blend.weights(task)
-    return {name: value * weights.get(name, 0.0) for name, value in components.items()}
+def _blends(job: Job, campaigns: Iterable[str]) -> dict[str, Variant]:
+    """The stored blend that each campaign's lists were made with."""
+    settings, version = job.settings.campaigns, job.run.run_id
+    tasks = {name: settings[name].task for name in campaigns}
+    stored = {task: hybrid(job, version, task) for task in sorted({*tasks.values()})}
+    return {name: stored[task] for name, task in tasks.items()}
+
+
+def _contributions(blend: Variant, slot: Row) -> dict[str, float]:
+    """What each component gave to the score after weighting: the bars then add up to the score.
+
+    A slot does not say which bin's weights it was made with; they are those that give its score.
+    """
+    given = [
+        {name: value * weights.get(name, 0.0) for name, value in slot["component_scores"].items()}
+        for weights in (blend.weights, *blend.longer.values())
+    ]
+    return min(given, key=lambda parts: abs(sum(parts.values()) - slot["score"]))

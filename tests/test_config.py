@@ -61,9 +61,9 @@ def test_an_unknown_environment_lists_the_known_ones(conf: Path) -> None:
 
 def test_weights_of_an_overlay_replace_those_of_base_as_a_whole(conf: Path) -> None:
     settings = settings_of(conf, "[blend]\nnew_items_only = { content = 2.0 }")
-    weights = settings.blend.weights("new_items_only")
+    weights = settings.blend.fixed("new_items_only")
     assert weights == {"als": 0.0, "content": 2.0, "history": 0.0, "popularity": 0.0, "trial": 0.0}
-    assert settings.blend.weights("repeats_allowed")["history"] == 1.0
+    assert settings.blend.fixed("repeats_allowed")["history"] == 1.0
 
 
 def test_what_speaks_against_an_item_replaces_that_of_base_as_a_whole(conf: Path) -> None:

@@ -27,7 +27,7 @@ from recsys_spark.lake.tables import (
 from recsys_spark.models.versions import of_version
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
-from recsys_spark.ranking.rankable import on_sale, rankable_catalogue, user_factors
+from recsys_spark.ranking.rankable import hybrid, on_sale, rankable_catalogue, user_factors
 
 SLICED = "ndcg@10"
 
@@ -68,13 +68,13 @@ class Judgement:
     notes: tuple[str, ...] = ()
 
 
-def variants_of(weights: dict[str, dict[str, float]]) -> list[Variant]:
-    """The hybrid and each component alone, for both tasks."""
+def variants_of(hybrids: Sequence[Variant]) -> list[Variant]:
+    """The hybrid of each task, and each component alone."""
     alone = {name: {other: float(other == name) for other in COMPONENTS} for name in COMPONENTS}
     return [
-        Variant(task, model, chosen)
-        for task in TASKS
-        for model, chosen in {"hybrid": weights[task], **alone}.items()
+        variant
+        for blend in hybrids
+        for variant in (blend, *(Variant(blend.task, name, weights) for name, weights in alone.items()))
     ]
 
 
@@ -134,7 +134,7 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
             preferences=preferences,
             user_factors=user_factors(job, trial.version),
             catalogue=catalogue,
-            variants=variants_of({task: settings.blend.weights(task) for task in TASKS}),
+            variants=variants_of([hybrid(job, trial.version, task) for task in TASKS]),
             k=k,
             partitions=job.spark.sparkContext.defaultParallelism,
         ).select("task", "model", "user_id", "item_id", "rank")

@@ -292,10 +292,11 @@ MODEL_ITEM_FEATURES = _model(
 MODEL_USER_FEATURES = _model(
     "user_features", {"user_id": STRING, "names": STRINGS, "values": FLOATS}, ("user_id",)
 )
+# min_pairs: the bin, users with at least so many preferences for items on sale; 0 is the lowest.
 MODEL_BLEND_WEIGHTS = _model(
     "blend_weights",
-    {"task": STRING, "component": STRING, "weight": DOUBLE},
-    ("task", "component"),
+    {"task": STRING, "min_pairs": INT, "component": STRING, "weight": DOUBLE},
+    ("task", "min_pairs", "component"),
 )
 MODEL_METRICS = _model(
     "metrics",

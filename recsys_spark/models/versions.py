@@ -117,6 +117,18 @@ def train_popularity_once(job: Job, version: str, day: date, *, events: DataFram
     return True
 
 
+def train_earlier_once(job: Job, day: date, pairs: DataFrame) -> str:
+    """Train what a backtest needs of models as of an earlier day, unless it is there; its version.
+
+    pairs: the preferences as of that day.
+    """
+    version = backtest_version(job, day)
+    train_als_once(job, version, pairs)
+    train_content_once(job, version, day)
+    train_popularity_once(job, version, day)
+    return version
+
+
 def _write(job: Job, table: Table, version: str, rows: DataFrame) -> None:
     whole = rows.withColumn("model_version", F.lit(version)).select(*table.columns)
     job.overwrite_partition(table, whole, model_version=version)

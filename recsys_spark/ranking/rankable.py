@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import date
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from recsys_spark.data.validity import current_on
+from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
+    MODEL_BLEND_WEIGHTS,
     MODEL_CONTENT_VECTORS,
     MODEL_ITEM_FACTORS,
     MODEL_POPULARITY,
@@ -16,6 +19,7 @@ from recsys_spark.lake.tables import (
     SILVER_ITEMS,
 )
 from recsys_spark.models.versions import of_version
+from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import Catalogue, catalogue_of
 
 
@@ -39,3 +43,14 @@ def on_sale(items: DataFrame, day: date) -> DataFrame:
 def user_factors(job: Job, version: str) -> DataFrame:
     """(user_id, factors) of the version."""
     return of_version(job, MODEL_USER_FACTORS, version).select("user_id", "factors")
+
+
+def hybrid(job: Job, version: str, task: str) -> Variant:
+    """The blend with the version's stored weights: what was learned, not what conf says today."""
+    rows = of_version(job, MODEL_BLEND_WEIGHTS, version).where(F.col("task") == task).collect()
+    if not rows:
+        raise ConfigError(f"no blend weights of {version}. Next: recsys run --from train_blend")
+    bins: dict[int, dict[str, float]] = {}
+    for row in rows:
+        bins.setdefault(row["min_pairs"], {})[row["component"]] = float(row["weight"])
+    return Variant.binned(task, "hybrid", bins)

@@ -9,15 +9,16 @@ from pyspark.sql import functions as F
 from recsys_spark.data.reading import events_on, liked_on, preferences_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.evaluation.backtest import Judgement, Trial, judge, window_trial
+from recsys_spark.evaluation.blend_fit import weigh_once
 from recsys_spark.evaluation.split import leave_last_one
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import MODEL_METRICS, SILVER_INTERACTIONS
 from recsys_spark.models.versions import (
-    backtest_version,
     last_one_version,
     preferences_of,
     train_als_once,
     train_content_once,
+    train_earlier_once,
     train_popularity_once,
 )
 
@@ -49,12 +50,10 @@ def backtest(job: Job, *, with_baselines: bool = False) -> Judgement:
     days, cutoff = job.settings.evaluation.window_days, _cutoff(job)
     if not _can_judge(job):
         raise InputError(f"no events on or before {cutoff}: nothing to train a backtest of {days} days on.")
-    version = backtest_version(job, cutoff)
     pairs = preferences_on(job, cutoff).persist()
     try:
-        train_als_once(job, version, pairs)
-        train_content_once(job, version, cutoff)
-        train_popularity_once(job, version, cutoff)
+        version = train_earlier_once(job, cutoff, pairs)
+        weigh_once(job, version, cutoff)
         trial = window_trial(job, version=version, cutoff=cutoff, preferences=pairs, days=days)
         judgement = judge(job, trial, with_baselines=with_baselines)
     finally:
@@ -79,6 +78,8 @@ def last_one(job: Job, *, with_baselines: bool = False) -> Judgement:
         train_als_once(job, version, pairs)
         train_content_once(job, version, day)
         train_popularity_once(job, version, day, events=earlier)
+        # As configured: every window to learn weights on holds some of the events that are asked for.
+        weigh_once(job, version, day, may_learn=False)
         trial = Trial(version, day, pairs, earlier, last, day, day, told=f"up to {day}")
         return judge(job, trial, with_baselines=with_baselines)
     finally:

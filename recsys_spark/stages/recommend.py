@@ -5,22 +5,15 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Campaign
 from recsys_spark.data.preferences import valid_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.tables import (
-    GOLD_STAGED,
-    MODEL_BLEND_WEIGHTS,
-    SILVER_AUDIENCES,
-    SILVER_USERS,
-)
-from recsys_spark.models.versions import of_version, preferences_of
-from recsys_spark.ranking.blend import Variant
+from recsys_spark.lake.tables import GOLD_STAGED, SILVER_AUDIENCES, SILVER_USERS
+from recsys_spark.models.versions import preferences_of
 from recsys_spark.ranking.campaigns import audience_of, explained
 from recsys_spark.ranking.lists import Catalogue, lists
-from recsys_spark.ranking.rankable import rankable_catalogue, user_factors
+from recsys_spark.ranking.rankable import hybrid, rankable_catalogue, user_factors
 
 
 def run(job: Job) -> Summary:
@@ -56,7 +49,7 @@ def _ranked(job: Job, name: str, catalogue: Catalogue) -> DataFrame:
             f"campaign {name!r}: audience {campaign.audience!r} has no user on {job.run_date}. "
             "Next: check sources of kind 'audiences', or the campaign's audience."
         )
-    variant = _variant(job, campaign, version)
+    variant = hybrid(job, version, campaign.task)
     ranked = lists(
         audience.select("user_id"),
         preferences=preferences_of(job),
@@ -67,7 +60,7 @@ def _ranked(job: Job, name: str, catalogue: Catalogue) -> DataFrame:
         partitions=job.spark.sparkContext.defaultParallelism,
     )
     return (
-        explained(ranked, variant.weights)
+        explained(ranked, variant.weights, variant.longer)
         .join(audience, on="user_id", how="inner")
         .select(
             F.lit(job.run_date).alias("run_date"),
@@ -87,15 +80,6 @@ def _ranked(job: Job, name: str, catalogue: Catalogue) -> DataFrame:
             F.lit(version).alias("run_id"),
         )
     )
-
-
-def _variant(job: Job, campaign: Campaign, version: str) -> Variant:
-    """The stored weights of the campaign's task: what was learned, not what conf says today."""
-    task = "repeats_allowed" if campaign.repeat_allowed else "new_items_only"
-    rows = of_version(job, MODEL_BLEND_WEIGHTS, version).where(F.col("task") == task).collect()
-    if not rows:
-        raise ConfigError(f"no blend weights of {version}. Next: recsys run --from train_blend")
-    return Variant(task, "hybrid", {row["component"]: float(row["weight"]) for row in rows})
 
 
 def _staged(job: Job, version: str) -> DataFrame:
