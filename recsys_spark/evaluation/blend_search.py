@@ -20,7 +20,8 @@ K = 10
 FACTORS = (0.25, 0.5, 0.7, 1.4, 2.0, 4.0)  # of the weight as it is
 SHARES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the largest weight, for a way out of zero
 SWEEPS = 4  # over all components; the search ends earlier when one changes nothing
-LEVEL = 0.99  # of the intervals: some twenty are looked at a night, and 0.95 would be wrong about one
+LEVEL = 0.95  # of the interval of a component's gain
+BIN_LEVEL = 0.99  # of a bin's gain: each is one more look at the same users
 GAIN = 1e-6  # less than this is no gain
 LAST_RESORT = 0.001  # popularity's weight where nothing impersonal has one, of the largest weight
 _DISCOUNTS = 1.0 / np.log2(np.arange(K) + 2.0)
@@ -85,10 +86,10 @@ def learned(
 ) -> Found:
     """Weights for all users, and for each bin of history length whose own are proven to be better.
 
-    start: where the search begins. bins: least numbers of pairs. A component without a proven gain weighs
-    nothing; a bin with fewer than min_users users, or without a proven gain over the weights of all, has
-    those. Where neither popularity nor trial would weigh, popularity decides ties, or people without a
-    history would get the first items of the alphabet.
+    start: where the search begins, and what stands without a proven gain over it. bins: least numbers of
+    pairs. A component without a proven gain weighs nothing; a bin with fewer than min_users users, or
+    without a proven gain over the weights of all, has those. Where neither popularity nor trial would weigh,
+    popularity decides ties, or people without a history would get the first items of the alphabet.
     """
     judge = _Judge(samples, seed)
     first = np.maximum(_array(start), 0.0)
@@ -96,6 +97,9 @@ def learned(
     gain = judge.interval(_crossed(cases, first, _chosen(common)) - cases.ndcg(first))
     notes = [f"{cases.size:,} users, NDCG@10 {cases.ndcg(common).mean():.4f}, over the start {_told(gain)}"]
     notes += [f"{name} {_told(interval)}" for name, interval in gains.items()]
+    if gain.low <= 0:
+        common = first
+        notes.append("no proven gain over the start, which stands")
     found = {0: _named(_with_last_resort(common))}
     edges = sorted({0, *bins})
     for low, high in zip(edges, [*edges[1:], None], strict=True):
@@ -105,7 +109,7 @@ def learned(
             continue
         here = cases.of(chosen)
         own, _ = _pruned(here, common, judge)
-        better = judge.interval(_crossed(here, common, _chosen(own)) - here.ndcg(common))
+        better = judge.interval(_crossed(here, common, _chosen(own)) - here.ndcg(common), BIN_LEVEL)
         if better.low > 0:
             found[low] = _named(_with_last_resort(own))
             notes.append(f"own weights from {low} pairs: {here.size:,} users, {_told(better)}")
@@ -117,8 +121,8 @@ class _Judge:
     samples: int
     seed: int
 
-    def interval(self, differences: Floats) -> Interval:
-        return paired_bootstrap(differences, samples=self.samples, seed=self.seed, level=LEVEL)
+    def interval(self, differences: Floats, level: float = LEVEL) -> Interval:
+        return paired_bootstrap(differences, samples=self.samples, seed=self.seed, level=level)
 
 
 def _pruned(cases: Cases, start: Floats, judge: _Judge) -> tuple[Floats, dict[str, Interval]]:

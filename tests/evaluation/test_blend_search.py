@@ -61,6 +61,21 @@ def test_the_search_leads_to_a_better_ndcg_than_its_start() -> None:
     assert unseen.ndcg(np.array([weights[name] for name in COMPONENTS])).mean() > before + 0.1
 
 
+def test_without_a_gain_the_start_stands() -> None:
+    draw = np.random.default_rng(4)
+    noise = Cases(
+        draw.normal(size=(5, 200, 60)).astype(np.float32),
+        np.ones((200, 60), np.bool_),
+        draw.random((200, 60)) < 0.1,
+        np.full(200, 9),
+        np.zeros(200, np.int64),
+    )
+    start = {"als": 1.0, "content": 0.5, "history": 0.0, "popularity": 0.0, "trial": 0.25}
+    got = learned(noise, start, bins=[0, 10], min_users=50, samples=500, seed=5)
+    assert got.bins == {0: start, 10: start}
+    assert "no proven gain over the start, which stands" in got.notes
+
+
 def test_where_nothing_impersonal_weighs_popularity_still_settles_ties() -> None:
     weights = found(planted(600, long=1.0)).bins[0]
     assert 0 < weights["popularity"] < 0.01
