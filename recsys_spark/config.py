@@ -232,6 +232,15 @@ class Content(Section):
     max_terms: int = Field(gt=0)
 
 
+class ColdItems(Section):
+    """Factors from words for items without any event."""
+
+    enabled: bool
+    dims: int = Field(gt=0, le=1000)
+    min_items: int = Field(ge=10)
+    seed: int
+
+
 class Popularity(Section):
     window_days: int = Field(gt=0)
 
@@ -312,6 +321,7 @@ class Settings(Section):
     bots: Bots
     als: Als
     content: Content
+    cold_items: ColdItems
     popularity: Popularity
     blend: Blend
     evaluation: Evaluation

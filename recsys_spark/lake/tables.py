@@ -261,6 +261,8 @@ MODEL_USER_FACTORS = _model(
 MODEL_ITEM_FACTORS = _model(
     "als_item_factors", {"item_index": INT, "item_id": STRING, "factors": FLOATS}, ("item_index",)
 )
+# Of items on sale without an event, mapped from their words.
+MODEL_COLD_ITEM_FACTORS = _model("cold_item_factors", {"item_id": STRING, "factors": FLOATS}, ("item_id",))
 # One row per iteration whose loss is known; `seconds` since the fit began. `started_from`: the version whose
 # factors a warm start took, or null. `inputs`: versions of the bronze tables, as in ops.runs.
 MODEL_ALS_TRAINING = _model(

@@ -14,6 +14,7 @@ from recsys_spark.data.validity import current_on
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
     MODEL_ALS_TRAINING,
+    MODEL_COLD_ITEM_FACTORS,
     MODEL_CONTENT_TERMS,
     MODEL_CONTENT_VECTORS,
     MODEL_ITEM_FACTORS,
@@ -28,6 +29,7 @@ from recsys_spark.lake.tables import (
 )
 from recsys_spark.models.als import fit_als
 from recsys_spark.models.als_nights import earlier_night, training_rows
+from recsys_spark.models.cold_items import cold_item_factors
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.popularity import popularity
 
@@ -100,6 +102,24 @@ def store_features_once(job: Job, version: str, day: date) -> bool:
     return True
 
 
+def train_cold_items_once(job: Job, version: str, pairs: DataFrame) -> bool:
+    """Map and store factors of items without any, if configured, unless the version has them.
+
+    pairs: the preferences that the version's factors were trained on; its words must be there.
+    """
+    settings = job.settings.cold_items
+    if not settings.enabled or job.lake.has_partition(MODEL_COLD_ITEM_FACTORS, model_version=version):
+        return False
+    rows = cold_item_factors(
+        of_version(job, MODEL_ITEM_FACTORS, version),
+        vectors=of_version(job, MODEL_CONTENT_VECTORS, version),
+        preferences=pairs,
+        settings=settings,
+    )
+    _write(job, MODEL_COLD_ITEM_FACTORS, version, rows)
+    return True
+
+
 def train_popularity_once(job: Job, version: str, day: date, *, events: DataFrame | None = None) -> bool:
     """Count and store recent popularity as of the day, unless the version has it.
 
@@ -125,6 +145,7 @@ def train_earlier_once(job: Job, day: date, pairs: DataFrame) -> str:
     version = backtest_version(job, day)
     train_als_once(job, version, pairs)
     train_content_once(job, version, day)
+    train_cold_items_once(job, version, pairs)
     train_popularity_once(job, version, day)
     return version
 

@@ -11,13 +11,14 @@ from recsys_spark.config import COMPONENTS, Campaign
 
 EVERYONE = "everyone"
 
-# One sentence per component; what a person is told about why an item is there.
+# One sentence per source; what a person is told about why an item is there.
 REASONS = {
     "history": "You have bought this before",
     "als": "Customers with a similar basket buy this",
     "content": "Similar to what you buy",
     "popularity": "Popular with other customers lately",
     "trial": "Many customers are trying this",
+    "cold_item": "New here, and close to what you buy",
 }
 
 
@@ -40,12 +41,16 @@ def audience_of(
 
 
 def explained(
-    ranked: DataFrame, weights: dict[str, float], longer: Mapping[int, dict[str, float]] | None = None
+    ranked: DataFrame,
+    weights: dict[str, float],
+    longer: Mapping[int, dict[str, float]] | None = None,
+    cold_items: DataFrame | None = None,
 ) -> DataFrame:
     """Adds source, the component that gave the slot most of its score, and the reason told for it.
 
     Ties fall to the component named first. A slot to which no component gave anything is popularity's.
-    longer: weights of users with longer histories, by the column min_pairs.
+    longer: weights of users with longer histories, by the column min_pairs. cold_items (item_id): those
+    whose factors are from their words; where als carried one the source is cold_item.
     """
     given = [
         F.coalesce(F.col("component_scores")[name] * _weight(name, weights, longer or {}), F.lit(0.0))
@@ -56,7 +61,11 @@ def explained(
     for name, value in reversed(list(zip(COMPONENTS, given, strict=True))):
         source = F.when((value == most) & (most > 0), F.lit(name)).otherwise(source)
     reason = F.create_map(*[F.lit(text) for pair in REASONS.items() for text in pair])
-    return ranked.withColumn("source", source).withColumn("reason", reason[F.col("source")])
+    if cold_items is not None:
+        cold = cold_items.select("item_id", F.lit(True).alias("_is_cold"))
+        ranked = ranked.join(F.broadcast(cold), on="item_id", how="left")
+        source = F.when((source == "als") & F.col("_is_cold"), F.lit("cold_item")).otherwise(source)
+    return ranked.withColumn("source", source).drop("_is_cold").withColumn("reason", reason[F.col("source")])
 
 
 def _weight(name: str, weights: dict[str, float], longer: Mapping[int, dict[str, float]]) -> Column:

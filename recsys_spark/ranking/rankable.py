@@ -12,6 +12,7 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
     MODEL_BLEND_WEIGHTS,
+    MODEL_COLD_ITEM_FACTORS,
     MODEL_CONTENT_VECTORS,
     MODEL_ITEM_FACTORS,
     MODEL_POPULARITY,
@@ -24,11 +25,15 @@ from recsys_spark.ranking.lists import Catalogue, catalogue_of
 
 
 def rankable_catalogue(job: Job, version: str, day: date) -> Catalogue:
-    """The items valid and available on the day, with the version's factors, words and popularity."""
+    """The items valid and available on the day, with the version's factors, words and popularity.
+
+    Items that nobody has had compete with factors from their words, where the version has such.
+    """
     items = on_sale(job.read(SILVER_ITEMS), day)
+    warm = of_version(job, MODEL_ITEM_FACTORS, version).select("item_id", "factors")
     return catalogue_of(
         items,
-        factors=of_version(job, MODEL_ITEM_FACTORS, version).select("item_id", "factors"),
+        factors=warm.unionByName(cold_items(job, version)),
         vectors=of_version(job, MODEL_CONTENT_VECTORS, version),
         popularity=of_version(job, MODEL_POPULARITY, version),
         max_item_share=job.settings.ranking.max_item_share,
@@ -38,6 +43,11 @@ def rankable_catalogue(job: Job, version: str, day: date) -> Catalogue:
 def on_sale(items: DataFrame, day: date) -> DataFrame:
     """(item_id) of the items whose version of the day is available: what may be recommended."""
     return current_on(items, day, "item_id").where("is_available").select("item_id")
+
+
+def cold_items(job: Job, version: str) -> DataFrame:
+    """(item_id, factors) of the items whose factors are from their words; none where that is switched off."""
+    return of_version(job, MODEL_COLD_ITEM_FACTORS, version).select("item_id", "factors")
 
 
 def user_factors(job: Job, version: str) -> DataFrame:

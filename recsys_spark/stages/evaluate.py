@@ -17,6 +17,7 @@ from recsys_spark.models.versions import (
     last_one_version,
     preferences_of,
     train_als_once,
+    train_cold_items_once,
     train_content_once,
     train_earlier_once,
     train_popularity_once,
@@ -77,6 +78,7 @@ def last_one(job: Job, *, with_baselines: bool = False) -> Judgement:
             raise InputError(f"no user has two events up to {day}: nothing to learn from but the last ones.")
         train_als_once(job, version, pairs)
         train_content_once(job, version, day)
+        train_cold_items_once(job, version, pairs)
         train_popularity_once(job, version, day, events=earlier)
         # As configured: every window to learn weights on holds some of the events that are asked for.
         weigh_once(job, version, day, may_learn=False)

@@ -13,7 +13,7 @@ from recsys_spark.lake.tables import GOLD_STAGED, SILVER_AUDIENCES, SILVER_USERS
 from recsys_spark.models.versions import preferences_of
 from recsys_spark.ranking.campaigns import audience_of, explained
 from recsys_spark.ranking.lists import Catalogue, lists
-from recsys_spark.ranking.rankable import hybrid, rankable_catalogue, user_factors
+from recsys_spark.ranking.rankable import cold_items, hybrid, rankable_catalogue, user_factors
 
 
 def run(job: Job) -> Summary:
@@ -59,8 +59,9 @@ def _ranked(job: Job, name: str, catalogue: Catalogue) -> DataFrame:
         k=campaign.k,
         partitions=job.spark.sparkContext.defaultParallelism,
     )
+    cold = cold_items(job, version) if job.settings.cold_items.enabled else None
     return (
-        explained(ranked, variant.weights, variant.longer)
+        explained(ranked, variant.weights, variant.longer, cold)
         .join(audience, on="user_id", how="inner")
         .select(
             F.lit(job.run_date).alias("run_date"),

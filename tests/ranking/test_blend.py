@@ -297,3 +297,7 @@ def test_the_source_of_a_slot_is_the_component_that_gave_it_most(spark: SparkSes
     binned = frame.withColumn("min_pairs", F.when(F.col("item_id") == "a", 10).otherwise(0))
     rows = explained(binned, weights, {10: {**weights, "als": 0.0}}).collect()
     assert {row["item_id"]: row["source"] for row in rows} == found | {"a": "content"}
+    cold = spark.createDataFrame([("a",), ("b",)], "item_id string")
+    told = {row["item_id"]: row for row in explained(frame, weights, cold_items=cold).collect()}
+    assert {name: row["source"] for name, row in told.items()} == found | {"a": "cold_item"}
+    assert told["a"]["reason"].startswith("New here")
