@@ -183,9 +183,10 @@ def _stepped(cases: Cases, weights: Floats, c: int, best: float) -> tuple[Floats
     """The weights with the best value for component c."""
     others = np.where(np.arange(weights.size) == c, 0.0, weights)
     rest = np.einsum("c,cui->ui", others, cases.scores)
-    grid = {0.0} if others.any() else set()
-    grid |= {float(weights[c] * factor) for factor in FACTORS}
-    grid |= {float(others.max() * share) for share in SHARES}
+    grid = {float(weights[c] * factor) for factor in FACTORS}
+    if others.any():
+        # Only beside others may one weigh nothing: weights that are all 0 rank nothing.
+        grid |= {0.0, *(float(others.max() * share) for share in SHARES)}
     chosen = float(weights[c])
     for value in sorted(grid - {chosen}):
         found = float(cases.ndcg_of(rest + value * cases.scores[c]).mean())

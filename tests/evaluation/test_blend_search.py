@@ -40,12 +40,26 @@ def test_users_of_each_bin_get_the_weights_that_are_right_for_them() -> None:
 
 
 def test_a_component_that_proves_nothing_weighs_nothing() -> None:
-    for weights in found(planted(600)).bins.values():
-        assert {name: weights[name] for name in ("content", "history", "trial")} == {
-            "content": 0.0,
-            "history": 0.0,
-            "trial": 0.0,
-        }
+    """Of noise by a bin, at a level of 0.99, a rare one gets in, and then with next to no weight."""
+    noise = [
+        weights[name]
+        for seed in (1, 2)
+        for weights in found(planted(600, seed=seed)).bins.values()
+        for name in ("content", "history", "trial")
+    ]
+    assert noise.count(0.0) >= len(noise) - 1
+    assert max(noise) <= 0.03
+
+
+def test_one_component_alone_never_loses_all_weight() -> None:
+    """Also where scores say less than the order of candidates does."""
+    cases = planted(60, long=1.0)
+    first = np.argsort(np.argsort(cases.scores[ALS], axis=1), axis=1) < 8
+    against = Cases(cases.scores, cases.is_item, first, first.sum(axis=1), cases.pairs)
+    start = {name: float(name == "als") for name in COMPONENTS}
+    for weights in learned(against, start, bins=[0], min_users=50, samples=200, seed=5).bins.values():
+        assert max(weights.values()) > 0
+        assert all(np.isfinite(weight) for weight in weights.values())
 
 
 def test_a_bin_of_few_users_has_the_weights_of_all() -> None:
