@@ -51,6 +51,7 @@ def test_a_component_that_proves_nothing_weighs_nothing() -> None:
     assert max(noise) <= 0.03
 
 
+@pytest.mark.filterwarnings("error")
 def test_one_component_alone_never_loses_all_weight() -> None:
     """Also where scores say less than the order of candidates does."""
     cases = planted(60, long=1.0)
