@@ -103,9 +103,9 @@ def _by_history(judgement: Judgement, task: str, models: tuple[str, ...]) -> Ric
 
 
 def _print(*parts: RichTable | str) -> None:
-    console = Console(width=150 if not sys.stdout.isatty() else None)
+    console = Console(width=165 if not sys.stdout.isatty() else None)
     for part in parts:
-        console.print(part)
+        console.print(part, markup=False)  # what stands in brackets is text
 
 
 def _write(json_file: Path | None, values: object) -> None:
