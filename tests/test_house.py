@@ -57,3 +57,26 @@ def test_every_stage_has_a_job_of_its_name() -> None:
     assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == set(STAGES)
     for stage in STAGES:
         assert f'main("{stage}")' in (ROOT / "jobs" / f"{stage}.py").read_text(encoding="utf-8")
+
+
+def test_reassociated_sums_have_one_machine_code() -> None:
+    """A helper that is called, not inlined, runs as compiled alone in the process that compiles its caller,
+    and as compiled within its caller wherever that is loaded from numba's cache: other last bits."""
+    wrong = set()
+    for path in PACKAGE.rglob("*_loops.py"):
+        functions = [
+            node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.FunctionDef)
+        ]
+        options = {
+            node.name: {word.arg: ast.unparse(word.value) for word in node.decorator_list[0].keywords}
+            for node in functions
+            if node.decorator_list and isinstance(node.decorator_list[0], ast.Call)
+        }
+        assert options, path
+        if any("fastmath" in found for found in options.values()):
+            wrong |= {
+                f"{path.name}: {name}"
+                for name, found in options.items()
+                if name.startswith("_") and (found.get("forceinline") != "True" or "cache" in found)
+            }
+    assert wrong == set()

@@ -2,7 +2,9 @@
 `als_solve` loads it by `lake.compiled`, which finds it a home where numba can cache.
 
 Sums may be reassociated by the compiler (wide registers), always in the same way for the same machine
-code: a row's result depends on that row alone, never on the rows beside it, the chunk or the core.
+code: a row's result depends on that row alone, never on the rows beside it, the chunk or the core. Helpers
+are inlined by force: one that is called has two machine codes, its own and the one linked into its cached
+caller, and a night in a fresh environment would differ from the next in its last bits.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@njit(forceinline=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def _add_pairs(
     factors: Floats,
     rows: NDArray[np.int32],
@@ -57,7 +59,7 @@ def _add_pairs(
             out[k] += sa * a[k]
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True, nogil=True)
 def _gather(factors: Floats, rows: NDArray[np.int32], out: Floats) -> None:
     dims = factors.shape[1]
     for j in range(rows.size):
@@ -66,7 +68,7 @@ def _gather(factors: Floats, rows: NDArray[np.int32], out: Floats) -> None:
             out[j, k] = row[k]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@njit(forceinline=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def _subtract_dense(gram: Floats, ridge: np.float32, v: Floats, out: Floats) -> None:
     """out −= (G + ridge·I) v; an empty G stands for zero."""
     dims = v.size
@@ -84,7 +86,7 @@ def _subtract_dense(gram: Floats, ridge: np.float32, v: Floats, out: Floats) -> 
             out[m] -= v[k] * gram[k, m]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+@njit(forceinline=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
 def _dot(a: Floats, b: Floats) -> float:
     total = np.float64(0)
     for k in range(a.size):
@@ -92,7 +94,7 @@ def _dot(a: Floats, b: Floats) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True, nogil=True)
 def _row_weights(
     values: Floats,
     alpha: np.float32,
@@ -116,7 +118,7 @@ def _row_weights(
     return counted, constant
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True, nogil=True)
 def _solve_row(
     y: Floats,
     rows: NDArray[np.int32],
