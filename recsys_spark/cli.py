@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from recsys_spark import __version__
 from recsys_spark.config import Settings, load_settings, resolve_path
 from recsys_spark.errors import ConfigError
-from recsys_spark.night import STAGES, guarded, parse_date, run_night, session
+from recsys_spark.night import STAGES, guarded, job_of, parse_date, run_night, session
 
 app = typer.Typer(
     add_completion=False,
@@ -42,13 +42,6 @@ def _exit(action: Callable[[], None]) -> None:
     code = guarded(action)
     if code:
         raise typer.Exit(code)
-
-
-def _job(env: str, run_date: str) -> Any:
-    from recsys_spark.lake.job import Job  # noqa: PLC0415 - `recsys --help` should not wait for Spark
-
-    settings, day = load_settings(env), parse_date(run_date)
-    return Job(session("recsys", settings), settings, day)
 
 
 @app.command()
@@ -187,7 +180,7 @@ def report(run_date: RunDate, env: Env = "prod") -> None:
     def action() -> None:
         from recsys_spark.night_report import make_report  # noqa: PLC0415
 
-        print(make_report(_job(env, run_date)))
+        print(make_report(job_of(env, run_date)))
 
     _exit(action)
 

@@ -15,8 +15,7 @@ from recsys_spark.evaluation.backtest import Judgement
 from recsys_spark.evaluation.public_split import K, judge_split
 from recsys_spark.evaluation.slices import BINS
 from recsys_spark.evaluation.split_files import read_split
-from recsys_spark.lake.job import Job
-from recsys_spark.night import parse_date, session
+from recsys_spark.night import job_of, session
 from recsys_spark.stages import evaluate
 
 SPLITS = ("time", "leave-last-one")
@@ -35,8 +34,7 @@ def show_night(
         raise ConfigError(f"--after judges by the weeks after the run date: it has no --split {split}.")
     if not run_date:
         raise ConfigError("--run-date is missing: the night to judge. Only --train and --test do without.")
-    settings, day = load_settings(env), parse_date(run_date)
-    job = Job(session("recsys", settings), settings, day)
+    job = job_of(env, run_date)
     if after:
         judgement = evaluate.after(job, with_baselines=baselines)
     elif split == "time":

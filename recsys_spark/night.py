@@ -146,6 +146,12 @@ def session(app_name: str, settings: Settings) -> SparkSession:
     return spark
 
 
+def job_of(env: str, run_date: str) -> Job:
+    """A command's job on a night; ConfigError for an unknown environment or what is no date."""
+    settings, day = load_settings(env), parse_date(run_date)
+    return Job(session("recsys", settings), settings, day)
+
+
 def parse_date(text: str) -> date:
     """YYYY-MM-DD, or ConfigError."""
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import timedelta
 from operator import itemgetter
 from pathlib import Path
@@ -39,7 +38,7 @@ from recsys_spark.lake.tables import (
 from recsys_spark.models.versions import backtest_version, preferences_of
 from recsys_spark.night import STAGES
 from recsys_spark.ranking.blend import Variant
-from recsys_spark.ranking.rankable import hybrid
+from recsys_spark.ranking.rankable import hybrids
 
 _EVENT_DAYS = 365
 _STORIES = 3
@@ -223,13 +222,13 @@ def _stories(job: Job, staged: DataFrame, pairs: DataFrame) -> list[UserStory]:
     slots = staged.where(their).join(items, on="item_id", how="left").collect()
     users = current_on(job.read(SILVER_USERS).where(their), job.run_date, "user_id")
     segments = {row["user_id"]: row["segment"] for row in users.collect()}
-    blends = _blends(job, {*told.values()})
+    blends = hybrids(job, job.run.run_id)
     return [
         _story(
             user,
             segments.get(user) or "unknown",
             campaign,
-            blend=blends[campaign],
+            blend=blends[job.settings.campaigns[campaign].task],
             history=sorted((row for row in histories if row["user_id"] == user), key=itemgetter("place")),
             slots=sorted(
                 (row for row in slots if (row["user_id"], row["campaign"]) == (user, campaign)),
@@ -265,14 +264,6 @@ def _story(
             for row in slots
         ],
     )
-
-
-def _blends(job: Job, campaigns: Iterable[str]) -> dict[str, Variant]:
-    """The stored blend that each campaign's lists were made with."""
-    settings, version = job.settings.campaigns, job.run.run_id
-    tasks = {name: settings[name].task for name in campaigns}
-    stored = {task: hybrid(job, version, task) for task in sorted({*tasks.values()})}
-    return {name: stored[task] for name, task in tasks.items()}
 
 
 def _contributions(blend: Variant, slot: Row) -> dict[str, float]:

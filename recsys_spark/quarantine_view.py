@@ -15,9 +15,9 @@ from recsys_spark.config import load_settings, resolve_path
 from recsys_spark.data.pseudonyms import personal_fields
 from recsys_spark.data.quarantine import by_reason
 from recsys_spark.errors import ConfigError
-from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.job import Summary
 from recsys_spark.lake.store import Lake
-from recsys_spark.night import holding, parse_date, run_stage, session
+from recsys_spark.night import holding, job_of, parse_date, run_stage, session
 
 
 def show(env: str, run_date: str, *, samples: int, is_masked: bool, json_file: Path | None) -> None:
@@ -41,9 +41,8 @@ def reprocessed(env: str, run_date: str, json_file: Path | None) -> None:
             "--reprocess needs --run-date: the night in whose name rows are judged again. "
             "Next: recsys quarantine --reprocess --run-date YYYY-MM-DD"
         )
-    settings = load_settings(env)
-    job = Job(session("recsys", settings), settings, parse_date(run_date))
-    with holding(settings, f"reprocess of {run_date}") as memory:
+    job = job_of(env, run_date)
+    with holding(job.settings, f"reprocess of {run_date}") as memory:
         summary = run_stage("reprocess", job, memory)
     counts = by_old_reason(summary)
     table = Table("kind", "reason", "repaired", "still rejected")

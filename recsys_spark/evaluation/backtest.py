@@ -27,7 +27,7 @@ from recsys_spark.lake.tables import (
 from recsys_spark.models.versions import of_version
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
-from recsys_spark.ranking.rankable import hybrid, on_sale, rankable_catalogue, user_factors
+from recsys_spark.ranking.rankable import hybrids, on_sale, rankable_catalogue, user_factors
 
 SLICED = "ndcg@10"
 
@@ -129,12 +129,13 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
             )
         users = relevant.select("user_id").distinct()
         k = max(*settings.evaluation.k, 10)
+        blends = hybrids(job, trial.version)
         ranked = lists(
             users,
             preferences=preferences,
             user_factors=user_factors(job, trial.version),
             catalogue=catalogue,
-            variants=variants_of([hybrid(job, trial.version, task) for task in TASKS]),
+            variants=variants_of([blends[task] for task in TASKS]),
             k=k,
             partitions=job.spark.sparkContext.defaultParallelism,
         ).select("task", "model", "user_id", "item_id", "rank")

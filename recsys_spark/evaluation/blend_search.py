@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark.config import COMPONENTS
+from recsys_spark.evaluation.metrics import discounts
 from recsys_spark.evaluation.significance import Interval, paired_bootstrap
 
 K = 10
@@ -24,7 +25,7 @@ LEVEL = 0.95  # of the interval of a component's gain
 BIN_LEVEL = 0.99  # of a bin's gain: each is one more look at the same users
 GAIN = 1e-6  # less than this is no gain
 LAST_RESORT = 0.001  # popularity's weight where nothing impersonal has one, of the largest weight
-_DISCOUNTS = 1.0 / np.log2(np.arange(K) + 2.0)
+_DISCOUNTS = np.array(discounts(K))
 _IDEALS = np.concatenate([[0.0], np.cumsum(_DISCOUNTS)])
 
 Floats = NDArray[np.float64]
@@ -100,11 +101,10 @@ def learned(
     if gain.low <= 0:
         common = first
         notes.append("no proven gain over the start, which stands")
-    found = {0: _named(_with_last_resort(common))}
     edges = sorted({0, *bins})
+    found = dict.fromkeys(edges, _named(_with_last_resort(common)))
     for low, high in zip(edges, [*edges[1:], None], strict=True):
         chosen = (cases.pairs >= low) & (cases.pairs < (np.inf if high is None else high))
-        found[low] = found[0] if low == 0 else _named(_with_last_resort(common))
         if chosen.sum() < min_users:
             continue
         here = cases.of(chosen)

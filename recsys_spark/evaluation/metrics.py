@@ -152,7 +152,7 @@ def _sums_over_slots(ks: Sequence[int], described: Sequence[str]) -> list[Column
     """
     position, is_hit = F.col("position"), F.col("is_wanted") & F.col("position").isNotNull()
     # One table for gains and ideal, so that a perfect list scores exactly 1.
-    discount = F.get(_numbers(_discounts(max(ks))), position - 1)
+    discount = F.get(_numbers(discounts(max(ks))), position - 1)
     columns = [
         F.count_if(F.col("is_wanted")).alias("n"),
         F.count("position").alias("shown"),
@@ -172,7 +172,7 @@ def _sums_over_slots(ks: Sequence[int], described: Sequence[str]) -> list[Column
 def _accuracy(ks: Sequence[int]) -> list[Column]:
     """The per-user metrics, in the order of `_names`, from the sums over slots; null for n = 0."""
     n = F.nullif(F.col("n"), F.lit(0))  # null and not 0: a division by 0 raises
-    ideals = _numbers([*accumulate(_discounts(max(ks)))])
+    ideals = _numbers([*accumulate(discounts(max(ks)))])
     columns = []
     for k in ks:
         hits = F.col(f"hits_{k}")
@@ -199,7 +199,7 @@ def _names(metrics: Sequence[str], ks: Sequence[int]) -> list[str]:
     return [f"{metric}@{k}" for k in ks for metric in metrics]
 
 
-def _discounts(depth: int) -> list[float]:
+def discounts(depth: int) -> list[float]:
     """1 / log2(position + 1) for positions 1 to depth."""
     return [1.0 / math.log2(position + 1) for position in range(1, depth + 1)]
 

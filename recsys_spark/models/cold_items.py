@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.config import ColdItems
+from recsys_spark.models.als_loss import rows_of
 
 OVERSAMPLED, POWERS = 10, 2  # of the SVD: further random directions, and how often they are sharpened
 RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0)  # of the mean diagonal; the one that predicts withheld items best
@@ -132,14 +133,7 @@ def _largest(table: pa.Table) -> int:
 
 
 def _words(table: pa.Table, n_terms: int) -> sparse.csr_matrix:
-    terms, weights = (table.column(name).combine_chunks() for name in ("terms", "weights"))
-    lengths = pc.list_value_length(terms).to_numpy(zero_copy_only=False)
-    indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    rows = rows_of(*(table.column(name).combine_chunks() for name in ("terms", "weights")))
     return sparse.csr_matrix(
-        (
-            weights.flatten().to_numpy(zero_copy_only=False).astype(np.float64),
-            terms.flatten().to_numpy(zero_copy_only=False),
-            indptr,
-        ),
-        shape=(table.num_rows, n_terms),
+        (rows.values.astype(np.float64), rows.indices, rows.indptr), shape=(table.num_rows, n_terms)
     )

@@ -143,11 +143,21 @@ def train_earlier_once(job: Job, day: date, pairs: DataFrame) -> str:
     pairs: the preferences as of that day.
     """
     version = backtest_version(job, day)
+    train_once(job, version, day, pairs)
+    return version
+
+
+def train_once(
+    job: Job, version: str, day: date, pairs: DataFrame, *, events: DataFrame | None = None
+) -> None:
+    """Train all that lists are made of from the pairs and items of a day, unless the version has it.
+
+    events: what speaks for items, where it is not all that was liked up to the day.
+    """
     train_als_once(job, version, pairs)
     train_content_once(job, version, day)
     train_cold_items_once(job, version, pairs)
-    train_popularity_once(job, version, day)
-    return version
+    train_popularity_once(job, version, day, events=events)
 
 
 def _write(job: Job, table: Table, version: str, rows: DataFrame) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import date
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError
@@ -55,12 +54,13 @@ def user_factors(job: Job, version: str) -> DataFrame:
     return of_version(job, MODEL_USER_FACTORS, version).select("user_id", "factors")
 
 
-def hybrid(job: Job, version: str, task: str) -> Variant:
-    """The blend with the version's stored weights: what was learned, not what conf says today."""
-    rows = of_version(job, MODEL_BLEND_WEIGHTS, version).where(F.col("task") == task).collect()
+def hybrids(job: Job, version: str) -> dict[str, Variant]:
+    """Each task's blend with the version's stored weights: what was learned, not what conf says today."""
+    rows = of_version(job, MODEL_BLEND_WEIGHTS, version).collect()
     if not rows:
         raise ConfigError(f"no blend weights of {version}. Next: recsys run --from train_blend")
-    bins: dict[int, dict[str, float]] = {}
+    tasks: dict[str, dict[int, dict[str, float]]] = {}
     for row in rows:
+        bins = tasks.setdefault(row["task"], {})
         bins.setdefault(row["min_pairs"], {})[row["component"]] = float(row["weight"])
-    return Variant.binned(task, "hybrid", bins)
+    return {task: Variant.binned(task, "hybrid", bins) for task, bins in tasks.items()}

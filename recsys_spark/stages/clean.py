@@ -95,17 +95,14 @@ def _new_batches(job: Job, held: ExitStack) -> list[Batch]:
     for kind, table in BRONZE.items():
         files = {f"{kind}:{file.source}:{file.content_hash}" for file in delivered if file.kind == kind}
         new = sorted(files - known)
-        if not new:
-            continue
-        bronze = job.read(table)
-        if len(new) < len(files):
-            bronze = bronze.where(F.concat_ws(":", F.lit(kind), "source", "content_hash").isin(new))
-        batches.append(judged_batch(job, kind, bronze, new, held))
+        if new:
+            bronze = job.read(table)
+            if len(new) < len(files):
+                bronze = bronze.where(F.concat_ws(":", F.lit(kind), "source", "content_hash").isin(new))
+            batches.append(judged_batch(job, kind, bronze, new, held))
         if kind == "interactions":
             # The first kind, and without its events nothing else is worth a look.
             _require_events(job, batches)
-    if not any(batch.kind == "interactions" for batch in batches):
-        _require_events(job, batches)
     return batches
 
 

@@ -16,11 +16,8 @@ from recsys_spark.lake.tables import MODEL_METRICS, SILVER_INTERACTIONS
 from recsys_spark.models.versions import (
     last_one_version,
     preferences_of,
-    train_als_once,
-    train_cold_items_once,
-    train_content_once,
     train_earlier_once,
-    train_popularity_once,
+    train_once,
 )
 
 
@@ -76,10 +73,7 @@ def last_one(job: Job, *, with_baselines: bool = False) -> Judgement:
     try:
         if pairs.isEmpty():
             raise InputError(f"no user has two events up to {day}: nothing to learn from but the last ones.")
-        train_als_once(job, version, pairs)
-        train_content_once(job, version, day)
-        train_cold_items_once(job, version, pairs)
-        train_popularity_once(job, version, day, events=earlier)
+        train_once(job, version, day, pairs, events=earlier)
         # As configured: every window to learn weights on holds some of the events that are asked for.
         weigh_once(job, version, day, may_learn=False)
         trial = Trial(version, day, pairs, earlier, last, day, day, told=f"up to {day}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -11,9 +13,10 @@ from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import GOLD_STAGED, SILVER_AUDIENCES, SILVER_USERS
 from recsys_spark.models.versions import preferences_of
+from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.campaigns import audience_of, explained
 from recsys_spark.ranking.lists import Catalogue, lists
-from recsys_spark.ranking.rankable import cold_items, hybrid, rankable_catalogue, user_factors
+from recsys_spark.ranking.rankable import cold_items, hybrids, rankable_catalogue, user_factors
 
 
 def run(job: Job) -> Summary:
@@ -22,7 +25,8 @@ def run(job: Job) -> Summary:
     version = job.run.run_id
     catalogue = rankable_catalogue(job, version, job.run_date)
     try:
-        staged = [_ranked(job, name, catalogue) for name in job.settings.campaigns]
+        blends = hybrids(job, version)
+        staged = [_ranked(job, name, catalogue, blends) for name in job.settings.campaigns]
         whole = staged[0]
         for other in staged[1:]:
             whole = whole.unionByName(other)
@@ -36,7 +40,7 @@ def run(job: Job) -> Summary:
     return Summary(users, rows, GOLD_STAGED.name, figures, tuple(notes))
 
 
-def _ranked(job: Job, name: str, catalogue: Catalogue) -> DataFrame:
+def _ranked(job: Job, name: str, catalogue: Catalogue, blends: Mapping[str, Variant]) -> DataFrame:
     campaign, version = job.settings.campaigns[name], job.run.run_id
     audience = audience_of(
         campaign,
@@ -49,7 +53,7 @@ def _ranked(job: Job, name: str, catalogue: Catalogue) -> DataFrame:
             f"campaign {name!r}: audience {campaign.audience!r} has no user on {job.run_date}. "
             "Next: check sources of kind 'audiences', or the campaign's audience."
         )
-    variant = hybrid(job, version, campaign.task)
+    variant = blends[campaign.task]
     ranked = lists(
         audience.select("user_id"),
         preferences=preferences_of(job),

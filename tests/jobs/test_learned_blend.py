@@ -14,7 +14,7 @@ from recsys_spark.evaluation.backtest import window_events
 from recsys_spark.evaluation.blend_fit import weigh_once
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import MODEL_BLEND_WEIGHTS
-from recsys_spark.ranking.rankable import hybrid
+from recsys_spark.ranking.rankable import hybrids
 from tests.jobs.conftest import Night
 
 VERSION = "learned for a test"
@@ -59,7 +59,7 @@ def test_weights_are_learned_from_the_window_that_ends_with_the_day_and_kept(
     assert set(found) == {(task, at, name) for task in TASKS for at in (0, 12) for name in COMPONENTS}
     assert found["repeats_allowed", 0, "history"] > 0, "half of all purchases are staples"
     assert found["new_items_only", 0, "history"] == 0
-    blend = hybrid(job, VERSION, "repeats_allowed")
+    blend = hybrids(job, VERSION)["repeats_allowed"]
     assert blend.weights["history"] == found["repeats_allowed", 0, "history"]
     assert set(blend.longer) == {12}
     assert weigh_once(job, VERSION, job.run_date) == ()

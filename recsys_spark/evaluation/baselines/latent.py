@@ -12,6 +12,8 @@ from scipy.sparse.linalg import svds
 
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.evaluation.baselines.scored import Scorer
+from recsys_spark.ranking.blend import profiles
+from recsys_spark.ranking.kernel import Csr
 
 RANK = 64
 BPR_LIBRARY = "implicit"
@@ -45,19 +47,12 @@ def raw_sum(
 ) -> Scorer:
     """x_u·y_i + p_u·t_i, unscaled: what the blend's standardisation is to be worth more than.
 
-    users [U, d], items [I, d] factors; words [I, V] TF-IDF vectors. p_u is the normalised sum of the
-    user's items' vectors by strength, as in the blend.
+    users [U, d], items [I, d] factors; words [I, V] TF-IDF vectors. p_u is the blend's own profile.
     """
-    by_word = words.T.tocsr()
-    profile = (known.strength @ words).tocsr()
-    norms = np.sqrt(np.asarray(profile.multiply(profile).sum(axis=1)).ravel())
-    profile = (
-        sparse.diags(np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)) @ profile
-    ).tocsr()
-    by_item = by_word.T.tocsr()
+    profile = profiles(known.strength, Csr(words.indptr, words.indices, words.data), words.shape[1])
 
     def score(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        content = (by_item @ profile[rows].toarray().T).T
+        content = (words @ profile[rows].toarray().T).T
         return users[rows] @ items.T + np.asarray(content)
 
     return score
