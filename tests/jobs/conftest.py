@@ -26,7 +26,7 @@ class Night:
     job: Job
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its configuration is no business of other folders' tests
 def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     root = tmp_path_factory.mktemp("night")
     shop = open_shop(root / "shop")
