@@ -5,6 +5,8 @@ Every step runs, also after one has failed, and the last line adds up the test r
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -46,15 +48,22 @@ def pytest_steps(*only: str) -> list[Step]:
 
 
 def passes(*together: Step) -> list[bool]:
-    """Run the steps side by side: the first one's output as it comes, the others' whole, afterwards."""
+    """Run the steps side by side: the first one's output as it comes, the others' whole, afterwards.
+
+    The first makes the night of the made-up shop in a folder where the others find it.
+    """
+    night = REPORTS.parent / "night"
+    shutil.rmtree(night, ignore_errors=True)
+    night.mkdir()
+    env = os.environ | {"TESTS_NIGHT": str(night)}
     for step in together:
         if step.report:
             step.report.unlink(missing_ok=True)
     first, *others = together
     print(f"\n=== {first.name}", flush=True)
     started = [(step, REPORTS / f"{step.name.replace(' ', '-')}.log") for step in others]
-    behind = [subprocess.Popen(step.command, cwd=ROOT, **_into(log)) for step, log in started]
-    codes = [subprocess.run(first.command, cwd=ROOT, check=False).returncode]
+    behind = [subprocess.Popen(step.command, cwd=ROOT, env=env, **_into(log)) for step, log in started]
+    codes = [subprocess.run(first.command, cwd=ROOT, env=env, check=False).returncode]
     for (step, log), process in zip(started, behind, strict=True):
         codes.append(process.wait())
         print(f"\n=== {step.name}\n{log.read_text(encoding='utf-8', errors='replace')}", flush=True)

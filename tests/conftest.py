@@ -26,7 +26,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "spark.driver.memory": "2g",
             "spark.driver.extraJavaOptions": QUICK_JAVA,
             **dict(line.split() for line in FEW_ROWS.strip().splitlines()),
-            "spark.sql.shuffle.partitions": "3",
+            "spark.sql.shuffle.partitions": "2",
             "spark.local.dir": str(scratch),
         },
     )

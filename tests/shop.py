@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,8 @@ from pathlib import Path
 
 RUN_DATE = "2024-06-02"
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
-USERS, ITEMS, DAYS = 200, 120, 180
+# Open every fifth day: a table by date is then 36 files and not 180, which a night reads again and again.
+USERS, ITEMS, DAYS, OPEN_EVERY = 200, 120, 180, 5
 CATEGORIES = ("tea", "coffee", "bread", "cheese", "fruit", "soap")
 WORDS = ("green", "dark", "fresh", "smoked", "sweet", "salted", "large", "small")
 
@@ -64,7 +66,9 @@ def _events(draw: random.Random) -> list[dict[str, str]]:
         for _ in range(draw.randint(15, 45)):
             pick = draw.random()
             item = draw.choice(staples if pick < 0.5 else own if pick < 0.85 else range(ITEMS))
-            at = FIRST_DAY + timedelta(days=draw.randrange(DAYS), seconds=draw.randrange(86400))
+            at = FIRST_DAY + timedelta(
+                days=draw.randrange(0, DAYS, OPEN_EVERY), seconds=draw.randrange(86400)
+            )
             rows.append(
                 {
                     "id": f"e{len(rows) + user * 1000:06d}",
@@ -134,6 +138,9 @@ columns = {{ audience = "name", user_id = "user", valid_to = "until" }}
 rank = 8
 iterations = 3
 
+[evaluation]
+k = [10]
+
 [campaigns.again]
 channel = "email"
 audience = "spring"
@@ -166,6 +173,15 @@ spark.sql.adaptive.enabled false
 spark.sql.shuffle.partitions 2
 spark.databricks.delta.snapshotPartitions 1
 """
+
+
+# Where two test runs go on side by side, one makes the night in this folder and the other looks at it.
+SHARED_NIGHT, DONE = "TESTS_NIGHT", "_done"
+
+
+def shared_night() -> Path | None:
+    """The folder that both test runs know, or None for one that is alone."""
+    return Path(os.environ[SHARED_NIGHT]) if SHARED_NIGHT in os.environ else None
 
 
 def write_conf(folder: Path, *, base: Path, shop: Path, root: Path, extra: str = "") -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from test_nightly_run import Night, run_night
 from test_policy import STAGES
 
 sys.path.insert(0, str(ROOT / "tests"))
-from shop import RUN_DATE, open_shop, write_conf
+from shop import DONE, RUN_DATE, open_shop, shared_night, write_conf
 
 PYTHON, BIN = f"{ROOT}/.venv/bin/python", f"{ROOT}/.venv/bin"
 
@@ -54,6 +55,34 @@ def is_written(path: Path, *, within_seconds: float = 60) -> bool:
     return False
 
 
+def archive_classes(conf: Path) -> None:
+    """Keep the classes that a session loads as one file for the drivers to come: each of them starts cold."""
+    archive = conf / "classes.jsa"
+    first = conf / "first"
+    shutil.copytree(conf, first)
+    java_options(first / "spark-local.conf", f"-XX:ArchiveClassesAtExit={archive}")
+    told([f"{BIN}/recsys", "doctor", "--env", "slice"], RECSYS_CONF=str(first))
+    if is_written(archive):
+        java_options(conf / "spark-cluster.conf", f"-XX:SharedArchiveFile={archive}")
+
+
+def local_lake(here: Path, shop: Path) -> Path:
+    """The lake of local mode's night: of the test run beside this one, or else made here."""
+    beside = shared_night()
+    if beside is None:
+        conf = write_conf(here / "conf", base=ROOT / "conf", shop=shop, root=here)
+        night = ["--env", "slice", "--run-date", RUN_DATE, "--to", "publish", "--skip", "evaluate"]
+        told([f"{BIN}/recsys", "run", *night], RECSYS_CONF=str(conf))
+        return here / "lake"
+    deadline = time.monotonic() + 1200
+    done = beside / DONE
+    while not (done.exists() and done.read_text()):
+        assert time.monotonic() < deadline, f"the test run beside this one has made no night in {beside}"
+        time.sleep(2)
+    assert done.read_text() == "whole"
+    return beside / "lake"
+
+
 @dataclass(frozen=True)
 class Both:
     """The same night twice: the lake that local mode made, and the one of the cluster."""
@@ -79,18 +108,7 @@ def both(cluster: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
     shared = folder / "shared"
     shop = open_shop(shared / "shop").folder
     conf = write_conf(folder / "conf", base=ROOT / "conf", shop=shop, root=shared)
-    here = tmp_path_factory.mktemp("local")
-    local_conf = write_conf(here / "conf", base=ROOT / "conf", shop=shop, root=here)
-    night_of = ["--env", "slice", "--run-date", RUN_DATE]
-    # The classes that a night loads, as one file for the drivers that follow: each of the ten starts cold.
-    archive = here / "classes.jsa"
-    java_options(local_conf / "spark-local.conf", f"-XX:ArchiveClassesAtExit={archive}")
-    told(
-        [f"{BIN}/recsys", "run", *night_of, "--to", "publish", "--skip", "evaluate"],
-        RECSYS_CONF=str(local_conf),
-    )
-    if is_written(archive):
-        java_options(conf / "spark-cluster.conf", f"-XX:SharedArchiveFile={archive}")
+    archive_classes(conf)
     [package] = (ROOT / "dist").glob("*.zip")
     night = run_night(
         tmp_path_factory.mktemp("airflow"),
@@ -103,7 +121,7 @@ def both(cluster: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
         RECSYS_SPARK_CONF=f"{conf}/spark-cluster.conf",
         AIRFLOW_CONN_SPARK_DEFAULT=json.dumps({"conn_type": "spark", "host": master}),
     )
-    return Both(here / "lake", shared / "lake", conf, night)
+    return Both(local_lake(tmp_path_factory.mktemp("local"), shop), shared / "lake", conf, night)
 
 
 def test_every_stage_succeeds_and_the_lists_are_announced(both: Both) -> None:

@@ -14,7 +14,7 @@ from recsys_spark.config import load_settings
 from recsys_spark.lake.job import Job
 from recsys_spark.night import run_night
 from tests.conftest import ROOT
-from tests.shop import RUN_DATE, Shop, open_shop, write_conf
+from tests.shop import DONE, RUN_DATE, Shop, open_shop, shared_night, write_conf
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,17 @@ class Night:
 
 @pytest.fixture(scope="package")  # its configuration is no business of other folders' tests
 def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
-    root = tmp_path_factory.mktemp("night")
+    root = shared_night() or tmp_path_factory.mktemp("night")
     shop = open_shop(root / "shop")
     conf = write_conf(root / "conf", base=ROOT / "conf", shop=shop.folder, root=root)
     patch = pytest.MonkeyPatch()
     patch.setenv("RECSYS_CONF", str(conf))
     settings = load_settings("slice")
-    run_night(settings, date.fromisoformat(RUN_DATE), spark=spark)
+    state = "broken"
+    try:
+        run_night(settings, date.fromisoformat(RUN_DATE), spark=spark)
+        state = "whole"
+    finally:
+        (root / DONE).write_text(state)
     yield Night(shop, conf, Job(spark, settings, date.fromisoformat(RUN_DATE)))
     patch.undo()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date
 
+import pytest
+
 from recsys_spark.config import COMPONENTS
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.lake.tables import MODEL_COLD_ITEM_FACTORS, MODEL_ITEM_FACTORS
@@ -18,6 +20,7 @@ from tests.shop import ITEMS
 THIRD_DAY = date(2024, 1, 3)
 
 
+@pytest.mark.soak  # one more training; tests/models/test_cold_items.py holds the map to its oracle
 def test_items_without_an_event_compete_by_their_words(night: Night) -> None:
     settings = night.job.settings
     enabled = settings.cold_items.model_copy(update={"enabled": True, "min_items": 20, "dims": 10})

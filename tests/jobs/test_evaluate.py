@@ -18,6 +18,9 @@ from recsys_spark.stages.evaluate import backtest, last_one
 from tests.jobs.conftest import Night
 from tests.shop import RUN_DATE, USERS
 
+# Two more trainings, and all baselines: tests/evaluation holds each of the parts to its oracle.
+pytestmark = pytest.mark.soak
+
 BASELINES = {
     "random",
     "popularity_ever",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from recsys_spark.lake.tables import (
     GOLD_RECOMMENDATIONS,
     GOLD_STAGED,
     MODEL_METRICS,
+    MODEL_POPULARITY,
     OPS_METRICS,
     OPS_QUALITY,
     SILVER_INTERACTIONS,
@@ -28,6 +29,7 @@ from recsys_spark.lake.tables import (
     SILVER_QUARANTINE,
     Table,
 )
+from recsys_spark.models.versions import backtest_version
 from recsys_spark.night import run_night
 from tests.conftest import ROOT
 from tests.jobs.conftest import Night
@@ -140,6 +142,26 @@ def test_history_carries_repeats_and_the_night_beats_popularity_in_its_backtest(
     assert ndcg["new_items_only", "history"] < ndcg["new_items_only", "hybrid"]
 
 
+def test_no_event_after_a_day_reaches_the_models_of_that_day(night: Night) -> None:
+    """The shop's events go on for four weeks after the run date, and for eight after the backtest's day."""
+    job = night.job
+    events = rows_of(job, SILVER_INTERACTIONS)
+    assert max(row["event_date"] for row in events) > job.run_date
+
+    def pairs(after: date, last: date) -> set[tuple[str, str]]:
+        return {(row["user_id"], row["item_id"]) for row in events if after < row["event_date"] <= last}
+
+    learned = {(row["user_id"], row["item_id"]) for row in rows_of(job, SILVER_PREFERENCES)}
+    assert learned == pairs(date.min, job.run_date) < pairs(date.min, date.max)
+    cutoff = job.run_date - timedelta(days=job.settings.evaluation.window_days)
+    recent = timedelta(days=job.settings.popularity.window_days)
+    counted: dict = defaultdict(dict)
+    for row in rows_of(job, MODEL_POPULARITY):
+        counted[row["model_version"]][row["item_id"]] = row["users"]
+    for version, day in ((job.run.run_id, job.run_date), (backtest_version(job, cutoff), cutoff)):
+        assert counted[version] == Counter(item for _, item in pairs(day - recent, day))
+
+
 def test_the_gate_and_its_docs_are_kept_and_show_no_value_of_a_person(night: Night) -> None:
     results = rows_of(night.job, OPS_QUALITY)
     assert {row["suite"] for row in results} == {
@@ -181,6 +203,7 @@ def test_running_the_night_again_changes_no_row(night: Night, spark: SparkSessio
     assert {table.name: content(night.job, table) for table in tables} == before
 
 
+@pytest.mark.soak  # two more nights; in every run tests/data proves it for each stage's tables
 def test_an_earlier_date_run_later_gives_what_that_night_would_have_given(
     night: Night, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
