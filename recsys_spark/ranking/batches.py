@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import zipimport
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from recsys_spark.ranking.kernel_parts import Csr
 
@@ -65,3 +66,11 @@ def csr_of(lists: pa.Array, values: pa.Array | None = None) -> Csr:
         return column.flatten().to_numpy(zero_copy_only=False)
 
     return Csr(indptr, flat(lists), None if values is None else flat(values))
+
+
+def maps_of(columns: Mapping[str, NDArray[np.float64]], size: int) -> pa.Array:
+    """A map<string, double> for each of `size` rows: the columns by name, in their order."""
+    offsets = pa.array(np.arange(size + 1, dtype=np.int32) * len(columns))
+    keys = pa.array([*columns] * size, pa.string())
+    values = pa.array(np.column_stack([*columns.values()]).ravel() if columns else np.zeros(0))
+    return pa.MapArray.from_arrays(offsets, keys, values)

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from recsys_spark.config import COMPONENTS
 from recsys_spark.errors import ConfigError
-from recsys_spark.ranking.batches import csr_of, gathered, users_at_once
+from recsys_spark.ranking.batches import csr_of, gathered, maps_of, users_at_once
 from recsys_spark.ranking.blend import ScaledUsers, UserBatch, Variant
 from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
 from recsys_spark.ranking.kernel import Csr, component_scores
@@ -181,7 +181,7 @@ def _ranked(
             pa.array(place.astype(np.int32) + 1),
             items.ids.take(pa.array(index[chosen])).cast(pa.string()),
             pa.array(score[chosen]),
-            _maps({name: values[chosen] for name, values in given.items()}, size),
+            maps_of({name: given[name][chosen] for name in COMPONENTS if name in given}, size),
             pa.array(variant.bin_of(users.pairs)[row]),
         ],
         names=["task", "model", "user_id", "rank", "item_id", "score", "component_scores", "min_pairs"],
@@ -195,16 +195,6 @@ def plain_scores(
     slices = {"als": slice(0, rank), "popularity": slice(rank, rank + 1), "trial": slice(rank + 1, rank + 2)}
     given = component_scores(items.shards, users.parts(variant.plain), index, slices)
     return {name: given[part] for part, name in _PARTS.items() if name in variant.components}
-
-
-def _maps(given: dict[str, NDArray[np.float64]], size: int) -> pa.Array:
-    """map<component, score before its weight> for each row, in the order of COMPONENTS."""
-    named = [name for name in COMPONENTS if name in given]
-    columns = [given[name] for name in named]
-    offsets = pa.array(np.arange(size + 1, dtype=np.int32) * len(named))
-    keys = pa.array(named * size, pa.string())
-    values = pa.array(np.column_stack(columns).ravel() if columns else np.zeros(0))
-    return pa.MapArray.from_arrays(offsets, keys, values)
 
 
 def user_batch(batch: pa.RecordBatch, n_items: int, rank: int) -> UserBatch:
