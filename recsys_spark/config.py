@@ -19,6 +19,7 @@ from recsys_spark.errors import ConfigError, did_you_mean
 
 TASKS = ("repeats_allowed", "new_items_only")
 COMPONENTS = ("als", "content", "history", "popularity", "trial")
+SIMILAR_COMPONENTS = ("als", "content", "co_purchase")
 # What is known of an item as a number beside its source's own attributes.
 PRICE, AGE_DAYS = "price", "age_days"
 # Sections whose keys are names that the user invents; everything else must exist in base.toml.
@@ -269,6 +270,20 @@ class Blend(Section):
         return self
 
 
+class Similar(Section):
+    """Which items go with an item; als, content and co_purchase are the weights of its three parts."""
+
+    k: int = Field(ge=0, le=1000)
+    neighbours: Literal["sold", "on_sale"]
+    together: Literal["basket", "user"]
+    days: int = Field(gt=0)
+    min_shared: int = Field(ge=1)
+    shrinkage: float = Field(ge=0)
+    als: float = Field(ge=0)
+    content: float = Field(ge=0)
+    co_purchase: float = Field(ge=0)
+
+
 class Campaign(Section):
     """Who gets a list, how long it is, and whether it may hold what the user already had."""
 
@@ -324,6 +339,7 @@ class Settings(Section):
     cold_items: ColdItems
     popularity: Popularity
     blend: Blend
+    similar: Similar
     evaluation: Evaluation
     ranking: Ranking
     gate: Gate

@@ -345,6 +345,22 @@ GOLD_RECOMMENDATIONS = Table(
     key=("run_date", "channel", "campaign", "user_id", "rank"),
     partition_by=("run_date",),
 )
+# What goes with an item on sale; component_scores before their weights, source the one that gave most.
+GOLD_SIMILAR = Table(
+    "gold.similar_items",
+    {
+        "run_date": DATE,
+        "item_id": STRING,
+        "rank": INT,
+        "similar_item_id": STRING,
+        "score": DOUBLE,
+        "component_scores": MapType(STRING, DOUBLE),
+        "source": STRING,
+        "run_id": STRING,
+    },
+    key=("run_date", "item_id", "rank"),
+    partition_by=("run_date",),
+)
 GOLD_PUBLISHED_RUNS = Table(
     "gold.published_runs",
     {

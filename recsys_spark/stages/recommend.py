@@ -1,4 +1,7 @@
-"""Models to staged lists: the exact top K of the blend for each campaign's audience."""
+"""Models to staged lists, the exact top K of the blend for each campaign, and to what goes with an item.
+
+Both are made of one catalogue, which is here for the first time with factors, words and sales together.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,19 @@ from collections.abc import Mapping
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.data.baskets import baskets
 from recsys_spark.data.preferences import valid_on
+from recsys_spark.data.reading import liked_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.tables import GOLD_STAGED, SILVER_AUDIENCES, SILVER_USERS
+from recsys_spark.lake.tables import GOLD_SIMILAR, GOLD_STAGED, SILVER_AUDIENCES, SILVER_USERS
 from recsys_spark.models.versions import preferences_of
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.campaigns import audience_of, explained
 from recsys_spark.ranking.lists import Catalogue, lists
 from recsys_spark.ranking.rankable import cold_items, hybrids, rankable_catalogue, user_factors
+from recsys_spark.ranking.similar import similar_items
 
 
 def run(job: Job) -> Summary:
@@ -31,13 +37,36 @@ def run(job: Job) -> Summary:
         for other in staged[1:]:
             whole = whole.unionByName(other)
         job.overwrite_partition(GOLD_STAGED, whole, run_id=version)
+        similar = _similar(job, catalogue)
     finally:
         catalogue.shared.release()
     rows = job.lake.rows_written(GOLD_STAGED)
     users = _staged(job, version).select("campaign", "user_id").distinct().count()
     notes = [f"{users:,} lists", f"{catalogue.size:,} items ranked", *_short(job, version, catalogue)]
     figures = {("lists", ""): float(users), ("catalogue", ""): float(catalogue.size)}
-    return Summary(users, rows, GOLD_STAGED.name, figures, tuple(notes))
+    wrote = GOLD_STAGED.name
+    if similar:
+        figures["similar_items", ""] = float(similar)
+        wrote += f", {GOLD_SIMILAR.name}"
+    return Summary(users, rows, wrote, figures, tuple(notes))
+
+
+def _similar(job: Job, catalogue: Catalogue) -> int:
+    """Write what goes with each item of the catalogue, unless that is switched off; the rows written."""
+    settings, day = job.settings.similar, job.run_date
+    if settings.k == 0:
+        return 0
+    together = baskets(liked_on(job, day), run_date=day, days=settings.days, together=settings.together)
+    with similar_items(
+        catalogue,
+        together,
+        settings=settings,
+        partitions=2 * job.spark.sparkContext.defaultParallelism,
+        max_item_share=job.settings.ranking.max_item_share,
+    ) as found:
+        rows = found.withColumn("run_date", F.lit(day)).withColumn("run_id", F.lit(job.run.run_id))
+        job.overwrite_partition(GOLD_SIMILAR, rows.select(*GOLD_SIMILAR.columns), run_date=day)
+    return job.lake.rows_written(GOLD_SIMILAR)
 
 
 def _ranked(job: Job, name: str, catalogue: Catalogue, blends: Mapping[str, Variant]) -> DataFrame:

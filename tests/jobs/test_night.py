@@ -18,6 +18,7 @@ from recsys_spark.lake.tables import (
     GOLD_OUTBOX,
     GOLD_PUBLISHED_RUNS,
     GOLD_RECOMMENDATIONS,
+    GOLD_SIMILAR,
     GOLD_STAGED,
     MODEL_METRICS,
     MODEL_POPULARITY,
@@ -193,6 +194,7 @@ def test_running_the_night_again_changes_no_row(night: Night, spark: SparkSessio
         SILVER_PREFERENCES,
         SILVER_QUARANTINE,
         GOLD_STAGED,
+        GOLD_SIMILAR,
         GOLD_RECOMMENDATIONS,
         GOLD_OUTBOX,
     )

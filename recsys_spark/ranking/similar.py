@@ -1,0 +1,213 @@
+"""What goes with an item: the best N others by ALS factors, words and shared baskets, exactly.
+
+    score(i, j) = w_als·a(i, j) + w_content·cos(t_i, t_j) + w_co_purchase·s(i, j)
+    a(i, j) = cos(y_i, y_j)·sqrt(n_i / (n_i + h))·sqrt(n_j / (n_j + h))
+    s(i, j) = n_ij / sqrt(n_i·n_j)·n_ij / (n_ij + h), and 0 below `min_shared` baskets
+
+y are ALS factors, t TF-IDF vectors, n_i the baskets with i, n_ij those with both, h `shrinkage`. s is the
+cosine of items as sets of baskets (Deshpande and Karypis, Item-Based Top-N Recommendation Algorithms, 2004),
+held back where few baskets speak for it (Koren, Factorization Meets the Neighborhood, 2008, section 2.2). So
+is a: the factors of two items that one and the same user had are nearly parallel, and mean nothing.
+
+No part's list is cut before the mix: the kernel takes an item for a user whose factors and words are its own
+and whose history is s. Each part is a cosine, at most 1, and needs no other scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from scipy import sparse
+
+from recsys_spark.config import SIMILAR_COMPONENTS, Similar
+from recsys_spark.ranking.batches import gathered, maps_of
+from recsys_spark.ranking.catalogue import Catalogue
+from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, component_scores, select
+from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, LoadedItems, SharedItems, share_items
+
+SIMILAR_SCHEMA = (
+    "item_id string, rank int, similar_item_id string, score double, component_scores map<string,double>, "
+    "source string"
+)
+MAX_TOGETHER = 2_000  # items: a larger basket says little about any two of them, and costs their square
+ITEMS_AT_ONCE = 1_024
+
+
+@contextmanager
+def similar_items(
+    catalogue: Catalogue,
+    baskets: DataFrame,
+    *,
+    settings: Similar,
+    partitions: int,
+    max_item_share: float = MAX_ITEM_SHARE,
+) -> Iterator[DataFrame]:
+    """One row per item of the catalogue and place, up to settings.k; see SIMILAR_SCHEMA. Use it in the block.
+
+    catalogue: not narrowed by candidates. baskets: (basket, item_id), distinct. Neighbours are the items sold
+    lately, or all of the catalogue (settings.neighbours). Order is score descending, similar_item_id
+    ascending. What nothing speaks for is no neighbour, so a list may be short; an item with neither factors
+    nor baskets has neighbours by words alone. component_scores are before their weights; source is the part
+    that gave most.
+
+    Driver memory: 8·d bytes an item, its words twice, and 24 bytes a row of `baskets`. A task's: the kernel's
+    tiles, a shard of items, and the partners of 1,024 items. Cost: the product of items and neighbours, and
+    the sum of squares of the baskets' sizes.
+    """
+    shared = _shared(catalogue, baskets, settings, max_item_share)
+    try:
+        rows = catalogue.index.repartition(partitions, "item_index")
+        yield rows.mapInArrow(_finder(shared, settings), SIMILAR_SCHEMA)
+    finally:
+        shared.release()
+
+
+def _shared(
+    catalogue: Catalogue, baskets: DataFrame, settings: Similar, max_item_share: float
+) -> SharedItems:
+    """The neighbours for the kernel; as extra arrays all items' factors, words and baskets."""
+    loaded = catalogue.shared.load()
+    dense = _in_item_order(loaded)
+    own = _baskets_of_items(baskets, catalogue.index, catalogue.size)
+    held = np.diff(own.indptr)
+    factors = _trusted(dense[:, : catalogue.rank], held / (held + settings.shrinkage))
+    log_sold = dense[:, catalogue.rank]
+    chosen = np.flatnonzero((log_sold > 0) | (settings.neighbours == "on_sale"))
+    candidate = np.full(catalogue.size, -1, np.int32)
+    candidate[chosen] = np.arange(chosen.size, dtype=np.int32)
+    words = Csr(*(loaded.extra[f"words_{part}"] for part in ("indptr", "indices", "values")))
+    others = own[chosen].T.tocsr()
+    extra = {"factors": factors, "held": held, "candidate": candidate, "chosen": chosen}
+    for name, matrix in (("words", words), ("own", own), ("others", others)):
+        extra |= {f"{name}_indptr": matrix.indptr, f"{name}_indices": matrix.indices}
+    extra |= {"words_values": words.values, "own_values": own.data, "others_values": others.data}
+    parts = ItemParts(factors[chosen], words.take(chosen))
+    ids = loaded.ids.take(pa.array(chosen))
+    return share_items(catalogue.index.sparkSession, parts, ids, extra=extra, max_item_share=max_item_share)
+
+
+def _in_item_order(items: LoadedItems) -> NDArray[np.float32]:
+    """The dense part of all items [I, D]."""
+    outline = items.shards.outline
+    dense = np.empty((outline.n_items, outline.n_dims), np.float32)
+    for number in range(outline.n_shards):
+        shard = items.shards.load(number)
+        dense[shard.item] = shard.dense
+    return dense
+
+
+def _baskets_of_items(baskets: DataFrame, index: DataFrame, size: int) -> sparse.csr_matrix:
+    """1 where a basket held the item, int32 [I, baskets]; without those that are too large."""
+    rows = (
+        baskets.join(F.broadcast(index), on="item_id", how="inner").select("item_index", "basket").toArrow()
+    )
+    names, basket = np.unique(rows.column("basket").to_numpy(), return_inverse=True)
+    item = rows.column("item_index").to_numpy()
+    kept = np.bincount(basket, minlength=names.size)[basket] <= MAX_TOGETHER
+    ones = np.ones(int(kept.sum()), np.int32)
+    matrix = sparse.csr_matrix((ones, (item[kept], basket[kept])), shape=(size, max(names.size, 1)))
+    matrix.sort_indices()
+    return matrix
+
+
+def _trusted(factors: NDArray[np.float32], trust: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Factors of length sqrt(trust), 0 where there are none."""
+    wide = factors.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=1)
+    lengths = np.where(norms > 0, np.sqrt(trust) / np.where(norms > 0, norms, 1.0), 0.0)
+    return (wide * lengths[:, None]).astype(np.float32)
+
+
+def _finder(
+    shared: SharedItems, settings: Similar
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        items = shared.load()
+        for batch in gathered(batches, ITEMS_AT_ONCE):
+            yield _found(batch.column("item_id"), batch.column("item_index").to_numpy(), items, settings)
+
+    return find
+
+
+def _found(
+    item_ids: pa.Array, at: NDArray[np.int32], items: LoadedItems, settings: Similar
+) -> pa.RecordBatch:
+    weights = {name: float(getattr(settings, name)) for name in SIMILAR_COMPONENTS}
+    plain = _as_users(at, items.extra, settings)
+    index, score = select(items.shards, _weighed(plain, weights), settings.k)
+    index = np.where(score > 0, index, -1)
+    row, place = np.nonzero(index >= 0)
+    given = component_scores(items.shards, plain, index, {"als": slice(0, plain.dense.shape[1])})
+    parts = {"als": given["als"], "content": given["sparse"], "co_purchase": given["additive"]}
+    columns = {name: parts[name][row, place] for name in SIMILAR_COMPONENTS}
+    weighed = np.column_stack([weights[name] * columns[name] for name in SIMILAR_COMPONENTS])
+    return pa.RecordBatch.from_arrays(
+        [
+            item_ids.take(pa.array(row)),
+            pa.array(place.astype(np.int32) + 1),
+            items.ids.take(pa.array(index[row, place])).cast(pa.string()),
+            pa.array(score[row, place]),
+            maps_of(columns, row.size),
+            pa.array(SIMILAR_COMPONENTS).take(pa.array(weighed.argmax(axis=1))),
+        ],
+        names=["item_id", "rank", "similar_item_id", "score", "component_scores", "source"],
+    )
+
+
+def _as_users(at: NDArray[np.int32], extra: Any, settings: Similar) -> UserParts:
+    """The items `at` as the kernel's users, before any weight: no item may get itself."""
+    words = Csr(*(extra[f"words_{part}"] for part in ("indptr", "indices", "values"))).take(at)
+    own = extra["candidate"][at]
+    is_there = (own >= 0).astype(np.int64)
+    return UserParts(
+        dense=extra["factors"][at].astype(np.float64),
+        sparse=Csr(words.indptr, words.indices, np.asarray(words.values, np.float64)),
+        additive=_co_purchases(at, extra, settings),
+        excluded=Csr(np.concatenate([[0], np.cumsum(is_there)]), own[own >= 0]),
+    )
+
+
+def _co_purchases(at: NDArray[np.int32], extra: Any, settings: Similar) -> Csr:
+    """s(i, j) of the items `at` and all neighbours of at least min_shared common baskets."""
+    held, n_baskets = extra["held"], extra["others_indptr"].size - 1
+    own, others = (
+        sparse.csr_matrix(
+            tuple(extra[f"{name}_{part}"] for part in ("values", "indices", "indptr")), shape=shape
+        )
+        for name, shape in (
+            ("own", (held.size, n_baskets)),
+            ("others", (n_baskets, extra["chosen"].size)),
+        )
+    )
+    shared = (own[at] @ others).tocsr()
+    shared.data[shared.data < settings.min_shared] = 0
+    shared.eliminate_zeros()
+    shared.sort_indices()
+    row = np.repeat(np.arange(at.size), np.diff(shared.indptr))
+    apart = np.sqrt(held[at][row] * held[extra["chosen"]][shared.indices].astype(np.float64))
+    value = shared.data / apart * (shared.data / (shared.data + settings.shrinkage))
+    return Csr(shared.indptr.astype(np.int64), shared.indices.astype(np.int32), value)
+
+
+def _weighed(plain: UserParts, weights: dict[str, float]) -> UserParts:
+    """What weighs nothing is left out, and costs nothing."""
+    words, partners = plain.sparse, plain.additive
+    return UserParts(
+        dense=weights["als"] * plain.dense,
+        sparse=_times(words, weights["content"]),
+        additive=_times(partners, weights["co_purchase"]),
+        excluded=plain.excluded,
+    )
+
+
+def _times(matrix: Csr | None, weight: float) -> Csr | None:
+    if matrix is None or weight == 0:
+        return None
+    return Csr(matrix.indptr, matrix.indices, weight * np.asarray(matrix.values))
