@@ -209,6 +209,19 @@ def quarantine(
         _exit(lambda: show(env, run_date, samples=samples, is_masked=not unmasked, json_file=json_file))
 
 
+@app.command()
+def similar(
+    item: Annotated[str, typer.Option(help="The item's id.")],
+    run_date: RunDate,
+    env: Env = "prod",
+    json_file: Json = None,
+) -> None:
+    """Show what goes with an item, with titles and with what speaks for it."""
+    from recsys_spark.similar_view import show  # noqa: PLC0415
+
+    _exit(lambda: show(env, run_date, item, json_file=json_file))
+
+
 @runs_app.command("list")
 def runs_list(env: Env = "prod") -> None:
     """All runs, newest first, with their state."""
