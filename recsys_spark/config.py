@@ -278,7 +278,7 @@ class Similar(Section):
     together: Literal["basket", "user"]
     days: int = Field(gt=0)
     min_shared: int = Field(ge=1)
-    shrinkage: float = Field(ge=0)
+    shrinkage: float = Field(gt=0)
     als: float = Field(ge=0)
     content: float = Field(ge=0)
     co_purchase: float = Field(ge=0)
