@@ -20,7 +20,7 @@ endif
 # An environment that was made elsewhere, or in a folder since moved, is made again.
 moved = $(if $(filter $(CURDIR),$(shell cat $(1)/.ready 2>/dev/null)),,always)
 
-.PHONY: help setup setup-airflow demo demo-data test lint cluster-demo golden soak bench-data bench-topk bench-als lock wheel clean always
+.PHONY: help setup setup-airflow demo demo-data test lint cluster-demo golden soak bench-data bench-topk bench-als bench-night lock wheel clean always
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-14s %s\n' "$$name" "$$what"; done
@@ -57,6 +57,8 @@ bench-topk: setup ## the top-K kernel against the bare product and its peers
 	@$(BIN)/python benchmarks/bench_topk.py
 bench-als: setup ## both ALS trainers, and `implicit` where it is installed, to the same loss
 	@$(BIN)/python benchmarks/bench_als.py
+bench-night: setup ## a whole night, 500,000 users and 10 million events: at most 12 minutes and 10 GB
+	@$(BIN)/python benchmarks/bench_night.py
 
 wheel: setup ## the project as dist/*.whl, and as the .zip that --py-files needs
 	@bash scripts/wheel.sh

@@ -2,10 +2,11 @@
 
 `bench_data.py` (1, 3 and 10 million rows) · `bench_data.py --rows 1000000`
 
-Generated events: users and items drawn from power laws, 60 days, 5 % of the rows delivered twice, 1 % with
-a fault. The copy reads the same Parquet files and writes one Delta table: no rule, no order, no partition.
-Ours is the whole of two stages: ingest (hash, map, bronze) and clean (judge, deduplicate, gate, merge into
-dated partitions). Peak memory is of driver, JVM and Python workers together.
+Generated events: users and items drawn from power laws, most items of one of the user's two tastes, 60 days,
+5 % of the rows delivered twice, 1 % with a fault. The copy reads the same Parquet files and writes one Delta
+table: no rule, no order, no partition. Ours is the whole of two stages: ingest (hash, map, bronze) and clean
+(judge, deduplicate, gate, merge into dated partitions). Peak memory is of driver, JVM and Python workers
+together.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ RUN_DATE = date(2024, 3, 1)
 DAYS, FIRST_DAY = 60, np.datetime64("2024-01-01")
 ITEMS, CHUNK = 50_000, 1_000_000
 REPEATED, SPOILT = 0.05, 0.01
+TASTES, LIKED = 50, 0.7  # item i is of taste i % TASTES; this share of a user's events is of their own
 
-CONF = """
+# What every benchmark's night reads: where its lake lies, and the events.
+EVENTS_CONF = """
 [lake]
 path = "{root}/lake"
 [output]
@@ -54,6 +57,8 @@ event_at = "at"
 quantity = "pieces"
 value = "paid"
 basket_id = "basket"
+"""
+ITEMS_CONF = """
 [sources.items]
 kind = "items"
 format = "parquet"
@@ -69,14 +74,22 @@ def power_law(draw: np.random.Generator, size: int, among: int, exponent: float)
     return np.minimum(np.searchsorted(edges, draw.random(size)), among - 1)
 
 
-def events(draw: np.random.Generator, first: int, size: int, users: int) -> pa.Table:
+def tasteful(draw: np.random.Generator, user: np.ndarray, item: np.ndarray, items: int) -> np.ndarray:
+    """The items drawn, most of them changed for one about as popular that is of the user's taste."""
+    taste = (user + TASTES // 3 * draw.integers(0, 2, user.size)) % TASTES
+    liked = item - item % TASTES + taste
+    return np.where((draw.random(user.size) < LIKED) & (liked < items), liked, item)
+
+
+def events(draw: np.random.Generator, first: int, size: int, users: int, items: int = ITEMS) -> pa.Table:
     """Rows first to first + size; some repeat an earlier row of the chunk, some are spoilt."""
     number = np.arange(first, first + size)
     again = draw.random(size) < REPEATED
     again[0] = False
     source = np.where(again, draw.integers(0, size, size), np.arange(size))
-    user = power_law(draw, size, users, 0.7)[source]
-    item = power_law(draw, size, ITEMS, 1.0)[source]
+    user = power_law(draw, size, users, 0.7)
+    item = tasteful(draw, user, power_law(draw, size, items, 1.0), items)[source]
+    user = user[source]
     seconds = (draw.integers(0, DAYS * 86_400, size))[source]
     kind = np.array(["view", "click", "cart", "purchase"])[
         np.searchsorted([0.6, 0.85, 0.95], draw.random(size))
@@ -97,12 +110,16 @@ def events(draw: np.random.Generator, first: int, size: int, users: int) -> pa.T
     )
 
 
-def deliver(root: Path, rows: int) -> None:
+def deliver_events(root: Path, rows: int, *, users: int, items: int = ITEMS) -> None:
     draw = np.random.default_rng(rows)
     (root / "events").mkdir(parents=True)
     for first in range(0, rows, CHUNK):
-        table = events(draw, first, min(CHUNK, rows - first), users=max(rows // 20, 10))
+        table = events(draw, first, min(CHUNK, rows - first), users, items)
         pq.write_table(table, root / "events" / f"part-{first // CHUNK:03d}.parquet")
+
+
+def deliver(root: Path, rows: int) -> None:
+    deliver_events(root, rows, users=max(rows // 20, 10))
     names = np.arange(ITEMS).astype(str)
     pq.write_table(
         pa.table({"item": np.char.add("i", names), "title": np.char.add("item ", names)}),
@@ -110,11 +127,12 @@ def deliver(root: Path, rows: int) -> None:
     )
 
 
-def settings_for(root: Path) -> Settings:
+def settings_for(root: Path, conf: str) -> Settings:
+    """The settings of base.toml with `conf`, whose {root} is the benchmark's folder."""
     folder = root / "conf"
     folder.mkdir()
     shutil.copy(conf_dir() / "base.toml", folder / "base.toml")
-    (folder / "bench.toml").write_text(CONF.format(root=root), encoding="utf-8")
+    (folder / "bench.toml").write_text(conf.format(root=root), encoding="utf-8")
     before = os.environ.get("RECSYS_CONF")
     os.environ["RECSYS_CONF"] = str(folder)
     try:
@@ -145,7 +163,7 @@ def measure(spark: SparkSession, rows: int) -> dict[str, float]:
         deliver(root, rows)
         copied(spark, root)
         copy = copied(spark, root)
-        job = Job(spark, settings_for(root), RUN_DATE)
+        job = Job(spark, settings_for(root, EVENTS_CONF + ITEMS_CONF), RUN_DATE)
         with MemoryWatch() as memory:
             ingest = timed(lambda: run_stage("ingest", job, memory))
             started = time.perf_counter()
