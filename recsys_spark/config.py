@@ -308,6 +308,7 @@ class Ranking(Section):
 class Evaluation(Section):
     window_days: int = Field(gt=0)
     k: list[int]
+    max_users: int = Field(ge=2)
     bootstrap_samples: int = Field(gt=0)
     seed: int
 

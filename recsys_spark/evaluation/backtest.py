@@ -16,7 +16,7 @@ from recsys_spark.evaluation.baselines.suite import Learnt, all_lists, collected
 from recsys_spark.evaluation.metrics import averages, by_user, user_scores
 from recsys_spark.evaluation.significance import Interval, paired_bootstrap, paired_differences
 from recsys_spark.evaluation.slices import by_history
-from recsys_spark.evaluation.split import relevant_pairs
+from recsys_spark.evaluation.split import drawn, relevant_pairs
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
     MODEL_CONTENT_VECTORS,
@@ -114,12 +114,14 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
     """Judge hybrid, components and, where asked for, baselines by the trial's events.
 
     All are judged on the same users, relevant items and metrics. Averages are over the users with such
-    events. Raises InputError where there are none, ConfigError where there are more pairs than the
-    baselines take.
+    events, or evaluation.max_users of them, drawn by their ids. Raises InputError where there are none,
+    ConfigError where there are more pairs than the baselines take.
     """
     settings = job.settings
     preferences = trial.preferences.persist()
-    relevant = relevant_items(trial.wanted, preferences).persist()
+    judges = drawn(trial.wanted, settings.evaluation.max_users).localCheckpoint(eager=True)
+    wanted, before = (rows.join(judges, "user_id", "left_semi") for rows in (trial.wanted, preferences))
+    relevant = relevant_items(wanted, before).persist()
     catalogue = rankable_catalogue(job, trial.version, trial.cutoff)
     try:
         if relevant.isEmpty():

@@ -14,6 +14,7 @@ from recsys_spark.config import COMPONENTS, TASKS
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.evaluation.backtest import relevant_items, window_events
 from recsys_spark.evaluation.blend_search import Cases, Found, learned
+from recsys_spark.evaluation.split import drawn
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import MODEL_BLEND_WEIGHTS
 from recsys_spark.models.versions import train_earlier_once
@@ -102,12 +103,6 @@ def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str
     finally:
         catalogue.shared.release()
         relevant.unpersist()
-
-
-def drawn(relevant: DataFrame, at_most: int) -> DataFrame:
-    """(user_id): a sample that depends on nothing but the ids."""
-    users = relevant.select("user_id").distinct()
-    return users.orderBy(F.xxhash64("user_id"), "user_id").limit(at_most)
 
 
 def _right(relevant: DataFrame, index: DataFrame) -> Mapping[tuple[str, str], Row]:

@@ -47,6 +47,12 @@ def relevant_pairs(after: DataFrame, before_pairs: DataFrame, *, repeats_allowed
     return pairs.join(before_pairs, on=["user_id", "item_id"], how="left_anti")
 
 
+def drawn(events: DataFrame, at_most: int) -> DataFrame:
+    """(user_id): `at_most` users of the events, or all; which ones depends on nothing but their ids."""
+    users = events.select("user_id").distinct()
+    return users.orderBy(F.xxhash64("user_id"), "user_id").limit(at_most)
+
+
 def leave_last_one(interactions: DataFrame) -> tuple[DataFrame, DataFrame]:
     """All events but each user's last, and the last event of each user: (train, test).
 

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.evaluation.split import leave_last_one, relevant_pairs, time_split
+from recsys_spark.evaluation.split import drawn, leave_last_one, relevant_pairs, time_split
 
 EVENTS = "event_id string, user_id string, item_id string, event_at timestamp"
 PAIRS = "user_id string, item_id string"
@@ -134,3 +134,13 @@ def test_leave_last_one_agrees_with_sorting_and_loses_nothing(frame):
     assert ids(test) == {event for _, event in newest.values()}
     assert ids(train) == {row[0] for row in rows} - ids(test)
     assert test.groupBy("user_id").count().where(F.col("count") > 1).count() == 0
+
+
+def test_users_drawn_do_not_depend_on_their_events_or_partitions(frame):
+    users = [f"u{n}" for n in range(60)]
+    once = frame(EVENTS, [(f"e{user}", user, "i", OPENS) for user in users])
+    often = frame(EVENTS, [(f"e{user}{n}", user, f"i{n}", OPENS) for user in users for n in (2, 1)], 7)
+    first, again = ({row["user_id"] for row in drawn(events, 20).collect()} for events in (once, often))
+    assert len(first) == 20
+    assert first == again
+    assert {row["user_id"] for row in drawn(once, 100).collect()} == set(users)
