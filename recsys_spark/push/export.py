@@ -7,14 +7,53 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from itertools import groupby, islice
+from operator import itemgetter
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
 
 # Legal in JSON, but some readers split lines at them, and lone surrogates cannot be written as UTF-8.
 _AWKWARD = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
 # OWASP, "CSV Injection": what a spreadsheet takes for the start of a formula, in full width too.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+# What the export says of a list, and of each of its slots.
+_OF_LIST = ("run_date", "channel", "campaign", "user_id", "arm", "model_version", "run_id")
+_OF_SLOT = ("rank", "item_id", "title", "category", "brand", "score", "source", "reason", "propensity")
+_LISTS_AT_ONCE = 256
+
+
+def export_lines(slots: DataFrame) -> DataFrame:
+    """One row is a list with its line of the export: (campaign, user_id, run_id, line), by campaign and user.
+
+    `slots` are rows of gold.recommendations with title, category and brand. Spark's workers render them,
+    since that takes longer than all else of a delivery; a retried task gives the same lines again. Partitions
+    are ranges of (campaign, user_id), so no list is torn.
+    """
+
+    def render(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        rows = (row for batch in batches for row in batch.to_pylist())
+        lists = (list(of) for _, of in groupby(rows, key=itemgetter("campaign", "user_id")))
+        while some := list(islice(lists, _LISTS_AT_ONCE)):
+            columns = {name: [of[0][name] for of in some] for name in ("campaign", "user_id", "run_id")}
+            yield pa.RecordBatch.from_pydict({**columns, "line": [jsonl_line(_exported(of)) for of in some]})
+
+    ordered = slots.select(*_OF_LIST, *_OF_SLOT).repartitionByRange("campaign", "user_id")
+    return ordered.sortWithinPartitions("campaign", "user_id", "rank").mapInArrow(
+        render, "campaign string, user_id string, run_id string, line string"
+    )
+
+
+def _exported(slots: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """One user's list for a machine: who, which campaign, and the slots in order."""
+    return {
+        **{name: slots[0][name] for name in _OF_LIST},
+        "items": [{name: slot[name] for name in _OF_SLOT} for slot in slots],
+    }
 
 
 def jsonl_line(row: Mapping[str, object]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_spark.push.export import csv_cell, csv_line, jsonl_line
+from recsys_spark.push.export import csv_cell, csv_line, export_lines, jsonl_line
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(alphabet=st.characters(), max_size=20),
@@ -115,3 +115,31 @@ def test_a_row_reads_back_as_its_cells_and_none_starts_a_formula(values):
     (cells,) = csv.reader(io.StringIO(csv_line(values), newline=""))
     assert cells == [csv_cell(value) for value in values]
     assert not any(cell.lstrip().startswith(("=", "+", "-", "@")) for cell in cells)
+
+
+def test_each_list_is_one_line_in_order_of_campaign_and_user_with_its_slots_by_rank(frame):
+    shared = {"run_date": date(2024, 3, 1), "arm": "hybrid", "model_version": "m", "run_id": "r"}
+    rest = {"title": "Tea \u2028", "category": None, "brand": "b", "source": "als", "reason": "why"}
+    slots = [
+        {**shared, **rest, "channel": "push", "campaign": campaign, "user_id": f"u{user}", "rank": rank}
+        | {"item_id": f"i{user * rank}", "score": 1 / rank, "propensity": 1.0, "component_scores": {}}
+        for rank in (3, 1, 2)
+        for user in range(300)
+        for campaign in ("b", "a")
+    ]
+    schema = (
+        "run_date date, channel string, campaign string, user_id string, rank int, item_id string, score double, "
+        "component_scores map<string,double>, source string, reason string, arm string, propensity double, "
+        "model_version string, run_id string, title string, category string, brand string"
+    )
+    names = [column.split()[0] for column in schema.split(", ")]
+    rows = frame(schema, [tuple(slot[name] for name in names) for slot in slots], 7)
+    of_slot = ["rank", "item_id", "title", "category", "brand", "score", "source", "reason", "propensity"]
+    of_list = ["run_date", "channel", "campaign", "user_id", "arm", "model_version", "run_id"]
+    expected = []
+    for campaign, user in sorted({(slot["campaign"], slot["user_id"]) for slot in slots}):
+        of = [slot for slot in slots if (slot["campaign"], slot["user_id"]) == (campaign, user)]
+        items = [{name: slot[name] for name in of_slot} for slot in sorted(of, key=lambda slot: slot["rank"])]
+        line = jsonl_line({**{name: of[0][name] for name in of_list}, "items": items})
+        expected.append((campaign, user, "r", line))
+    assert [tuple(row) for row in export_lines(rows).toLocalIterator()] == expected
