@@ -65,6 +65,7 @@ def gather(job: Job) -> NightReport:
     quality = _quality(job, opened)
     verdict, reasons = _verdict(job, opened, quality)
     staged = job.read(GOLD_STAGED).where(F.col("run_id") == opened.run_id)
+    first_slots = staged.where("rank = 1")
     pairs = preferences_of(job).where(F.col("strength") > 0)
     stages = _stages(figures)
     metrics, intervals = _metrics(job)
@@ -92,8 +93,8 @@ def gather(job: Job) -> NightReport:
         else {},
         settings=job.settings.meaning(),
         inputs=opened.inputs,
-        user_count=staged.select("user_id").distinct().count(),
-        list_count=staged.select("campaign", "user_id").distinct().count(),
+        user_count=first_slots.select("user_id").distinct().count(),
+        list_count=first_slots.count(),
     )
 
 
@@ -209,8 +210,8 @@ def _quality(job: Job, opened: Run) -> list[QualityRow]:
 def _stories(job: Job, staged: DataFrame, pairs: DataFrame) -> list[UserStory]:
     """Three users with a long, a middling and a short history, one campaign each in turn."""
     lengths = pairs.groupBy("user_id").count()
-    listed = staged.select("user_id").distinct().join(lengths, on="user_id", how="inner")
-    ordered = [row["user_id"] for row in listed.orderBy(F.desc("count"), "user_id").collect()]
+    listed = lengths.join(staged.where("rank = 1"), on="user_id", how="left_semi")
+    ordered = listed.orderBy(F.desc("count"), "user_id").select("user_id").toArrow()["user_id"].to_pylist()
     chosen = [ordered[len(ordered) * place // 10] for place in (1, 5, 9)] if len(ordered) >= 10 else ordered
     items = known_on(job.read(SILVER_ITEMS), job.run_date, "item_id").select("item_id", "title", "category")
     campaigns = list(job.settings.campaigns)

@@ -41,8 +41,9 @@ def run(job: Job) -> Summary:
     finally:
         catalogue.shared.release()
     rows = job.lake.rows_written(GOLD_STAGED)
-    users = _staged(job, version).select("campaign", "user_id").distinct().count()
-    notes = [f"{users:,} lists", f"{catalogue.size:,} items ranked", *_short(job, version, catalogue)]
+    lengths = _lengths(job, version)
+    users = sum(lists for lists, _ in lengths.values())
+    notes = [f"{users:,} lists", f"{catalogue.size:,} items ranked", *_short(job, lengths, catalogue.size)]
     figures = {("lists", ""): float(users), ("catalogue", ""): float(catalogue.size)}
     wrote = GOLD_STAGED.name
     if similar:
@@ -116,18 +117,21 @@ def _ranked(job: Job, name: str, catalogue: Catalogue, blends: Mapping[str, Vari
     )
 
 
-def _staged(job: Job, version: str) -> DataFrame:
-    return job.read(GOLD_STAGED).where(F.col("run_id") == version)
+def _lengths(job: Job, version: str) -> dict[str, tuple[int, int]]:
+    """By campaign the number of its lists, and of those that are shorter than its K."""
+    ranks = job.read(GOLD_STAGED).where(F.col("run_id") == version).groupBy("campaign", "rank").count()
+    lists = {(row["campaign"], row["rank"]): row["count"] for row in ranks.collect()}
+    return {
+        name: (lists.get((name, 1), 0), lists.get((name, 1), 0) - lists.get((name, campaign.k), 0))
+        for name, campaign in job.settings.campaigns.items()
+    }
 
 
-def _short(job: Job, version: str, catalogue: Catalogue) -> list[str]:
+def _short(job: Job, lengths: Mapping[str, tuple[int, int]], size: int) -> list[str]:
     """A sentence per campaign with lists shorter than its K."""
-    lengths = _staged(job, version).groupBy("campaign", "user_id").agg(F.max("rank").alias("length"))
-    notes = []
-    for name, campaign in job.settings.campaigns.items():
-        short = lengths.where((F.col("campaign") == name) & (F.col("length") < campaign.k)).count()
-        if short:
-            notes.append(
-                f"{name}: {short:,} lists are shorter than k = {campaign.k} ({catalogue.size:,} items known)"
-            )
-    return notes
+    longest = {name: campaign.k for name, campaign in job.settings.campaigns.items()}
+    return [
+        f"{name}: {short:,} lists are shorter than k = {longest[name]} ({size:,} items known)"
+        for name, (_, short) in lengths.items()
+        if short
+    ]
