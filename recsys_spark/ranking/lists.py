@@ -27,6 +27,7 @@ LISTS_SCHEMA = (
     "task string, model string, user_id string, rank int, item_id string, score double, "
     "component_scores map<string,double>, min_pairs int"
 )
+_COLUMNS = ("task", "model", "user_id", "rank", "item_id", "score", "component_scores", "min_pairs")
 # The kernel's names for the parts of a score, and ours.
 _PARTS = {
     "als": "als",
@@ -48,6 +49,7 @@ def lists(
     partitions: int,
     exclude: DataFrame | None = None,
     caps: Mapping[str, int] | None = None,
+    carried: Sequence[str] = (),
 ) -> DataFrame:
     """The top k of every variant for every user of `users` (user_id, unique); see LISTS_SCHEMA.
 
@@ -59,7 +61,8 @@ def lists(
     one label in a list, by label column of the catalogue; a list is what walking the whole ranking from the
     top and taking what the caps allow gives, and its first j places are the list of j. `users` may have a
     column group (string), for the catalogue's forbidden items; null, or a group that it does not know, may
-    get everything.
+    get everything. carried: columns of `users` that each of a user's rows repeats; a join afterwards would
+    shuffle all lists.
 
     One pass: at most U·I·(d + 2) multiply-adds per variant plus the profiles' words. Memory of a task: a
     batch of users (2,048, or 16,384 where items come in shards, and at most 64 MB of rows), the kernel's
@@ -73,12 +76,18 @@ def lists(
             raise ConfigError(f"cap {name} = {at_most}: expected 1 or more, of a label among: {known}.")
     spark = users.sparkSession
     scaling = spark.sparkContext.broadcast(catalogue.scaling)
-    score = _scorer(catalogue.shared, scaling, tuple(variants), catalogue.rank, k, limits)
+    score = _scorer(catalogue.shared, scaling, tuple(variants), catalogue.rank, k, limits, tuple(carried))
     rows = user_rows(
-        users, preferences=preferences, user_factors=user_factors, index=catalogue.index, exclude=exclude
+        users,
+        preferences=preferences,
+        user_factors=user_factors,
+        index=catalogue.index,
+        exclude=exclude,
+        carried=carried,
     )
     rows = _grouped(rows, users, catalogue.groups)
-    return rows.repartition(partitions, "user_id").mapInArrow(score, LISTS_SCHEMA)
+    more = [f"{name} {users.schema[name].dataType.simpleString()}" for name in carried]
+    return rows.repartition(partitions, "user_id").mapInArrow(score, ", ".join([LISTS_SCHEMA, *more]))
 
 
 def user_rows(
@@ -88,8 +97,9 @@ def user_rows(
     user_factors: DataFrame,
     index: DataFrame,
     exclude: DataFrame | None = None,
+    carried: Sequence[str] = (),
 ) -> DataFrame:
-    """One row per user: factors (null where none), and by item_index the history as parallel arrays.
+    """One row per user: carried, factors (null where none), and by item_index the history as parallel arrays.
 
     What the user may not get, `exclude` (user_id, item_id) and preferences that say is_excluded, is
     `excluded`, likewise by item_index.
@@ -112,7 +122,7 @@ def user_rows(
         )
     )
     rows = (
-        users.select("user_id")
+        users.select("user_id", *carried)
         .join(histories, on="user_id", how="left")
         .join(user_factors.select("user_id", "factors"), on="user_id", how="left")
     )
@@ -143,6 +153,7 @@ def _scorer(
     rank: int,
     k: int,
     limits: Mapping[str, int],
+    carried: tuple[str, ...],
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         items = shared.load()
@@ -153,13 +164,13 @@ def _scorer(
         for batch in gathered(batches, users_at_once(shared.outline.n_shards)):
             users = ScaledUsers.of(user_batch(batch, known, rank), words, scaling.value, candidate)
             for variant in variants:
-                yield _ranked(batch.column("user_id"), users, variant, items, caps, rank, k)
+                yield _ranked(batch.select(["user_id", *carried]), users, variant, items, caps, rank, k)
 
     return score
 
 
 def _ranked(
-    user_ids: pa.Array,
+    named: pa.RecordBatch,
     users: ScaledUsers,
     variant: Variant,
     items: LoadedItems,
@@ -173,18 +184,20 @@ def _ranked(
     given = plain_scores(items, users, variant, index, rank)
     row, place = np.nonzero(chosen)
     size = row.size
+    user_ids, *carried = named.take(pa.array(row)).columns
     return pa.RecordBatch.from_arrays(
         [
             pa.repeat(pa.scalar(variant.task), size),
             pa.repeat(pa.scalar(variant.model), size),
-            user_ids.take(pa.array(row)),
+            user_ids,
             pa.array(place.astype(np.int32) + 1),
             items.ids.take(pa.array(index[chosen])).cast(pa.string()),
             pa.array(score[chosen]),
             maps_of({name: given[name][chosen] for name in COMPONENTS if name in given}, size),
             pa.array(variant.bin_of(users.pairs)[row]),
+            *carried,
         ],
-        names=["task", "model", "user_id", "rank", "item_id", "score", "component_scores", "min_pairs"],
+        names=[*_COLUMNS, *named.schema.names[1:]],
     )
 
 

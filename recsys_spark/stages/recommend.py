@@ -85,35 +85,32 @@ def _ranked(job: Job, name: str, catalogue: Catalogue, blends: Mapping[str, Vari
         )
     variant = blends[campaign.task]
     ranked = lists(
-        audience.select("user_id"),
+        audience,
         preferences=preferences_of(job),
         user_factors=user_factors(job, version),
         catalogue=catalogue,
         variants=[variant],
         k=campaign.k,
         partitions=job.spark.sparkContext.defaultParallelism,
+        carried=["is_sendable"],
     )
     cold = cold_items(job, version) if job.settings.cold_items.enabled else None
-    return (
-        explained(ranked, variant.weights, variant.longer, cold)
-        .join(audience, on="user_id", how="inner")
-        .select(
-            F.lit(job.run_date).alias("run_date"),
-            F.lit(campaign.channel).alias("channel"),
-            F.lit(name).alias("campaign"),
-            "user_id",
-            "rank",
-            "item_id",
-            "score",
-            "component_scores",
-            "source",
-            "reason",
-            F.lit("hybrid").alias("arm"),
-            "is_sendable",
-            F.lit(1.0).alias("propensity"),
-            F.lit(version).alias("model_version"),
-            F.lit(version).alias("run_id"),
-        )
+    return explained(ranked, variant.weights, variant.longer, cold).select(
+        F.lit(job.run_date).alias("run_date"),
+        F.lit(campaign.channel).alias("channel"),
+        F.lit(name).alias("campaign"),
+        "user_id",
+        "rank",
+        "item_id",
+        "score",
+        "component_scores",
+        "source",
+        "reason",
+        F.lit("hybrid").alias("arm"),
+        "is_sendable",
+        F.lit(1.0).alias("propensity"),
+        F.lit(version).alias("model_version"),
+        F.lit(version).alias("run_id"),
     )
 
 

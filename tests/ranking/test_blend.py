@@ -247,6 +247,14 @@ def test_users_of_each_bin_are_ranked_by_its_weights(spark: SparkSession, world:
             assert total == pytest.approx(row["score"], abs=1e-9)
 
 
+def test_each_row_of_a_user_repeats_what_is_carried(spark: SparkSession, world: dict, ranked: list) -> None:
+    given = partial(lists, variants=VARIANTS, k=K, carried=["group"])
+    rows = ranked_lists(spark, world, ruled=False, given=given)
+    names = ("task", "user_id", "rank", "item_id", "score")
+    expected = {(*(row[name] for name in names), group_of(int(row["user_id"][1:]))) for row in ranked}
+    assert {tuple(row[name] for name in (*names, "group")) for row in rows} == expected
+
+
 def test_candidates_of_a_search_are_what_leads_by_some_component(
     ranked: list, spark: SparkSession, world: dict
 ) -> None:
