@@ -33,7 +33,7 @@ from recsys_spark.ranking.rankable import on_sale
 def run(job: Job) -> Summary:
     preload()
     opened = job.run
-    # Not kept: each of its readers needs a few columns, and Parquet gives those for less than memory takes.
+    # Not kept in memory: each of its readers needs a few columns, and the write reads the rest once.
     staged = job.read(GOLD_STAGED).where(F.col("run_id") == opened.run_id)
     verdicts = _judge(job, staged)
     _keep(job, opened, verdicts)
