@@ -138,9 +138,6 @@ columns = {{ audience = "name", user_id = "user", valid_to = "until" }}
 rank = 8
 iterations = 3
 
-[evaluation]
-k = [10]
-
 [campaigns.again]
 channel = "email"
 audience = "spring"

@@ -107,7 +107,9 @@ def both(cluster: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
     folder, master = cluster
     shared = folder / "shared"
     shop = open_shop(shared / "shop").folder
-    conf = write_conf(folder / "conf", base=ROOT / "conf", shop=shop, root=shared)
+    # With no day that is old enough the night is not judged: a second training, and the longest of its stages.
+    unjudged = "\n[evaluation]\nwindow_days = 365\n"
+    conf = write_conf(folder / "conf", base=ROOT / "conf", shop=shop, root=shared, extra=unjudged)
     archive_classes(conf)
     [package] = (ROOT / "dist").glob("*.zip")
     night = run_night(
