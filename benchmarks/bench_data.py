@@ -105,7 +105,7 @@ def events(draw: np.random.Generator, first: int, size: int, users: int, items: 
             "at": (FIRST_DAY + seconds.astype("timedelta64[s]")).astype("datetime64[us]"),
             "pieces": draw.integers(1, 4, size)[source],
             "paid": np.round(draw.gamma(2.0, 3.0, size)[source], 2),
-            "basket": np.char.add("b", (number[source] // 7).astype(str)),
+            "basket": np.char.add(np.char.add(user.astype(str), "-"), (seconds // 86_400).astype(str)),
         }
     )
 

@@ -277,6 +277,7 @@ class Similar(Section):
     neighbours: Literal["sold", "on_sale"]
     together: Literal["basket", "user"]
     days: int = Field(gt=0)
+    max_lines: int = Field(gt=0)
     min_shared: int = Field(ge=1)
     shrinkage: float = Field(gt=0)
     als: float = Field(ge=0)

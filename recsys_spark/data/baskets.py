@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.events import as_of
+from recsys_spark.data.rules import is_blank
 
 Together = Literal["basket", "user"]
 
@@ -24,6 +25,8 @@ def baskets(events: DataFrame, *, run_date: date, days: int, together: Together)
     keys = [F.col("user_id")]
     if together == "basket":
         # The last one keeps a day apart from a basket_id that looks like it.
-        keys += [F.coalesce("basket_id", F.col("event_date").cast("string")), F.col("basket_id").isNull()]
+        day = F.col("event_date").cast("string")
+        unnamed = is_blank("basket_id")
+        keys += [F.when(unnamed, day).otherwise(F.col("basket_id")), unnamed]
     recent = as_of(events, run_date).where(F.col("event_date") > since)
     return recent.select(F.xxhash64(*keys).alias("basket"), "item_id").distinct()

@@ -110,6 +110,13 @@ def relevant_items(events: DataFrame, before: DataFrame) -> DataFrame:
     return per_task[0].unionByName(per_task[1])
 
 
+def judged_items(events: DataFrame, before: DataFrame, *, at_most: int) -> DataFrame:
+    """`relevant_items` of so many of the users with events, or of all."""
+    judges = drawn(events, at_most, purpose="judge").localCheckpoint(eager=True)
+    wanted, had = (rows.join(judges, "user_id", "left_semi") for rows in (events, before))
+    return relevant_items(wanted, had)
+
+
 def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
     """Judge hybrid, components and, where asked for, baselines by the trial's events.
 
@@ -119,9 +126,7 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
     """
     settings = job.settings
     preferences = trial.preferences.persist()
-    judges = drawn(trial.wanted, settings.evaluation.max_users).localCheckpoint(eager=True)
-    wanted, before = (rows.join(judges, "user_id", "left_semi") for rows in (trial.wanted, preferences))
-    relevant = relevant_items(wanted, before).persist()
+    relevant = judged_items(trial.wanted, preferences, at_most=settings.evaluation.max_users).persist()
     catalogue = rankable_catalogue(job, trial.version, trial.cutoff)
     try:
         if relevant.isEmpty():

@@ -88,7 +88,7 @@ def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str
     version = train_earlier_once(job, cutoff, pairs)
     catalogue = rankable_catalogue(job, version, cutoff)
     try:
-        users = drawn(relevant, settings.max_users).localCheckpoint(eager=True)
+        users = drawn(relevant, settings.max_users, purpose="teach").localCheckpoint(eager=True)
         rows = candidates(
             users,
             preferences=pairs,

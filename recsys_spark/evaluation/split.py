@@ -47,10 +47,14 @@ def relevant_pairs(after: DataFrame, before_pairs: DataFrame, *, repeats_allowed
     return pairs.join(before_pairs, on=["user_id", "item_id"], how="left_anti")
 
 
-def drawn(events: DataFrame, at_most: int) -> DataFrame:
-    """(user_id): `at_most` users of the events, or all; which ones depends on nothing but their ids."""
+def drawn(events: DataFrame, at_most: int, *, purpose: str) -> DataFrame:
+    """(user_id): `at_most` users of the events, or all.
+
+    Which ones depends on nothing but their ids and the purpose: those who teach the weights are not, as a
+    rule, those who judge them.
+    """
     users = events.select("user_id").distinct()
-    return users.orderBy(F.xxhash64("user_id"), "user_id").limit(at_most)
+    return users.orderBy(F.xxhash64(F.lit(purpose), "user_id"), "user_id").limit(at_most)
 
 
 def leave_last_one(interactions: DataFrame) -> tuple[DataFrame, DataFrame]:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
@@ -38,6 +39,7 @@ SIMILAR_SCHEMA = (
 )
 MAX_TOGETHER = 2_000  # items: a larger basket says little about any two of them, and costs their square
 ITEMS_AT_ONCE = 1_024
+PAIRS_AT_ONCE = 4_000_000  # of items that shared a basket, at most 50 bytes each while they are counted
 
 
 @contextmanager
@@ -57,13 +59,15 @@ def similar_items(
     nor baskets has neighbours by words alone. component_scores are before their weights; source is the part
     that gave most.
 
-    Driver memory: 8·d bytes an item, its words twice, and 24 bytes a row of `baskets`. A task's: the kernel's
-    tiles, a shard of items, and the partners of 1,024 items. Cost: the product of items and neighbours, and
-    the sum of squares of the baskets' sizes.
+    Of more than settings.max_lines rows of `baskets` a sample of the baskets speaks, drawn by their hash.
+    Driver memory: 24·d bytes an item, its words twice, and 60 bytes a row of `baskets`. A task's: the
+    kernel's tiles, a shard of items, and 50 bytes for each of 4 million pairs, or those of one item if more.
+    Cost: the product of items and neighbours, and the sum of squares of the baskets' sizes.
     """
     shared = _shared(catalogue, baskets, settings, max_item_share)
     try:
-        rows = catalogue.index.repartition(partitions, "item_index")
+        # By ranges, so that a look-up of one item opens one file of the table.
+        rows = catalogue.index.repartitionByRange(partitions, "item_index")
         yield rows.mapInArrow(_finder(shared, settings), SIMILAR_SCHEMA)
     finally:
         shared.release()
@@ -75,7 +79,7 @@ def _shared(
     """The neighbours for the kernel; as extra arrays all items' factors, words and baskets."""
     loaded = catalogue.shared.load()
     dense = _in_item_order(loaded)
-    own = _baskets_of_items(baskets, catalogue.index, catalogue.size)
+    own = _baskets_of_items(baskets, catalogue.index, catalogue.size, at_most=settings.max_lines)
     held = np.diff(own.indptr)
     factors = _trusted(dense[:, : catalogue.rank], held / (held + settings.shrinkage))
     log_sold = dense[:, catalogue.rank]
@@ -103,11 +107,9 @@ def _in_item_order(items: LoadedItems) -> NDArray[np.float32]:
     return dense
 
 
-def _baskets_of_items(baskets: DataFrame, index: DataFrame, size: int) -> sparse.csr_matrix:
+def _baskets_of_items(baskets: DataFrame, index: DataFrame, size: int, *, at_most: int) -> sparse.csr_matrix:
     """1 where a basket held the item, int32 [I, baskets]; without those that are too large."""
-    rows = (
-        baskets.join(F.broadcast(index), on="item_id", how="inner").select("item_index", "basket").toArrow()
-    )
+    rows = sampled(baskets.join(F.broadcast(index), on="item_id", how="inner"), at_most)
     names, basket = np.unique(rows.column("basket").to_numpy(), return_inverse=True)
     item = rows.column("item_index").to_numpy()
     kept = np.bincount(basket, minlength=names.size)[basket] <= MAX_TOGETHER
@@ -115,6 +117,19 @@ def _baskets_of_items(baskets: DataFrame, index: DataFrame, size: int) -> sparse
     matrix = sparse.csr_matrix((ones, (item[kept], basket[kept])), shape=(size, max(names.size, 1)))
     matrix.sort_indices()
     return matrix
+
+
+def sampled(lines: DataFrame, at_most: int) -> pa.Table:
+    """(item_index, basket) of all baskets, or of so many, drawn by hash, as make about `at_most` rows."""
+    lines = lines.select("item_index", "basket").persist(StorageLevel.DISK_ONLY)
+    try:
+        found = lines.count()
+        if found > at_most:
+            drawn = F.pmod(F.xxhash64("basket"), F.lit(found)) < at_most
+            return lines.where(drawn).toArrow()
+        return lines.toArrow()
+    finally:
+        lines.unpersist()
 
 
 def _trusted(factors: NDArray[np.float32], trust: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -130,10 +145,20 @@ def _finder(
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def find(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         items = shared.load()
+        own, others = _basket_matrices(items.extra)
         for batch in gathered(batches, ITEMS_AT_ONCE):
-            yield _found(batch.column("item_id"), batch.column("item_index").to_numpy(), items, settings)
+            at = batch.column("item_index").to_numpy()
+            for some in pieces(own[at] @ np.diff(others.indptr), PAIRS_AT_ONCE):
+                yield _found(batch.column("item_id").take(pa.array(some)), at[some], items, settings)
 
     return find
+
+
+def pieces(work: NDArray[np.int64], at_most: int) -> list[NDArray[np.int64]]:
+    """Positions 0 to len(work) - 1 in runs of work up to about `at_most`; one that has more is alone."""
+    run = (np.cumsum(work) - work) // at_most
+    starts = np.flatnonzero(np.diff(run)) + 1
+    return np.split(np.arange(work.size), starts)
 
 
 def _found(
@@ -176,16 +201,8 @@ def _as_users(at: NDArray[np.int32], extra: Any, settings: Similar) -> UserParts
 
 def _co_purchases(at: NDArray[np.int32], extra: Any, settings: Similar) -> Csr:
     """s(i, j) of the items `at` and all neighbours of at least min_shared common baskets."""
-    held, n_baskets = extra["held"], extra["others_indptr"].size - 1
-    own, others = (
-        sparse.csr_matrix(
-            tuple(extra[f"{name}_{part}"] for part in ("values", "indices", "indptr")), shape=shape
-        )
-        for name, shape in (
-            ("own", (held.size, n_baskets)),
-            ("others", (n_baskets, extra["chosen"].size)),
-        )
-    )
+    held = extra["held"]
+    own, others = _basket_matrices(extra)
     shared = (own[at] @ others).tocsr()
     shared.data[shared.data < settings.min_shared] = 0
     shared.eliminate_zeros()
@@ -194,6 +211,21 @@ def _co_purchases(at: NDArray[np.int32], extra: Any, settings: Similar) -> Csr:
     apart = np.sqrt(held[at][row] * held[extra["chosen"]][shared.indices].astype(np.float64))
     value = shared.data / apart * (shared.data / (shared.data + settings.shrinkage))
     return Csr(shared.indptr.astype(np.int64), shared.indices.astype(np.int32), value)
+
+
+def _basket_matrices(extra: Any) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """1 where a basket held the item: [I, baskets], and [baskets, neighbours]."""
+    n_baskets = extra["others_indptr"].size - 1
+    own, others = (
+        sparse.csr_matrix(
+            tuple(extra[f"{name}_{part}"] for part in ("values", "indices", "indptr")), shape=shape
+        )
+        for name, shape in (
+            ("own", (extra["held"].size, n_baskets)),
+            ("others", (n_baskets, extra["chosen"].size)),
+        )
+    )
+    return own, others
 
 
 def _weighed(plain: UserParts, weights: dict[str, float]) -> UserParts:

@@ -53,9 +53,10 @@ def run(job: Job) -> Summary:
 
 
 def _similar(job: Job, catalogue: Catalogue) -> int:
-    """Write what goes with each item of the catalogue, unless that is switched off; the rows written."""
+    """Write what goes with each item of the catalogue, or none if that is switched off; the rows written."""
     settings, day = job.settings.similar, job.run_date
     if settings.k == 0:
+        job.lake.delete(GOLD_SIMILAR, f"run_date = '{day}'")
         return 0
     together = baskets(liked_on(job, day), run_date=day, days=settings.days, together=settings.together)
     with similar_items(

@@ -17,8 +17,8 @@ EVENTS = [
     ("u", "b", "2024-05-01", "b1"),  # the same again counts once
     ("u", "c", "2024-05-01", "b2"),
     ("u", "d", "2024-05-01", None),
-    ("u", "e", "2024-05-01", None),
-    ("u", "f", "2024-05-02", None),
+    ("u", "e", "2024-05-01", ""),  # no basket_id
+    ("u", "f", "2024-05-02", " "),  # and so is a blank
     ("u", "g", "2024-05-02", "2024-05-02"),  # a basket_id that looks like a day
     ("v", "a", "2024-05-01", "b1"),  # numbers of receipts may come again at another till
     ("v", "old", "2024-04-02", "b9"),

@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from recsys_spark.evaluation.backtest import judged_items
 from recsys_spark.evaluation.split import drawn, leave_last_one, relevant_pairs, time_split
 
 EVENTS = "event_id string, user_id string, item_id string, event_at timestamp"
@@ -140,7 +141,26 @@ def test_users_drawn_do_not_depend_on_their_events_or_partitions(frame):
     users = [f"u{n}" for n in range(60)]
     once = frame(EVENTS, [(f"e{user}", user, "i", OPENS) for user in users])
     often = frame(EVENTS, [(f"e{user}{n}", user, f"i{n}", OPENS) for user in users for n in (2, 1)], 7)
-    first, again = ({row["user_id"] for row in drawn(events, 20).collect()} for events in (once, often))
+
+    def of(events: DataFrame, at_most: int, purpose: str = "judge") -> set[str]:
+        return {row["user_id"] for row in drawn(events, at_most, purpose=purpose).collect()}
+
+    first = of(once, 20)
     assert len(first) == 20
-    assert first == again
-    assert {row["user_id"] for row in drawn(once, 100).collect()} == set(users)
+    assert of(often, 20) == first
+    assert of(once, 20, "teach") != first
+    assert of(once, 100) == set(users)
+
+
+def test_a_sample_of_users_judges_by_all_that_they_had(frame):
+    """New to a user is what the user did not have before: a user drawn must bring the history along."""
+    before = [(f"u{n}", item) for n in range(60) for item in ("a", "b")]
+    events = [("e", user, item, OPENS) for user, _ in before for item in ("b", "c")]
+    found = judged_items(frame(EVENTS, events), frame(PAIRS, before), at_most=20).collect()
+    users = {row["user_id"] for row in found}
+    assert len(users) == 20
+    assert {(row["task"], row["user_id"], row["item_id"]) for row in found} == {
+        (task, user, item)
+        for user in users
+        for task, item in (("repeats_allowed", "b"), ("repeats_allowed", "c"), ("new_items_only", "c"))
+    }

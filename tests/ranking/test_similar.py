@@ -8,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Similar
 from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
-from recsys_spark.ranking.similar import similar_items
+from recsys_spark.ranking.similar import pieces, sampled, similar_items
 from tests.conftest import Frame
 
 ITEMS, TERMS, RANK = 150, 12, 4
@@ -22,6 +23,7 @@ SETTINGS = Similar(
     neighbours="sold",
     together="basket",
     days=365,
+    max_lines=100_000,
     min_shared=2,
     shrinkage=3.0,
     als=0.3,
@@ -159,11 +161,32 @@ def test_neighbours_are_those_of_all_blended_scores_sorted(catalogue, frame, nei
     assert (everywhere & {"i003", "i149"} != set()) == (neighbours == "on_sale")
 
 
-def test_partitions_and_shards_change_nothing(catalogue, frame):
+def test_partitions_shards_and_batches_change_nothing(catalogue, frame, monkeypatch):
     world = made()
     whole = found(catalogue, frame, world)
     assert found(catalogue, frame, world, partitions=1) == whole
     assert found(catalogue, frame, world, max_item_share=1e-6) == whole
+    monkeypatch.setattr("recsys_spark.ranking.similar.PAIRS_AT_ONCE", 40)
+    assert found(catalogue, frame, world) == whole
+
+
+def test_items_at_once_are_cut_by_the_work_of_their_baskets():
+    cut = pieces(np.array([0, 3, 4, 9, 50, 2, 0, 7]), 10)
+    assert [part.tolist() for part in cut] == [[0, 1, 2, 3], [4], [5, 6, 7]]
+    assert [part.tolist() for part in pieces(np.array([0, 0, 0]), 10)] == [[0, 1, 2]]
+
+
+def test_of_too_many_lines_whole_baskets_are_drawn_the_same_whatever_the_order(frame):
+    lines = [(item, basket) for basket in range(400) for item in range(basket % 5 + 1)]
+    schema = "item_index int, basket bigint"
+    kept = sampled(frame(schema, lines), 300).to_pylist()
+    rows = {(row["item_index"], row["basket"]) for row in kept}
+    baskets = {basket for _, basket in rows}
+    assert rows == {line for line in lines if line[1] in baskets}
+    assert 200 < len(rows) < 400
+    again = sampled(frame(schema, lines[::-1], 2), 300).to_pylist()
+    assert {(row["item_index"], row["basket"]) for row in again} == rows
+    assert sampled(frame(schema, lines), len(lines)).num_rows == len(lines)
 
 
 def test_items_that_nobody_had_have_neighbours_by_words_alone(catalogue, frame):
