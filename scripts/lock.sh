@@ -7,8 +7,8 @@ compile() {
   .tools/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     ${UPGRADE:+--upgrade} "$@"
 }
-echo "  lock/spark.txt      the project with what the demo and the tests need"
-compile pyproject.toml --extra demo --extra test --output-file lock/spark.txt
+echo '  lock/spark.txt      the project with what the demo, the tests and the search need'
+compile pyproject.toml --extra demo --extra test --extra tune --output-file lock/spark.txt
 echo "  lock/runtime.txt    the project alone, in the same versions: for the workers of a cluster"
 compile pyproject.toml --constraint lock/spark.txt --output-file lock/runtime.txt
 echo "  lock/airflow.txt    Airflow"
