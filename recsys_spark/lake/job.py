@@ -19,15 +19,19 @@ from recsys_spark.lake.tables import Table
 
 @dataclass(frozen=True)
 class Job:
-    """One stage of one night: read, write, nothing else."""
+    """One stage of one night: read, write, nothing else.
+
+    models: where models are kept if not in the lake, for trials that leave none behind.
+    """
 
     spark: SparkSession
     settings: Settings
     run_date: date
+    models: str | None = None
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.spark, resolve_path(self.settings, self.settings.lake.path))
+        return Lake(self.spark, resolve_path(self.settings, self.settings.lake.path), self.models)
 
     @property
     def output(self) -> Path:

@@ -21,13 +21,15 @@ from recsys_spark.lake.tables import Table
 
 @dataclass(frozen=True)
 class Lake:
-    """One root with tables under it."""
+    """One root with tables under it; those of the layer `models` under another root, where one is given."""
 
     spark: SparkSession
     root: str
+    models: str | None = None
 
     def path(self, table: Table) -> str:
-        return f"{self.root.rstrip('/')}/{table.path}"
+        root = self.models if self.models and table.name.startswith("models.") else self.root
+        return f"{root.rstrip('/')}/{table.path}"
 
     def exists(self, table: Table) -> bool:
         return DeltaTable.isDeltaTable(self.spark, self.path(table))
@@ -122,9 +124,13 @@ class Lake:
         path = f"{self.root.rstrip('/')}/_round_trip"
         self.spark.range(3).write.format("delta").mode("overwrite").save(path)
         rows = self.spark.read.format("delta").load(path).count()
+        self.remove(path)
+        return rows
+
+    def remove(self, path: str) -> None:
+        """Delete a folder and all in it, if it is there; for what is no table of the lake any more."""
         folder, system = located(self.spark, path)
         system.delete(folder, True)
-        return rows
 
     def check_writable(self) -> None:
         """Raise ConfigError unless a file can be made under the root (local or remote)."""
