@@ -315,6 +315,30 @@ MODEL_METRICS = _model(
     },
     ("judged_from", "task", "model", "metric"),
 )
+# Trials of a search over parameters. A study is what can be compared: one window, input, configuration and
+# code. `parameters`: JSON, by section.key; `value` is the mean of `ndcg` (NDCG@10 of the hybrid by task) over
+# the `users` that the search may see, null for a trial that failed; `error` says of what.
+MODEL_TUNE_TRIALS = Table(
+    "models.tune_trials",
+    {
+        "study": STRING,
+        "trial": INT,
+        "run_date": DATE,
+        "trained_to": DATE,
+        "judged_from": DATE,
+        "judged_to": DATE,
+        "seed": LONG,
+        "parameters": STRING,
+        "state": STRING,
+        "value": DOUBLE,
+        "ndcg": MapType(STRING, DOUBLE),
+        "users": LONG,
+        "seconds": DOUBLE,
+        "error": STRING,
+        "recorded_at": TIMESTAMP,
+    },
+    key=("study", "trial"),
+)
 
 _LISTS: dict[str, DataType] = {
     "run_date": DATE,
