@@ -30,9 +30,9 @@ def show(
     _say(*summary(outcome))
     if write:
         write.write_text(overlay(outcome), encoding="utf-8")
-    where = f"the sections of {write}" if write else "these sections"
     if changed(outcome):
-        _say("", "" if write else overlay(outcome), f"To use it, merge {where} into conf/{env}.toml.")
+        where = f"the sections of {write}" if write else f"these sections\n\n{overlay(outcome)}\n"
+        _say(f"To use it, merge {where} into conf/{env}.toml.")
     if json_file:
         text = json.dumps(figures(outcome), indent=2, sort_keys=True)
         json_file.write_text(f"{text}\n", encoding="utf-8")

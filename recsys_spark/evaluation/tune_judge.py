@@ -120,8 +120,9 @@ def hybrid_scores(job: Job, evidence: Evidence) -> Scores:
 
 def _ranked_scores(job: Job, evidence: Evidence, pairs: DataFrame) -> Scores:
     catalogue = rankable_catalogue(job, VERSION, evidence.window.cutoff)
-    try:
-        ranked = lists(
+    # Kept because the metrics read it more than once.
+    ranked = (
+        lists(
             evidence.relevant.select("user_id").distinct(),
             preferences=pairs,
             user_factors=user_factors(job, VERSION),
@@ -129,10 +130,15 @@ def _ranked_scores(job: Job, evidence: Evidence, pairs: DataFrame) -> Scores:
             variants=list(hybrids(job, VERSION).values()),
             k=K,
             partitions=job.spark.sparkContext.defaultParallelism,
-        ).select("task", "model", "user_id", "item_id", "rank")
+        )
+        .select("task", "model", "user_id", "item_id", "rank")
+        .persist()
+    )
+    try:
         scored = user_scores(ranked, evidence.relevant, ks=[K], item_popularity=None)
         rows = scored.where("n > 0").select("task", "user_id", METRIC).collect()
     finally:
+        ranked.unpersist()
         catalogue.shared.release()
     scores = evidence.blank.copy()
     for row in rows:
