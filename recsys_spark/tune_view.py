@@ -19,12 +19,15 @@ def show(
 ) -> None:
     """Search, one line a trial, then what was found, and how to use it.
 
-    ConfigError, before anything is tried, for a file to write that is there already.
+    ConfigError, before anything is tried, for a file to write that is there already, or in no folder.
     """
     if write and write.exists():
         raise ConfigError(
             f"--write {write}: the file is there already. Expected a new one: the overlay is merged by hand."
         )
+    for option, path in (("--write", write), ("--json", json_file)):
+        if path and not path.parent.is_dir():
+            raise ConfigError(f"{option} {path}: there is no folder {path.parent}. Next: make it.")
     job = job_of(env, run_date)
     outcome = search(job, trials=trials, seconds=seconds, tell=_tell)
     _say(*summary(outcome))

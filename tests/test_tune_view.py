@@ -80,3 +80,11 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "is there already" in done.stderr
     assert mine.read_text() == "[als]\nrank = 3\n"
+
+
+@pytest.mark.parametrize("option", ["--write", "--json"])
+def test_a_folder_that_is_missing_is_told_before_hours_of_work(tmp_path: Path, option: str) -> None:
+    path = tmp_path / "nowhere" / "found"
+    done = CliRunner().invoke(app, ["tune", "--env", "demo", "--run-date", "2024-06-02", option, str(path)])
+    assert done.exit_code == 2
+    assert f"there is no folder {path.parent}" in done.stderr

@@ -28,6 +28,7 @@ from recsys_spark.evaluation.tune_judge import (
     Window,
     by_task,
     evidence_of,
+    fingerprint,
     gains,
     hybrid_scores,
     objective,
@@ -70,7 +71,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Study:
-    """Trials that can be compared, and how they are kept. `name` is equal for equal inputs and settings."""
+    """Trials that can be compared, and how they are kept. `name` is equal for equal evidence and settings."""
 
     job: Job
     window: Window
@@ -78,10 +79,10 @@ class Study:
     name: str
 
     @classmethod
-    def of(cls, job: Job) -> Study:
-        window = Window.of(job.run_date, days=job.settings.evaluation.window_days)
+    def of(cls, job: Job, evidence: Evidence) -> Study:
+        window = evidence.window
         key = digest(
-            [window.cutoff, window.last, job.run.input_hash, job.settings.fingerprint(), code_hash()]
+            [window.cutoff, window.last, fingerprint(job, evidence), job.settings.fingerprint(), code_hash()]
         )
         return cls(job, window, space_of(job.settings), f"tune-{job.run_date:%Y%m%d}-{key[:10]}")
 
@@ -92,7 +93,7 @@ class Study:
     @property
     def scratch(self) -> str:
         """Where the trials' models lie while they are judged."""
-        return f"{_room(self.job)}/models"
+        return f"{_room(self.job)}/{self.name}"
 
     def seed(self, number: int) -> int:
         """Each trial draws anew: what it draws must not depend on which search tried the ones before."""
@@ -134,7 +135,7 @@ class Study:
             datetime.now(UTC),
         )
         frame = self.job.spark.createDataFrame([row], MODEL_TUNE_TRIALS.schema).coalesce(1)
-        self.job.append(MODEL_TUNE_TRIALS, frame)
+        self.job.merge(MODEL_TUNE_TRIALS, frame)
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,14 @@ def search(job: Job, *, trials: int, seconds: float | None, tell: Callable[[Trie
     """
     began = time.monotonic()
     check_optuna()
-    study = Study.of(job)
-    with lock.held(_room(job), doing=f"the search {study.name}"), evidence_of(job, study.window) as evidence:
-        job.lake.remove(study.scratch)
+    window = Window.of(job.run_date, days=job.settings.evaluation.window_days)
+    wait = job.settings.lake.wait_seconds
+    doing = f"a search on {job.run_date}"
+    with (
+        lock.held(_room(job), wait_seconds=wait, doing=doing),
+        evidence_of(job, window) as evidence,
+    ):
+        study = Study.of(job, evidence)
         scores: dict[int, Scores] = {}
         tried = study.tried()
         present = next((one for one in tried if one.value is not None), None)
@@ -184,7 +190,9 @@ def search(job: Job, *, trials: int, seconds: float | None, tell: Callable[[Trie
             tell(tried[-1])
             for number in {*scores} - {present.number, _best(tried).number}:
                 del scores[number]
-        return _outcome(study, tried, present, evidence, scores)
+        outcome = _outcome(study, tried, present, evidence, scores)
+        job.lake.remove(study.scratch)
+        return outcome
 
 
 def _room(job: Job) -> str:
@@ -252,10 +260,10 @@ def _outcome(
 ) -> Outcome:
     """Judge the best beside the present configuration; what an earlier search tried is trained again."""
     best = _best(tried)
-    before, after = (
-        unseen(scores[one.number] if one.number in scores else _measured(study, one.parameters, evidence))
-        for one in (present, best)
-    )
+    for one in {present.number: present, best.number: best}.values():
+        if one.number not in scores:
+            scores[one.number] = _measured(study, one.parameters, evidence)
+    before, after = unseen(scores[present.number]), unseen(scores[best.number])
     settings = study.job.settings.evaluation
     return Outcome(
         study=study,

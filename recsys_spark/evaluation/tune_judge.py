@@ -18,16 +18,18 @@ from datetime import date, timedelta
 import numpy as np
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from recsys_spark.config import TASKS
 from recsys_spark.data.preferences import liked
 from recsys_spark.data.reading import events_on, preferences_on
 from recsys_spark.errors import InputError
-from recsys_spark.evaluation.backtest import relevant_items, window_events
+from recsys_spark.evaluation.backtest import judged_items, window_events
 from recsys_spark.evaluation.blend_fit import weigh_once
 from recsys_spark.evaluation.metrics import user_scores
 from recsys_spark.evaluation.significance import Interval, paired_bootstrap
 from recsys_spark.lake.job import Job
+from recsys_spark.lake.tables import SILVER_ITEMS
 from recsys_spark.models.versions import train_once
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import hybrids, rankable_catalogue, user_factors
@@ -35,6 +37,18 @@ from recsys_spark.ranking.rankable import hybrids, rankable_catalogue, user_fact
 K = 10
 METRIC = f"ndcg@{K}"
 VERSION = "trial"
+_OF_EVENT = ("user_id", "item_id", "event_type", "event_at", "quantity", "value")
+_OF_ITEM = (
+    "item_id",
+    "title",
+    "category",
+    "brand",
+    "tags",
+    "price",
+    "released_at",
+    "is_available",
+    "valid_from",
+)
 
 # NDCG@10 by task of TASKS and user: float64 [2, U], nan where the task has nothing to judge the user by.
 Scores = NDArray[np.float64]
@@ -82,7 +96,8 @@ def evidence_of(job: Job, window: Window) -> Iterator[Evidence]:
     """
     known = events_on(job, window.cutoff).persist()
     events = window_events(job, window.cutoff, days=window.days)
-    relevant = relevant_items(events, preferences_on(job, window.cutoff, events=known)).persist()
+    before = preferences_on(job, window.cutoff, events=known)
+    relevant = judged_items(events, before, at_most=job.settings.evaluation.max_users).persist()
     try:
         if known.isEmpty():
             raise InputError(f"no events on or before {window.cutoff}: nothing to train a trial on.")
@@ -100,6 +115,25 @@ def evidence_of(job: Job, window: Window) -> Iterator[Evidence]:
     finally:
         relevant.unpersist()
         known.unpersist()
+
+
+def fingerprint(job: Job, evidence: Evidence) -> list[str]:
+    """Equal for equal events to learn from and to judge by, and equal items, in any order.
+
+    What later nights add, or close from a later day on, changes nothing.
+    """
+    items = job.read(SILVER_ITEMS).where(F.col("valid_from") <= F.lit(evidence.window.cutoff))
+    return [
+        _sum_of_rows(evidence.known.select(*_OF_EVENT)),
+        _sum_of_rows(evidence.relevant),
+        _sum_of_rows(items.select(*_OF_ITEM, F.map_entries("attributes").alias("attributes"))),
+    ]
+
+
+def _sum_of_rows(rows: DataFrame) -> str:
+    whole = F.xxhash64(*rows.columns).cast("decimal(38,0)")
+    count, total = rows.agg(F.count(F.lit(1)), F.sum(whole)).collect()[0]
+    return f"{count} {total or 0}"
 
 
 def hybrid_scores(job: Job, evidence: Evidence) -> Scores:
