@@ -18,6 +18,7 @@ from recsys_spark.evaluation.significance import Interval, paired_bootstrap, pai
 from recsys_spark.evaluation.slices import by_history
 from recsys_spark.evaluation.split import drawn, relevant_pairs
 from recsys_spark.lake.job import Job
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import (
     MODEL_CONTENT_VECTORS,
     MODEL_ITEM_FACTORS,
@@ -112,7 +113,7 @@ def relevant_items(events: DataFrame, before: DataFrame) -> DataFrame:
 
 def judged_items(events: DataFrame, before: DataFrame, *, at_most: int) -> DataFrame:
     """`relevant_items` of so many of the users with events, or of all."""
-    judges = drawn(events, at_most, purpose="judge").localCheckpoint(eager=True)
+    judges = kept(drawn(events, at_most, purpose="judge"))
     wanted, had = (rows.join(judges, "user_id", "left_semi") for rows in (events, before))
     return relevant_items(wanted, had)
 
@@ -125,8 +126,8 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
     ConfigError where there are more pairs than the baselines take.
     """
     settings = job.settings
-    preferences = trial.preferences.persist()
-    relevant = judged_items(trial.wanted, preferences, at_most=settings.evaluation.max_users).persist()
+    preferences = trial.preferences
+    relevant = kept(judged_items(trial.wanted, preferences, at_most=settings.evaluation.max_users))
     catalogue = rankable_catalogue(job, trial.version, trial.cutoff)
     try:
         if relevant.isEmpty():
@@ -151,14 +152,9 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
         if with_baselines:
             beside, baselines, notes = _baselines(job, trial, preferences, users, k)
             ranked = ranked.unionByName(beside.select(*ranked.columns))
-        ranked = ranked.persist()
-        judgement = _measured(job, trial, ranked, relevant, preferences, baselines, notes)
-        ranked.unpersist()
-        return judgement
+        return _measured(job, trial, kept(ranked), relevant, preferences, baselines, notes)
     finally:
         catalogue.shared.release()
-        relevant.unpersist()
-        preferences.unpersist()
 
 
 def _baselines(
@@ -192,7 +188,7 @@ def _measured(
     users = max(liked.select("user_id").distinct().count(), 1)
     popularity = liked.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity"))
     ks = sorted({*settings.k, 10})
-    scores = user_scores(ranked, relevant, ks=ks, item_popularity=popularity).persist()
+    scores = kept(user_scores(ranked, relevant, ks=ks, item_popularity=popularity))
     rows = averages(scores, ranked, ks=ks, catalogue_size=size).collect()
     values: dict[str, dict[str, dict[str, float]]] = {task: {} for task in TASKS}
     judged: dict[str, int] = {}
@@ -204,7 +200,6 @@ def _measured(
     others = [*COMPONENTS, *baselines]
     differences = {task: _differences(job, per_user, task, others) for task in TASKS if judged.get(task)}
     sliced = _sliced(by_history(scores, preferences, metric=SLICED))
-    scores.unpersist()
     return Judgement(trial.first, trial.last, values, judged, differences, sliced, baselines, notes)
 
 

@@ -16,6 +16,7 @@ from recsys_spark.evaluation.backtest import relevant_items, window_events
 from recsys_spark.evaluation.blend_search import Cases, Found, learned
 from recsys_spark.evaluation.split import drawn
 from recsys_spark.lake.job import Job
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import MODEL_BLEND_WEIGHTS
 from recsys_spark.models.versions import train_earlier_once
 from recsys_spark.ranking.blend import Variant
@@ -50,13 +51,10 @@ def _learned(job: Job, day: date) -> dict[str, Found]:
     """What a search finds for each task, or that the configured weights stand and why."""
     settings, days = job.settings.blend, job.settings.evaluation.window_days
     cutoff = day - timedelta(days=days)
-    pairs = preferences_on(job, cutoff).persist()
-    try:
-        if pairs.where(F.col("strength") > 0).isEmpty():
-            return {task: _as_configured(job, task, f"no preferences on {cutoff}") for task in TASKS}
-        all_cases = cases_of(job, cutoff, days=days, pairs=pairs)
-    finally:
-        pairs.unpersist()
+    pairs = kept(preferences_on(job, cutoff))
+    if pairs.where(F.col("strength") > 0).isEmpty():
+        return {task: _as_configured(job, task, f"no preferences on {cutoff}") for task in TASKS}
+    all_cases = cases_of(job, cutoff, days=days, pairs=pairs)
     found = {}
     for task, cases in all_cases.items():
         if cases.size < settings.min_users:
@@ -84,11 +82,11 @@ def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str
     not there yet. At most max_users users, those of the lowest hashes of their ids.
     """
     settings = job.settings.blend
-    relevant = relevant_items(window_events(job, cutoff, days=days), pairs).persist()
+    relevant = kept(relevant_items(window_events(job, cutoff, days=days), pairs))
     version = train_earlier_once(job, cutoff, pairs)
     catalogue = rankable_catalogue(job, version, cutoff)
     try:
-        users = drawn(relevant, settings.max_users, purpose="teach").localCheckpoint(eager=True)
+        users = kept(drawn(relevant, settings.max_users, purpose="teach"))
         rows = candidates(
             users,
             preferences=pairs,
@@ -102,7 +100,6 @@ def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str
         return {task: cases_from(rows, right, task) for task in TASKS}
     finally:
         catalogue.shared.release()
-        relevant.unpersist()
 
 
 def _right(relevant: DataFrame, index: DataFrame) -> Mapping[tuple[str, str], Row]:

@@ -15,6 +15,7 @@ from recsys_spark.evaluation.baselines.known import known_of, require_driver_siz
 from recsys_spark.evaluation.baselines.suite import all_lists, models_of_pairs
 from recsys_spark.evaluation.metrics import ranking_metrics
 from recsys_spark.evaluation.split_files import Split
+from recsys_spark.lake.kept import kept
 from recsys_spark.models.als import fit_als
 from recsys_spark.ranking.top_k import top_k
 
@@ -51,18 +52,14 @@ def judge_split(spark: SparkSession, split: Split, *, als: Als, seed: int) -> Sp
         items=pairs.column("item_id"),
         judged=pa.chunked_array([judged], pa.string()),
     )
-    preferences = spark.createDataFrame(pairs).persist()
-    try:
-        models, notes = models_of_pairs(known, seed=seed)
-        columns = ["task", "model", "user_id", "item_id", "rank"]
-        others = all_lists(spark, models, known, k=K, tasks=[TASK]).select(columns)
-        ranked = _als_lists(preferences, judged, als).select(columns).unionByName(others).persist()
-        wanted = spark.createDataFrame(_table(split.test))
-        size = len(known.item_ids)
-        rows = ranking_metrics(ranked, wanted, ks=[K], item_popularity=None, catalogue_size=size).collect()
-        ranked.unpersist()
-    finally:
-        preferences.unpersist()
+    preferences = kept(spark.createDataFrame(pairs))
+    models, notes = models_of_pairs(known, seed=seed)
+    columns = ["task", "model", "user_id", "item_id", "rank"]
+    others = all_lists(spark, models, known, k=K, tasks=[TASK]).select(columns)
+    ranked = kept(_als_lists(preferences, judged, als).select(columns).unionByName(others))
+    wanted = spark.createDataFrame(_table(split.test))
+    size = len(known.item_ids)
+    rows = ranking_metrics(ranked, wanted, ks=[K], item_popularity=None, catalogue_size=size).collect()
     values: dict[str, dict[str, float]] = {name: {} for name in ("als", *models)}
     for row in rows:
         values[row["model"]][row["metric"]] = float(row["value"])

@@ -171,10 +171,8 @@ def search(job: Job, *, trials: int, seconds: float | None, tell: Callable[[Trie
     window = Window.of(job.run_date, days=job.settings.evaluation.window_days)
     wait = job.settings.lake.wait_seconds
     doing = f"a search on {job.run_date}"
-    with (
-        lock.held(_room(job), wait_seconds=wait, doing=doing),
-        evidence_of(job, window) as evidence,
-    ):
+    with lock.held(_room(job), wait_seconds=wait, doing=doing):
+        evidence = evidence_of(job, window)
         study = Study.of(job, evidence)
         scores: dict[int, Scores] = {}
         tried = study.tried()

@@ -10,8 +10,6 @@ it is judged by the W days before, by models that know what was before those.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -29,6 +27,7 @@ from recsys_spark.evaluation.blend_fit import weigh_once
 from recsys_spark.evaluation.metrics import user_scores
 from recsys_spark.evaluation.significance import Interval, paired_bootstrap
 from recsys_spark.lake.job import Job
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import SILVER_ITEMS
 from recsys_spark.models.versions import train_once
 from recsys_spark.ranking.lists import lists
@@ -88,33 +87,28 @@ class Evidence:
     blank: Scores
 
 
-@contextmanager
-def evidence_of(job: Job, window: Window) -> Iterator[Evidence]:
+def evidence_of(job: Job, window: Window) -> Evidence:
     """Read once for all trials, so that all are judged alike whatever is delivered meanwhile.
 
     InputError where there is nothing to learn from, or fewer than two users to judge by.
     """
-    known = events_on(job, window.cutoff).persist()
+    known = kept(events_on(job, window.cutoff))
+    if known.isEmpty():
+        raise InputError(f"no events on or before {window.cutoff}: nothing to train a trial on.")
     events = window_events(job, window.cutoff, days=window.days)
     before = preferences_on(job, window.cutoff, events=known)
-    relevant = judged_items(events, before, at_most=job.settings.evaluation.max_users).persist()
-    try:
-        if known.isEmpty():
-            raise InputError(f"no events on or before {window.cutoff}: nothing to train a trial on.")
-        judged = relevant.select("task", "user_id").distinct().collect()
-        users = {user: at for at, user in enumerate(sorted({row["user_id"] for row in judged}))}
-        if len(users) < 2:
-            raise InputError(
-                f"{len(users)} users with events from {window.first} to {window.last}: a search needs two at "
-                "least, some to choose by and others to confirm it. Next: choose a later --run-date."
-            )
-        blank = np.full((len(TASKS), len(users)), np.nan)
-        for row in judged:
-            blank[TASKS.index(row["task"]), users[row["user_id"]]] = 0.0
-        yield Evidence(window, known, relevant, users, blank)
-    finally:
-        relevant.unpersist()
-        known.unpersist()
+    relevant = kept(judged_items(events, before, at_most=job.settings.evaluation.max_users))
+    judged = relevant.select("task", "user_id").distinct().collect()
+    users = {user: at for at, user in enumerate(sorted({row["user_id"] for row in judged}))}
+    if len(users) < 2:
+        raise InputError(
+            f"{len(users)} users with events from {window.first} to {window.last}: a search needs two at "
+            "least, some to choose by and others to confirm it. Next: choose a later --run-date."
+        )
+    blank = np.full((len(TASKS), len(users)), np.nan)
+    for row in judged:
+        blank[TASKS.index(row["task"]), users[row["user_id"]]] = 0.0
+    return Evidence(window, known, relevant, users, blank)
 
 
 def fingerprint(job: Job, evidence: Evidence) -> list[str]:
@@ -143,37 +137,30 @@ def hybrid_scores(job: Job, evidence: Evidence) -> Scores:
     must be empty: versions there are taken for what they are called.
     """
     cutoff = evidence.window.cutoff
-    pairs = preferences_on(job, cutoff, events=evidence.known).persist()
-    try:
-        train_once(job, VERSION, cutoff, pairs, events=liked(evidence.known, job.settings.preferences))
-        weigh_once(job, VERSION, cutoff)
-        return _ranked_scores(job, evidence, pairs)
-    finally:
-        pairs.unpersist()
+    pairs = kept(preferences_on(job, cutoff, events=evidence.known))
+    train_once(job, VERSION, cutoff, pairs, events=liked(evidence.known, job.settings.preferences))
+    weigh_once(job, VERSION, cutoff)
+    return _ranked_scores(job, evidence, pairs)
 
 
 def _ranked_scores(job: Job, evidence: Evidence, pairs: DataFrame) -> Scores:
     catalogue = rankable_catalogue(job, VERSION, evidence.window.cutoff)
-    # Kept because the metrics read it more than once.
-    ranked = (
-        lists(
-            evidence.relevant.select("user_id").distinct(),
-            preferences=pairs,
-            user_factors=user_factors(job, VERSION),
-            catalogue=catalogue,
-            variants=list(hybrids(job, VERSION).values()),
-            k=K,
-            partitions=job.spark.sparkContext.defaultParallelism,
-        )
-        .select("task", "model", "user_id", "item_id", "rank")
-        .persist()
-    )
     try:
-        scored = user_scores(ranked, evidence.relevant, ks=[K], item_popularity=None)
-        rows = scored.where("n > 0").select("task", "user_id", METRIC).collect()
+        ranked = kept(
+            lists(
+                evidence.relevant.select("user_id").distinct(),
+                preferences=pairs,
+                user_factors=user_factors(job, VERSION),
+                catalogue=catalogue,
+                variants=list(hybrids(job, VERSION).values()),
+                k=K,
+                partitions=job.spark.sparkContext.defaultParallelism,
+            ).select("task", "model", "user_id", "item_id", "rank")
+        )
     finally:
-        ranked.unpersist()
         catalogue.shared.release()
+    scored = user_scores(ranked, evidence.relevant, ks=[K], item_popularity=None)
+    rows = scored.where("n > 0").select("task", "user_id", METRIC).collect()
     scores = evidence.blank.copy()
     for row in rows:
         scores[TASKS.index(row["task"]), evidence.users[row["user_id"]]] = row[METRIC]

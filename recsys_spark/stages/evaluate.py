@@ -12,6 +12,7 @@ from recsys_spark.evaluation.backtest import Judgement, Trial, judge, window_tri
 from recsys_spark.evaluation.blend_fit import weigh_once
 from recsys_spark.evaluation.split import leave_last_one
 from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import MODEL_METRICS, SILVER_INTERACTIONS
 from recsys_spark.models.versions import (
     last_one_version,
@@ -48,14 +49,11 @@ def backtest(job: Job, *, with_baselines: bool = False) -> Judgement:
     days, cutoff = job.settings.evaluation.window_days, _cutoff(job)
     if not _can_judge(job):
         raise InputError(f"no events on or before {cutoff}: nothing to train a backtest of {days} days on.")
-    pairs = preferences_on(job, cutoff).persist()
-    try:
-        version = train_earlier_once(job, cutoff, pairs)
-        weigh_once(job, version, cutoff)
-        trial = window_trial(job, version=version, cutoff=cutoff, preferences=pairs, days=days)
-        judgement = judge(job, trial, with_baselines=with_baselines)
-    finally:
-        pairs.unpersist()
+    pairs = kept(preferences_on(job, cutoff))
+    version = train_earlier_once(job, cutoff, pairs)
+    weigh_once(job, version, cutoff)
+    trial = window_trial(job, version=version, cutoff=cutoff, preferences=pairs, days=days)
+    judgement = judge(job, trial, with_baselines=with_baselines)
     store(job, version, judgement)
     return judgement
 
@@ -69,17 +67,14 @@ def last_one(job: Job, *, with_baselines: bool = False) -> Judgement:
     earlier, last = leave_last_one(liked_on(job, day))
     # Of all events, not of the liked ones: what speaks against an item is no test, and stays known.
     known = events_on(job, day).join(last.select("event_id"), on="event_id", how="left_anti")
-    pairs = preferences_on(job, day, events=known).persist()
-    try:
-        if pairs.isEmpty():
-            raise InputError(f"no user has two events up to {day}: nothing to learn from but the last ones.")
-        train_once(job, version, day, pairs, events=earlier)
-        # As configured: every window to learn weights on holds some of the events that are asked for.
-        weigh_once(job, version, day, may_learn=False)
-        trial = Trial(version, day, pairs, earlier, last, day, day, told=f"up to {day}")
-        return judge(job, trial, with_baselines=with_baselines)
-    finally:
-        pairs.unpersist()
+    pairs = kept(preferences_on(job, day, events=known))
+    if pairs.isEmpty():
+        raise InputError(f"no user has two events up to {day}: nothing to learn from but the last ones.")
+    train_once(job, version, day, pairs, events=earlier)
+    # As configured: every window to learn weights on holds some of the events that are asked for.
+    weigh_once(job, version, day, may_learn=False)
+    trial = Trial(version, day, pairs, earlier, last, day, day, told=f"up to {day}")
+    return judge(job, trial, with_baselines=with_baselines)
 
 
 def _cutoff(job: Job) -> date:
@@ -96,7 +91,7 @@ def after(job: Job, *, with_baselines: bool = False) -> Judgement:
 
     Raises ConfigError where the night has not been trained, InputError where those weeks are not known.
     """
-    preferences = preferences_of(job)
+    preferences = kept(preferences_of(job))
     if preferences.isEmpty():
         raise ConfigError(
             f"the night of {job.run_date} has no models. Next: recsys run --env {job.settings.env} "

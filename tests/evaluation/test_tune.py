@@ -186,6 +186,7 @@ def test_trials_leave_no_models_behind(searched: tuple[Job, Outcome]) -> None:
     assert not [name for name in files_of(job, "_tune") if name.startswith("tune-")]
 
 
+@pytest.mark.soak  # each trial trains all that a night trains
 def test_a_study_is_taken_up_again_and_a_search_whose_time_is_over_tries_no_more(
     searched: tuple[Job, Outcome],
 ) -> None:
@@ -197,6 +198,7 @@ def test_a_study_is_taken_up_again_and_a_search_whose_time_is_over_tries_no_more
     assert replace(again, study=outcome.study) == outcome
 
 
+@pytest.mark.soak  # each trial trains all that a night trains
 def test_what_happens_after_the_validation_window_changes_no_trial_and_within_it_the_choice(
     searched: tuple[Job, Outcome], spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -213,6 +215,7 @@ def test_what_happens_after_the_validation_window_changes_no_trial_and_within_it
     assert other.study.name != outcome.study.name, "what is judged by other events is another study"
 
 
+@pytest.mark.soak  # each trial trains all that a night trains
 def test_a_search_ends_where_the_present_configuration_cannot_be_judged(
     spark: SparkSession, tmp_path: Path
 ) -> None:
