@@ -63,9 +63,11 @@ def doctor(env: Env = "demo") -> None:
             mark = "ok" if finding.is_ok else ("--" if finding.is_optional else "NO")
             table.add_row(mark, finding.name, finding.found, "" if finding.is_ok else finding.advice)
         Console().print(table)
-        faults = [finding.name for finding in findings if not finding.is_ok and not finding.is_optional]
+        faults = [finding for finding in findings if not finding.is_ok and not finding.is_optional]
         if faults:
-            raise ConfigError(f"not ready: {', '.join(faults)}.")
+            # Again in one line each: a narrow table breaks what is to be typed.
+            told = [f"{fault.name}: {fault.advice}" if fault.advice else fault.name for fault in faults]
+            raise ConfigError("\n".join(["not ready.", *told]))
 
     _exit(action)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
+from typer.testing import CliRunner
 
 from recsys_spark import doctor
+from recsys_spark.cli import app
 from recsys_spark.config import Place, Settings, load_settings
 from tests.conftest import ROOT
 from tests.shop import write_conf
@@ -69,3 +72,54 @@ def test_a_source_in_a_database_needs_its_driver(
     assert doctor._driver(with_database).is_ok
     monkeypatch.setattr("pyspark.__file__", str(tmp_path / "pyspark.py"))
     assert (doctor._driver(with_database).is_ok, doctor._driver(settings).is_ok) == (False, True)
+
+
+def java_that_says(folder: Path, version: str) -> Path:
+    """A Java home whose java tells this version, as Java does: on standard error."""
+    java = folder / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2020-01-01' >&2\n")
+    java.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("version", "is_ok"), [("17.0.15", True), ("21", True), ("11.0.2", False), ("1.8.0_292", False)]
+)
+def test_a_java_that_spark_does_not_run_on_is_found(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, is_ok: bool
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(java_that_says(tmp_path / "java", version)))
+    found = doctor._java(settings)
+    assert (found.is_ok, found.advice) == (is_ok, "apt-get install openjdk-17-jre-headless")
+    assert found.found == f"{version.split('.', maxsplit=1)[0]} at {tmp_path}/java/bin/java"
+
+
+def test_what_is_missing_is_named_with_what_to_type(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "no java"))
+    monkeypatch.setenv("PYSPARK_PYTHON", str(tmp_path / "no python"))
+    monkeypatch.setattr("pyspark.__file__", str(tmp_path / "pyspark.py"))
+    monkeypatch.setattr(doctor, "_MEMORY_GB", 1e6)
+    monkeypatch.setattr(doctor, "_DISK_GB", 1e6)
+    found = by_name(doctor.examine(settings))
+    assert "lake" not in found, "no round trip where its needs are not met"
+    told = {name: one.advice for name, one in found.items() if not (one.is_ok or one.is_optional)}
+    assert told == {
+        "Java": "apt-get install openjdk-17-jre-headless",
+        "Delta JARs": "make setup",
+        "PYSPARK_PYTHON": f"export PYSPARK_PYTHON={sys.executable}",
+        "memory": "free 1e+06 GB, or lower spark.driver.memory in conf/spark-local.conf",
+        "disk": "free 1e+06 GB there",
+    }
+    assert found["Delta JARs"].found == f"missing {', '.join(doctor.DELTA_JARS)}"
+
+
+def test_the_command_tells_what_to_type_and_fails(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(java_that_says(tmp_path / "java", "11.0.2")))
+    done = CliRunner().invoke(app, ["doctor", "--env", "slice"])
+    assert done.exit_code == 2
+    assert "recsys: not ready.\nJava: apt-get install openjdk-17-jre-headless\n" in done.stderr
