@@ -27,8 +27,8 @@ from recsys_spark.evaluation.tune_judge import (
     Scores,
     Window,
     by_task,
+    evidence_key,
     evidence_of,
-    fingerprint,
     gains,
     hybrid_scores,
     objective,
@@ -82,7 +82,7 @@ class Study:
     def of(cls, job: Job, evidence: Evidence) -> Study:
         window = evidence.window
         key = digest(
-            [window.cutoff, window.last, fingerprint(job, evidence), job.settings.fingerprint(), code_hash()]
+            [window.cutoff, window.last, evidence_key(job, evidence), job.settings.fingerprint(), code_hash()]
         )
         return cls(job, window, space_of(job.settings), f"tune-{job.run_date:%Y%m%d}-{key[:10]}")
 

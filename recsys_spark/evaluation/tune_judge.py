@@ -26,6 +26,7 @@ from recsys_spark.evaluation.backtest import judged_items, window_events
 from recsys_spark.evaluation.blend_fit import weigh_once
 from recsys_spark.evaluation.metrics import user_scores
 from recsys_spark.evaluation.significance import Interval, paired_bootstrap
+from recsys_spark.lake.fingerprint import fingerprint
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import SILVER_ITEMS
@@ -45,6 +46,7 @@ _OF_ITEM = (
     "tags",
     "price",
     "released_at",
+    "attributes",
     "is_available",
     "valid_from",
 )
@@ -97,7 +99,7 @@ def evidence_of(job: Job, window: Window) -> Evidence:
         raise InputError(f"no events on or before {window.cutoff}: nothing to train a trial on.")
     events = window_events(job, window.cutoff, days=window.days)
     before = preferences_on(job, window.cutoff, events=known)
-    relevant = kept(judged_items(events, before, at_most=job.settings.evaluation.max_users))
+    relevant = judged_items(events, before, at_most=job.settings.evaluation.max_users)
     judged = relevant.select("task", "user_id").distinct().collect()
     users = {user: at for at, user in enumerate(sorted({row["user_id"] for row in judged}))}
     if len(users) < 2:
@@ -111,23 +113,14 @@ def evidence_of(job: Job, window: Window) -> Evidence:
     return Evidence(window, known, relevant, users, blank)
 
 
-def fingerprint(job: Job, evidence: Evidence) -> list[str]:
+def evidence_key(job: Job, evidence: Evidence) -> list[tuple[int, int]]:
     """Equal for equal events to learn from and to judge by, and equal items, in any order.
 
     What later nights add, or close from a later day on, changes nothing.
     """
     items = job.read(SILVER_ITEMS).where(F.col("valid_from") <= F.lit(evidence.window.cutoff))
-    return [
-        _sum_of_rows(evidence.known.select(*_OF_EVENT)),
-        _sum_of_rows(evidence.relevant),
-        _sum_of_rows(items.select(*_OF_ITEM, F.map_entries("attributes").alias("attributes"))),
-    ]
-
-
-def _sum_of_rows(rows: DataFrame) -> str:
-    whole = F.xxhash64(*rows.columns).cast("decimal(38,0)")
-    count, total = rows.agg(F.count(F.lit(1)), F.sum(whole)).collect()[0]
-    return f"{count} {total or 0}"
+    looked_at = (evidence.known.select(*_OF_EVENT), evidence.relevant, items.select(*_OF_ITEM))
+    return [fingerprint(rows) for rows in looked_at]
 
 
 def hybrid_scores(job: Job, evidence: Evidence) -> Scores:

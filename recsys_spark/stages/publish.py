@@ -12,6 +12,7 @@ from recsys_spark.data.profile import recorded
 from recsys_spark.data.quality import QualityResult, preload, told
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, PublishGateError
+from recsys_spark.lake.fingerprint import fingerprint
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import Run, record_state
 from recsys_spark.lake.tables import (
@@ -102,15 +103,7 @@ def _publish(job: Job, opened: Run, staged: DataFrame, verdicts: list[Verdict]) 
 
 
 def same_rows(left: DataFrame, right: DataFrame) -> bool:
-    """Whether two frames of lists hold the same rows, by count and an order-free sum of row hashes."""
-
-    def fingerprint(rows: DataFrame) -> tuple[int, int]:
-        whole = F.xxhash64(
-            *[F.map_entries(name) if name == "component_scores" else name for name in rows.columns]
-        )
-        count, total = rows.agg(F.count(F.lit(1)), F.sum(whole.cast("decimal(38,0)"))).collect()[0]
-        return int(count), int(total or 0)
-
+    """Whether two frames of lists hold the same rows."""
     return fingerprint(left) == fingerprint(right)
 
 
