@@ -111,11 +111,11 @@ def relevant_items(events: DataFrame, before: DataFrame) -> DataFrame:
     return per_task[0].unionByName(per_task[1])
 
 
-def judged_items(events: DataFrame, before: DataFrame, *, at_most: int) -> DataFrame:
-    """`relevant_items` of so many of the users with events, or of all."""
-    judges = kept(drawn(events, at_most, purpose="judge"))
-    wanted, had = (rows.join(judges, "user_id", "left_semi") for rows in (events, before))
-    return relevant_items(wanted, had)
+def judged_items(events: DataFrame, before: DataFrame, *, at_most: int, purpose: str = "judge") -> DataFrame:
+    """`relevant_items` of so many of the users with events, or of all; computed once."""
+    users = kept(drawn(events, at_most, purpose=purpose))
+    wanted, had = (rows.join(users, "user_id", "left_semi") for rows in (events, before))
+    return kept(relevant_items(wanted, had))
 
 
 def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
@@ -127,7 +127,7 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
     """
     settings = job.settings
     preferences = trial.preferences
-    relevant = kept(judged_items(trial.wanted, preferences, at_most=settings.evaluation.max_users))
+    relevant = judged_items(trial.wanted, preferences, at_most=settings.evaluation.max_users)
     catalogue = rankable_catalogue(job, trial.version, trial.cutoff)
     try:
         if relevant.isEmpty():

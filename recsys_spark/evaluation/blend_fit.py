@@ -12,9 +12,8 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import COMPONENTS, TASKS
 from recsys_spark.data.reading import preferences_on
-from recsys_spark.evaluation.backtest import relevant_items, window_events
+from recsys_spark.evaluation.backtest import judged_items, window_events
 from recsys_spark.evaluation.blend_search import Cases, Found, learned
-from recsys_spark.evaluation.split import drawn
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import MODEL_BLEND_WEIGHTS
@@ -82,13 +81,13 @@ def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str
     not there yet. At most max_users users, those of the lowest hashes of their ids.
     """
     settings = job.settings.blend
-    relevant = kept(relevant_items(window_events(job, cutoff, days=days), pairs))
+    events = window_events(job, cutoff, days=days)
+    relevant = judged_items(events, pairs, at_most=settings.max_users, purpose="teach")
     version = train_earlier_once(job, cutoff, pairs)
     catalogue = rankable_catalogue(job, version, cutoff)
     try:
-        users = kept(drawn(relevant, settings.max_users, purpose="teach"))
         rows = candidates(
-            users,
+            relevant.select("user_id").distinct(),
             preferences=pairs,
             user_factors=user_factors(job, version),
             catalogue=catalogue,
@@ -96,7 +95,7 @@ def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str
             n=settings.candidates,
             partitions=job.spark.sparkContext.defaultParallelism,
         ).toArrow()
-        right = _right(relevant.join(users, "user_id", "left_semi"), catalogue.index)
+        right = _right(relevant, catalogue.index)
         return {task: cases_from(rows, right, task) for task in TASKS}
     finally:
         catalogue.shared.release()
