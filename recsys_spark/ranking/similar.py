@@ -149,7 +149,8 @@ def _finder(
         for batch in gathered(batches, ITEMS_AT_ONCE):
             at = batch.column("item_index").to_numpy()
             for some in pieces(own[at] @ np.diff(others.indptr), PAIRS_AT_ONCE):
-                yield _found(batch.column("item_id").take(pa.array(some)), at[some], items, settings)
+                ids, shared_baskets = batch.column("item_id").take(pa.array(some)), own[at[some]] @ others
+                yield _found(ids, at[some], shared_baskets, items, settings)
 
     return find
 
@@ -162,10 +163,15 @@ def pieces(work: NDArray[np.int64], at_most: int) -> list[NDArray[np.int64]]:
 
 
 def _found(
-    item_ids: pa.Array, at: NDArray[np.int32], items: LoadedItems, settings: Similar
+    item_ids: pa.Array,
+    at: NDArray[np.int32],
+    together: sparse.csr_matrix,
+    items: LoadedItems,
+    settings: Similar,
 ) -> pa.RecordBatch:
+    """The rows of the items `at`; together: with each neighbour, in how many baskets."""
     weights = {name: float(getattr(settings, name)) for name in SIMILAR_COMPONENTS}
-    plain = _as_users(at, items.extra, settings)
+    plain = _as_users(at, together, items.extra, settings)
     index, score = select(items.shards, _weighed(plain, weights), settings.k)
     index = np.where(score > 0, index, -1)
     row, place = np.nonzero(index >= 0)
@@ -186,7 +192,7 @@ def _found(
     )
 
 
-def _as_users(at: NDArray[np.int32], extra: Any, settings: Similar) -> UserParts:
+def _as_users(at: NDArray[np.int32], together: sparse.csr_matrix, extra: Any, settings: Similar) -> UserParts:
     """The items `at` as the kernel's users, before any weight: no item may get itself."""
     words = Csr(*(extra[f"words_{part}"] for part in ("indptr", "indices", "values"))).take(at)
     own = extra["candidate"][at]
@@ -194,16 +200,14 @@ def _as_users(at: NDArray[np.int32], extra: Any, settings: Similar) -> UserParts
     return UserParts(
         dense=extra["factors"][at].astype(np.float64),
         sparse=Csr(words.indptr, words.indices, np.asarray(words.values, np.float64)),
-        additive=_co_purchases(at, extra, settings),
+        additive=_co_purchases(at, together, extra, settings),
         excluded=Csr(np.concatenate([[0], np.cumsum(is_there)]), own[own >= 0]),
     )
 
 
-def _co_purchases(at: NDArray[np.int32], extra: Any, settings: Similar) -> Csr:
+def _co_purchases(at: NDArray[np.int32], together: sparse.csr_matrix, extra: Any, settings: Similar) -> Csr:
     """s(i, j) of the items `at` and all neighbours of at least min_shared common baskets."""
-    held = extra["held"]
-    own, others = _basket_matrices(extra)
-    shared = (own[at] @ others).tocsr()
+    held, shared = extra["held"], together.tocsr()
     shared.data[shared.data < settings.min_shared] = 0
     shared.eliminate_zeros()
     shared.sort_indices()
