@@ -6,8 +6,8 @@ The limits, on 2 cores: 12 minutes from the session's start to the report, 10 GB
 and Python workers together. Stages, order and settings are those of `recsys run` in local mode with
 conf/spark-local.conf; what differs is printed. Events are those of bench_data.py; items have titles of their
 taste's words, a category and a brand; everyone gets a list of 20 new items, a tenth of the users also one of
-20 that may repeat. ALS has rank 64. Each stage counts its own peak memory, and the cores it kept busy: CPU
-seconds of all processes over its seconds.
+20 that may repeat. ALS has rank 64. Each stage counts its own peak memory, and the cores that the machine
+kept busy meanwhile, so nothing else should run on it.
 """
 
 from __future__ import annotations
