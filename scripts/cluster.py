@@ -44,7 +44,7 @@ def say(text: str) -> None:
 
 
 def prepare_environment(folder: Path) -> Path:
-    """The locked runtime, unpacked at `folder` with Delta's JARs; returns its SPARK_HOME."""
+    """The locked runtime, unpacked at `folder` with the driver's JARs; returns its SPARK_HOME."""
     driver_python, uv = ROOT / ".venv/bin/python", ROOT / ".tools/uv/bin/uv"
     lock = ROOT / "lock" / "runtime.txt"
     ready = folder / ".ready"
@@ -57,10 +57,20 @@ def prepare_environment(folder: Path) -> Path:
             capture([uv, "pip", "sync", "--offline", *install])
         except ClusterError:
             capture([uv, "pip", "sync", *install])
-        for jar in (spark_home(driver_python) / "jars").glob("delta-*.jar"):
-            shutil.copy(jar, spark_home(folder / "bin/python") / "jars")
+        jars = spark_home(folder / "bin/python") / "jars"
+        for jar in (spark_home(driver_python) / "jars").glob("*.jar"):  # Delta's, and PostgreSQL's driver
+            if not (jars / jar.name).exists():
+                link_or_copy(jar, jars / jar.name)
         ready.write_text(lock.read_text())
     return spark_home(folder / "bin/python")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """As uv places the other JARs: one file in two folders, for which Java keeps one archive of classes."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy(source, target)
 
 
 def spark_home(python: Path) -> Path:
@@ -108,11 +118,11 @@ def daemon_environment(home: Path, scratch: Path) -> dict[str, str]:
     """A fresh environment: nothing of the driver's Python or Spark reaches a worker through it."""
     kept = ("PATH", "HOME", "LANG", "JAVA_HOME", "JAVA_TOOL_OPTIONS", "LD_LIBRARY_PATH")
     env = {name: os.environ[name] for name in kept if name in os.environ}
-    for name in ("tmp", "local", "conf"):
+    for name in ("tmp", "local"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
     return env | {
         "SPARK_HOME": str(home),
-        "SPARK_CONF_DIR": str(scratch / "conf"),
+        "SPARK_CONF_DIR": str(scratch / "none"),  # no folder: one on the class path shuts out Java's archives
         "SPARK_LOCAL_DIRS": str(scratch / "local"),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_DAEMON_MEMORY": "256m",

@@ -35,11 +35,13 @@ def told(command: list[str], **environment: str) -> str:
     return done.stdout.strip()
 
 
-def java_options(conf: Path, more: str) -> None:
-    """Add to the driver's Java options."""
-    options = "spark.driver.extraJavaOptions"
-    text = conf.read_text(encoding="utf-8").replace(f"{options} ", f"{options} {more} ")
-    assert more in text
+def java_options(conf: Path, *sides: str, more: str) -> None:
+    """Add to the Java options of the driver, the executors or both."""
+    text = conf.read_text(encoding="utf-8")
+    for side in sides:
+        options = f"spark.{side}.extraJavaOptions"
+        assert f"{options} " in text
+        text = text.replace(f"{options} ", f"{options} {more} ")
     conf.write_text(text, encoding="utf-8")
 
 
@@ -55,15 +57,22 @@ def is_written(path: Path, *, within_seconds: float = 60) -> bool:
     return False
 
 
-def archive_classes(conf: Path) -> None:
-    """Keep the classes that a session loads as one file for the drivers to come: each of them starts cold."""
+def archive_classes(conf: Path, worker_python: str, package: Path) -> None:
+    """Keep the classes that a session loads as one file for the JVMs to come: 27 of them, each starts cold.
+
+    Made by the workers' Spark, whose folder is the only one that both sides see. Where its JARs are the
+    driver's own files (links), Java takes the archive for the drivers too; elsewhere these load as ever.
+    """
     archive = conf / "classes.jsa"
     first = conf / "first"
     shutil.copytree(conf, first)
-    java_options(first / "spark-local.conf", f"-XX:ArchiveClassesAtExit={archive}")
-    told([f"{BIN}/recsys", "doctor", "--env", "slice"], RECSYS_CONF=str(first))
+    java_options(first / "spark-local.conf", "driver", more=f"-XX:ArchiveClassesAtExit={archive}")
+    doctor = [worker_python, "-c", "from recsys_spark.cli import main; main()", "doctor", "--env", "slice"]
+    told(doctor, RECSYS_CONF=str(first), PYTHONPATH=str(package), PYSPARK_PYTHON=worker_python)
     if is_written(archive):
-        java_options(conf / "spark-cluster.conf", f"-XX:SharedArchiveFile={archive}")
+        java_options(
+            conf / "spark-cluster.conf", "driver", "executor", more=f"-XX:SharedArchiveFile={archive}"
+        )
 
 
 def local_lake(here: Path, shop: Path) -> Path:
@@ -110,15 +119,16 @@ def both(cluster: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
     # With no day that is old enough the night is not judged: a second training, and the longest of its stages.
     unjudged = "\n[evaluation]\nwindow_days = 365\n"
     conf = write_conf(folder / "conf", base=ROOT / "conf", shop=shop, root=shared, extra=unjudged)
-    archive_classes(conf)
     [package] = (ROOT / "dist").glob("*.zip")
+    worker_python = (folder / "worker-python").read_text().strip()
+    archive_classes(conf, worker_python, package)
     night = run_night(
         tmp_path_factory.mktemp("airflow"),
         home=ROOT,
         env="slice",
         run_date=RUN_DATE,
         RECSYS_CONF=str(conf),
-        RECSYS_PYTHON=(folder / "worker-python").read_text().strip(),
+        RECSYS_PYTHON=worker_python,
         RECSYS_PY_FILES=str(package),
         RECSYS_SPARK_CONF=f"{conf}/spark-cluster.conf",
         AIRFLOW_CONN_SPARK_DEFAULT=json.dumps({"conn_type": "spark", "host": master}),
