@@ -6,13 +6,11 @@ in chunks, so that no record comes near the 2 GB that a JVM array can hold.
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import ConfigError
+from recsys_spark.lake.workers import settle
 from recsys_spark.models.als_solve import Rows
 
 CHUNK_PAIRS = 1 << 20
@@ -128,21 +127,10 @@ def _on_worker(work: Callable[[Chunk], Any]) -> Callable[[Iterable[Any]], Iterat
     each = _each(work)
 
     def of_partition(records: Iterable[Any]) -> Iterator[Any]:
-        _freeze_imports()
+        settle()
         return each(records)
 
     return of_partition
-
-
-@cache
-def _freeze_imports() -> None:
-    """Take what this worker has imported out of Python's garbage collection, once per process.
-
-    Spark's worker collects after every task, and walks some 100,000 objects of pandas, Arrow and numba: 50 ms
-    that each half-step would pay several times.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def _chunk(row: Any) -> tuple[int, int, bytes, bytes, bytes]:
@@ -153,6 +141,7 @@ def _cutting(n_blocks: int) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.
     """All pairs of a partition (a block, or several) to the chunks of its blocks."""
 
     def cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        settle()
         parts = [[column.to_numpy(zero_copy_only=False) for column in batch.columns] for batch in batches]
         parts = [part for part in parts if part[0].size]
         if not parts:

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Als
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.executor_files import MatrixSeries, SharedMatrix
+from recsys_spark.lake.workers import settle
 from recsys_spark.models.als_blocks import Blocks, Chunk, blocks_of
 from recsys_spark.models.als_factors import Factors, IndexedPairs, Iteration
 from recsys_spark.models.als_solve import Matrix, Objective, gramian, solve_rows
@@ -207,6 +208,7 @@ def _named(series: MatrixSeries, ids: DataFrame, kind: str) -> DataFrame:
     shared, rank = series.offer(), series.columns
 
     def attach(batches: Any) -> Any:
+        settle()
         for batch in batches:
             index = batch.column(0).to_numpy()
             flat = pa.array(shared.load()[index].ravel())

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Als
 from recsys_spark.lake.executor_files import MatrixSeries, SharedMatrix
+from recsys_spark.lake.workers import settle
 from recsys_spark.models.als_loss import histories, rows_of
 from recsys_spark.models.als_solve import Objective, exact_row, gramian
 
@@ -52,6 +53,7 @@ def _solving(
     shared: SharedMatrix, gram: NDArray[np.float64], objective: Objective
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def solve(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        settle()
         for batch in batches:
             y, rows = shared.load(), rows_of(batch.column("indices"), batch.column("strengths"))
             x = np.empty((batch.num_rows, y.shape[1]), np.float32)

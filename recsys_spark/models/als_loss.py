@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.lake.executor_files import MatrixSeries, SharedMatrix
+from recsys_spark.lake.workers import settle
 from recsys_spark.models.als_factors import Factors, IndexedPairs
 from recsys_spark.models.als_solve import Matrix, Objective, Rows, gramian, solve_rows, weights_of
 
@@ -127,6 +128,7 @@ def _measuring(
     shared: SharedMatrix, gram: NDArray[np.float64], objective: Objective
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def measure(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        settle()
         for batch in batches:
             x = batch.column("factors").flatten().to_numpy().reshape(batch.num_rows, -1).astype(np.float32)
             rows = rows_of(batch.column("indices"), batch.column("strengths"))

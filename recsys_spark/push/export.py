@@ -16,6 +16,8 @@ from operator import itemgetter
 import pyarrow as pa
 from pyspark.sql import DataFrame
 
+from recsys_spark.lake.workers import settle
+
 # Legal in JSON, but some readers split lines at them, and lone surrogates cannot be written as UTF-8.
 _AWKWARD = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
 # OWASP, "CSV Injection": what a spreadsheet takes for the start of a formula, in full width too.
@@ -36,6 +38,7 @@ def export_lines(slots: DataFrame) -> DataFrame:
     """
 
     def render(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        settle()
         rows = (row for batch in batches for row in batch.to_pylist())
         lists = (list(of) for _, of in groupby(rows, key=itemgetter("campaign", "user_id")))
         while some := list(islice(lists, _LISTS_AT_ONCE)):

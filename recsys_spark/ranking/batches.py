@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import zipimport
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys_spark.lake.workers import settle
 from recsys_spark.ranking.kernel_parts import Csr
 
 MAX_BYTES = 64 << 20  # of the rows that are ranked together, unless one batch alone is larger
@@ -36,19 +35,7 @@ def gathered(batches: Iterable[pa.RecordBatch], n_rows: int) -> Iterator[pa.Reco
             waiting, rows, size = [], 0, 0
     if waiting:
         yield _joined(waiting)
-    _forget_zip_folders()
-
-
-def _forget_zip_folders() -> None:
-    """Drop the finders that Python would make read their zip's table of contents again.
-
-    Spark's worker calls importlib.invalidate_caches at the start of each task, and up to Python 3.12 that
-    reads the list of pyspark.zip's thousands of files: 0.1 to 0.3 s a task. The finders are a cache, and
-    come back with the next import that needs them.
-    """
-    for path, finder in list(sys.path_importer_cache.items()):
-        if isinstance(finder, zipimport.zipimporter):
-            del sys.path_importer_cache[path]
+    settle()
 
 
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

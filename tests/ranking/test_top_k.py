@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import pickle
 import subprocess
 import sys
 import time
-import zipfile
-import zipimport
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -169,20 +166,6 @@ def test_small_batches_are_ranked_together_and_stay_in_order():
     assert list(gathered([], 6)) == []
 
 
-def test_zip_files_are_not_read_again_by_the_next_task(tmp_path):
-    with zipfile.ZipFile(tmp_path / "code.zip", "w") as archive:
-        archive.writestr("zipped_for_this_test.py", "answer = 42")
-    finder = zipimport.zipimporter(str(tmp_path / "code.zip"))
-    sys.path_importer_cache[str(tmp_path / "code.zip")] = finder
-    list(gathered([], 1))
-    assert not any(isinstance(cached, zipimport.zipimporter) for cached in sys.path_importer_cache.values())
-    sys.path.append(str(tmp_path / "code.zip"))
-    try:
-        assert importlib.import_module("zipped_for_this_test").answer == 42
-    finally:
-        sys.path.remove(str(tmp_path / "code.zip"))
-
-
 def test_a_share_of_an_executors_memory_in_bytes(spark):
     assert shard_bytes(spark, 0.25) == 512 << 20  # the tests' driver has 2g
     assert [_bytes(size) for size in ("1g", "512m", "300", "2gb", "1024k")] == [
@@ -313,8 +296,8 @@ if __name__ == "__main__":
     spark = start_session("two workers", conf)
     rng = np.random.default_rng(1)
     draw = lambda kind, n: [(f"{kind}{i}", [float(v) for v in rng.integers(-2, 3, 4)]) for i in range(n)]
-    users = spark.createDataFrame(draw("u", 60), "user_id string, factors array<double>").repartition(4)
-    items = spark.createDataFrame(draw("i", 80), "item_id string, factors array<float>")
+    users = frame_of(spark, draw("u", 60), "user_id string, factors array<double>").repartition(4)
+    items = frame_of(spark, draw("i", 80), "item_id string, factors array<float>")
     old = share_items(spark, ItemParts(np.ones((2, 2), np.float32)), ["a", "b"])
     old.release()  # executors that first start now are still offered its files
     rows = [list(row) for row in top_k(users, items, k=5).orderBy("user_id", "rank").collect()]
