@@ -25,6 +25,7 @@ from recsys_spark.errors import ConfigError, RecsysError, did_you_mean
 from recsys_spark.lake import lock
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.memory import MemoryWatch
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.session import is_submitted, properties, start_session
 from recsys_spark.lake.store import java_reason
 from recsys_spark.lake.tables import OPS_METRICS
@@ -127,7 +128,7 @@ def _record(job: Job, stage: str, summary: Summary, seconds: float, peak_gb: flo
         (run_id, job.run_date, stage, metric, label, float(value), now)
         for (metric, label), value in figures.items()
     ]
-    job.append(OPS_METRICS, job.spark.createDataFrame(rows, OPS_METRICS.schema).coalesce(1))
+    job.append(OPS_METRICS, frame_of(job.spark, rows, OPS_METRICS.schema))
 
 
 def session(app_name: str, settings: Settings) -> SparkSession:

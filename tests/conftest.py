@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.session import properties, start_session
 from tests.shop import FEW_ROWS, QUICK_JAVA
 
@@ -40,6 +41,6 @@ def frame(spark: SparkSession) -> Frame:
     """`frame(schema, rows)`: a frame over three partitions, so that nothing may lean on order."""
 
     def make(schema: Any, rows: list[tuple[Any, ...]], partitions: int = 3) -> DataFrame:
-        return spark.createDataFrame(rows, schema).repartition(partitions)
+        return frame_of(spark, rows, schema).repartition(partitions)
 
     return make

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Bots
 from recsys_spark.data.events import as_of
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import SILVER_EXCLUDED_USERS
 
 
@@ -26,7 +27,7 @@ def excluded_users(interactions: DataFrame, run_date: date, *, bots: Bots) -> Da
     - item_share: more than `max_item_share` of the user's events are with one item.
     """
     if not is_on(bots):
-        return interactions.sparkSession.createDataFrame([], SILVER_EXCLUDED_USERS.schema)
+        return frame_of(interactions.sparkSession, [], SILVER_EXCLUDED_USERS.schema)
     events = as_of(interactions, run_date)
     facts = _per_user(events)
     allowed: dict[str, float] = {"events_per_day": bots.max_events_per_day}

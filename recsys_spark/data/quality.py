@@ -18,6 +18,7 @@ from typing import Any
 from recsys_spark.data.expectations import Bound, Check
 from recsys_spark.errors import QualityGateError
 from recsys_spark.lake.job import Job
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import OPS_QUALITY
 
 _SITE = "night"
@@ -103,7 +104,7 @@ def keep(job: Job, results: list[QualityResult]) -> None:
         for result in results
     ]
     if rows:
-        job.append(OPS_QUALITY, job.spark.createDataFrame(rows, OPS_QUALITY.schema).coalesce(1))
+        job.append(OPS_QUALITY, frame_of(job.spark, rows, OPS_QUALITY.schema))
 
 
 def _great_expectations() -> tuple[Any, Any]:

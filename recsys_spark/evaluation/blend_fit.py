@@ -16,6 +16,7 @@ from recsys_spark.evaluation.backtest import judged_items, window_events
 from recsys_spark.evaluation.blend_search import Cases, Found, learned
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.kept import kept
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import MODEL_BLEND_WEIGHTS
 from recsys_spark.models.versions import train_earlier_once
 from recsys_spark.ranking.blend import Variant
@@ -41,7 +42,7 @@ def weigh_once(job: Job, version: str, day: date, *, may_learn: bool = True) -> 
         for min_pairs, weights in one.bins.items()
         for component, weight in weights.items()
     ]
-    frame = job.spark.createDataFrame(rows, MODEL_BLEND_WEIGHTS.schema).coalesce(1)
+    frame = frame_of(job.spark, rows, MODEL_BLEND_WEIGHTS.schema)
     job.overwrite_partition(MODEL_BLEND_WEIGHTS, frame, model_version=version)
     return tuple(f"{task}: {note}" for task, one in found.items() for note in one.notes)
 

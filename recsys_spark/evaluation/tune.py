@@ -46,6 +46,7 @@ from recsys_spark.evaluation.tune_space import (
 )
 from recsys_spark.lake import lock
 from recsys_spark.lake.job import Job
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import code_hash
 from recsys_spark.lake.store import java_reason
 from recsys_spark.lake.tables import MODEL_TUNE_TRIALS
@@ -134,7 +135,7 @@ class Study:
             trial.error,
             datetime.now(UTC),
         )
-        frame = self.job.spark.createDataFrame([row], MODEL_TUNE_TRIALS.schema).coalesce(1)
+        frame = frame_of(self.job.spark, [row], MODEL_TUNE_TRIALS.schema)
         self.job.merge(MODEL_TUNE_TRIALS, frame)
 
 

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Settings, digest
 from recsys_spark.errors import ConfigError
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import BRONZE, OPS_RUNS
 
@@ -125,7 +126,7 @@ def record_state(lake: Lake, run: Run, state: str, *, settings_json: str = "") -
         settings_json,
         datetime.now(UTC),
     )
-    lake.append(OPS_RUNS, lake.spark.createDataFrame([row], OPS_RUNS.schema).coalesce(1))
+    lake.append(OPS_RUNS, frame_of(lake.spark, [row], OPS_RUNS.schema))
 
 
 def _latest(lake: Lake, run_date: date) -> Run | None:

@@ -15,6 +15,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import ConfigError
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.schema import conform
 from recsys_spark.lake.tables import Table
 
@@ -44,7 +45,7 @@ class Lake:
     def read(self, table: Table, *, version: int | None = None) -> DataFrame:
         """The table's rows; none of a table that no stage has written yet."""
         if not self.exists(table):
-            return self.spark.createDataFrame([], table.schema)
+            return frame_of(self.spark, [], table.schema)
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)

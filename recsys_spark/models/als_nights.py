@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.lake.job import Job
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import (
     MODEL_ALS_TRAINING,
     MODEL_ITEM_FACTORS,
@@ -52,7 +53,7 @@ def training_rows(job: Job, factors: Factors, started_from: str | None) -> DataF
     ]
     schema = MODEL_ALS_TRAINING.schema
     schema = type(schema)([field for field in schema if field.name != "model_version"])
-    return job.spark.createDataFrame(rows, schema).coalesce(1)
+    return frame_of(job.spark, rows, schema)
 
 
 def _of(job: Job, table: Table, version: str) -> DataFrame:

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.config import ColdItems
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.models.als_loss import rows_of
 
 OVERSAMPLED, POWERS = 10, 2  # of the SVD: further random directions, and how often they are sharpened
@@ -63,7 +64,7 @@ def cold_item_factors(
     cold = known.join(factors.select("item_id"), on="item_id", how="left_anti")
     wanted = _sorted(cold.toArrow())
     if table.num_rows < settings.min_items or wanted.num_rows == 0:
-        return spark.createDataFrame([], schema)
+        return frame_of(spark, [], schema)
     n_terms = 1 + max(_largest(table), _largest(wanted))
     flat = table.column("factors").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     fitted = fit_text_map(

@@ -13,6 +13,8 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Content
 from recsys_spark.errors import InputError
+from recsys_spark.lake.rows import frame_of
+from recsys_spark.lake.workers import settle
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def fit_content(items: DataFrame, settings: Content) -> ContentModel:
     ]
     return ContentModel(
         vectors=_sparse(weighted),
-        terms=items.sparkSession.createDataFrame(terms, "term_index int, term string, idf double"),
+        terms=frame_of(items.sparkSession, terms, "term_index int, term string, idf double"),
     )
 
 
@@ -94,6 +96,7 @@ def _sparse(rows: DataFrame) -> DataFrame:
     """
 
     def unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        settle()
         for batch in batches:
             vectors = batch.column("vector")
             yield pa.RecordBatch.from_arrays(

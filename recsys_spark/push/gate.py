@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Campaign, Gate
+from recsys_spark.lake.rows import frame_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def _figures(
 ) -> DataFrame:
     """One row per campaign with the counts that the verdicts are made of."""
     spark = staged.sparkSession
-    wanted = spark.createDataFrame(
+    wanted = frame_of(
+        spark,
         [(name, campaign.k, campaign.repeat_allowed) for name, campaign in campaigns.items()],
         "campaign string, k int, repeat_allowed boolean",
     )

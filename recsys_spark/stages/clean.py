@@ -28,6 +28,7 @@ from recsys_spark.data.profile import (
 )
 from recsys_spark.errors import InputError, RecsysError
 from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import delivered_files
 from recsys_spark.lake.tables import (
     BRONZE,
@@ -240,4 +241,4 @@ def _merge(job: Job, batch: Batch) -> None:
         merge_batch(job.lake, SILVER[batch.kind], batch.good, identity=KINDS[batch.kind].identity)
     now, opened = datetime.now(UTC), job.run
     marks = [(opened.run_id, job.run_date, "clean", _DONE, file, 1.0, now) for file in batch.files]
-    job.append(OPS_METRICS, job.spark.createDataFrame(marks, OPS_METRICS.schema).coalesce(1))
+    job.append(OPS_METRICS, frame_of(job.spark, marks, OPS_METRICS.schema))

@@ -13,6 +13,7 @@ from recsys_spark.evaluation.blend_fit import weigh_once
 from recsys_spark.evaluation.split import leave_last_one
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.kept import kept
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import MODEL_METRICS, SILVER_INTERACTIONS
 from recsys_spark.models.versions import (
     last_one_version,
@@ -126,7 +127,7 @@ def store(job: Job, version: str, judgement: Judgement) -> None:
         if model not in judgement.baselines
         for metric, value in sorted(values.items())
     ]
-    frame = job.spark.createDataFrame(rows, MODEL_METRICS.schema).coalesce(1)
+    frame = frame_of(job.spark, rows, MODEL_METRICS.schema)
     job.overwrite_partition(MODEL_METRICS, frame, model_version=version)
 
 

@@ -10,6 +10,7 @@ from recsys_spark.data.pseudonyms import key_mark, pseudonym_key, require_same_k
 from recsys_spark.data.sources import Delivery, Known, bronze_rows, new_deliveries, one_slash, writing
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import delivered_files, open_run
 from recsys_spark.lake.tables import BRONZE, FIELDS_BY_KIND, OPS_METRICS, OPS_SOURCE_COLUMNS
 
@@ -81,4 +82,4 @@ def _remember_columns(job: Job, deliveries: Mapping[str, Delivery], known: Mappi
         if known[name].columns.get(column) != kind
     ]
     if rows:
-        job.append(OPS_SOURCE_COLUMNS, job.spark.createDataFrame(rows, OPS_SOURCE_COLUMNS.schema).coalesce(1))
+        job.append(OPS_SOURCE_COLUMNS, frame_of(job.spark, rows, OPS_SOURCE_COLUMNS.schema))

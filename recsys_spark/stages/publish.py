@@ -14,6 +14,7 @@ from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, PublishGateError
 from recsys_spark.lake.fingerprint import fingerprint
 from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import Run, record_state
 from recsys_spark.lake.tables import (
     GOLD_PUBLISHED_RUNS,
@@ -97,7 +98,7 @@ def _publish(job: Job, opened: Run, staged: DataFrame, verdicts: list[Verdict]) 
         opened.code_hash,
         datetime.now(UTC),
     )
-    job.append(GOLD_PUBLISHED_RUNS, job.spark.createDataFrame([row], GOLD_PUBLISHED_RUNS.schema).coalesce(1))
+    job.append(GOLD_PUBLISHED_RUNS, frame_of(job.spark, [row], GOLD_PUBLISHED_RUNS.schema))
     record_state(job.lake, opened, "published")
     return rows
 
@@ -123,7 +124,7 @@ def _keep(job: Job, opened: Run, verdicts: list[Verdict]) -> None:
         )
         for verdict in verdicts
     ]
-    job.append(OPS_QUALITY, job.spark.createDataFrame(rows, OPS_QUALITY.schema).coalesce(1))
+    job.append(OPS_QUALITY, frame_of(job.spark, rows, OPS_QUALITY.schema))
 
 
 def _told(run_date: date, failed: list[Verdict], unmet: list[QualityResult]) -> str:

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Clean, Source
 from recsys_spark.data.clean import cleaned, deduplicate, good, quarantined
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import BRONZE_INTERACTIONS, BRONZE_ITEMS
 
 RULES = Clean(
@@ -34,7 +35,7 @@ def bronze(spark: SparkSession, rows: list[dict], table=BRONZE_INTERACTIONS) -> 
     }
     whole = [{**dict.fromkeys(table.columns), **base, "row": n, **row} for n, row in enumerate(rows)]
     values = [tuple(row[name] for name in table.columns) for row in whole]
-    return spark.createDataFrame(values, table.schema).repartition(3)
+    return frame_of(spark, values, table.schema).repartition(3)
 
 
 GOOD = {"event_id": "e", "user_id": "u", "item_id": "i", "event_at": "2024-04-01 10:00:00"}

@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.config import Clean, Ratings
 from recsys_spark.data.events import as_of, effective_events
+from recsys_spark.lake.rows import frame_of
 from tests.conftest import Frame
 
 DAY = date(2024, 6, 2)
@@ -134,7 +135,7 @@ def made_up(seed: int, users: int = 150) -> list[Event]:
 def found(
     spark: SparkSession, events: list[Event], day: date, clean: Clean, ratings: Ratings, parts: int
 ) -> dict:
-    frame = spark.createDataFrame([event.row() for event in events], SCHEMA).repartition(parts)
+    frame = frame_of(spark, [event.row() for event in events], SCHEMA).repartition(parts)
     rows = effective_events(frame, day, clean=clean, ratings=ratings).collect()
     left = {row["event_id"]: row["quantity"] for row in rows}
     assert len(left) == len(rows)

@@ -11,6 +11,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from recsys_spark.data.merge import merge_batch
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import SILVER_INTERACTIONS
 
@@ -49,7 +50,7 @@ def frame(spark: SparkSession, events: list[Event]):
         }
         for event_id, day, item, delivered in events
     ]
-    return spark.createDataFrame(rows, SILVER_INTERACTIONS.schema).repartition(2)
+    return frame_of(spark, rows, SILVER_INTERACTIONS.schema).repartition(2)
 
 
 def latest(batches: list[list[Event]]) -> set[tuple[str, date, str]]:

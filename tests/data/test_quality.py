@@ -31,6 +31,7 @@ from recsys_spark.data.profile import (
 )
 from recsys_spark.errors import QualityGateError
 from recsys_spark.lake.job import Job
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import open_run
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import OPS_METRICS, OPS_QUALITY, SILVER_ITEMS, SILVER_PREFERENCES
@@ -236,7 +237,7 @@ def test_the_past_sums_deliveries_of_a_night_and_takes_the_last_of_what_was_made
         record(4, "interactions.rows", 5),
         record(5, "interactions.rows", 8888),
     ]
-    lake.append(OPS_METRICS, spark.createDataFrame(rows, OPS_METRICS.schema).repartition(3))
+    lake.append(OPS_METRICS, frame_of(spark, rows, OPS_METRICS.schema).repartition(3))
     summed = past_nights(lake, "interactions", run_date=date(2024, 5, 4), nights=2, adds_up=True)
     assert summed == Past(({"rows": 50, "events_view": 25}, {"rows": 40}), {"rows": 5})
     assert summed.usual("rows") == 45
@@ -259,9 +260,9 @@ def test_preferences_that_fail_are_told_and_are_gone(
     pairs = [{**values, "user_id": "u1"}, {**values, "user_id": "u1"}, {**values, "user_id": "u2"}]
     pairs.append({**values, "user_id": "u1", "run_date": date(2024, 6, 1)})
     rows = [tuple(pair[name] for name in SILVER_PREFERENCES.columns) for pair in pairs]
-    job.append(SILVER_PREFERENCES, spark.createDataFrame(rows, SILVER_PREFERENCES.schema).coalesce(1))
+    job.append(SILVER_PREFERENCES, frame_of(spark, rows, SILVER_PREFERENCES.schema))
     item = {**dict.fromkeys(SILVER_ITEMS.columns), "item_id": "i1"}
-    job.append(SILVER_ITEMS, spark.createDataFrame([tuple(item.values())], SILVER_ITEMS.schema).coalesce(1))
+    job.append(SILVER_ITEMS, frame_of(spark, [tuple(item.values())], SILVER_ITEMS.schema))
     open_run(job.lake, job.settings, DAY)
     with pytest.raises(
         QualityGateError, match=r"preferences of 2024-06-02 were not kept: silver.preferences"

@@ -15,6 +15,7 @@ from recsys_spark.config import Settings, load_settings
 from recsys_spark.data.quarantine import Rejected, by_reason, masked, shape
 from recsys_spark.errors import QualityGateError
 from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import (
     BRONZE_INTERACTIONS,
@@ -182,7 +183,7 @@ def test_the_quarantine_is_told_by_reason_with_the_shape_of_what_is_personal(
         row(2, ["bad_value"], '{"item_id":"y"}', 2),
         row(3, ["malformed_row"], "Anna;\u001b[2J;12"),
     ]
-    lake.append(SILVER_QUARANTINE, spark.createDataFrame(rows, SILVER_QUARANTINE.schema).repartition(3))
+    lake.append(SILVER_QUARANTINE, frame_of(spark, rows, SILVER_QUARANTINE.schema).repartition(3))
     personal = {"web": ["user_id", "event_id"]}
     hidden = '{"user_id":"Aaaa9","item_id":"i1","event_id":"Aaaa9/a9"}'
     assert by_reason(lake, samples=2, personal=personal) == [

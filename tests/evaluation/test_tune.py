@@ -20,6 +20,7 @@ from recsys_spark.errors import InputError
 from recsys_spark.evaluation.tune import Outcome, Tried, search
 from recsys_spark.evaluation.tune_judge import Window, gains, objective
 from recsys_spark.lake.job import Job
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import open_run
 from recsys_spark.lake.tables import MODEL_TUNE_TRIALS, SILVER_INTERACTIONS, SILVER_ITEMS
 
@@ -108,7 +109,7 @@ def job_of(
     job = Job(spark, Settings.model_validate(values), RUN_DATE)
     open_run(job.lake, job.settings, RUN_DATE)
     for table, rows in ((SILVER_INTERACTIONS, events), (SILVER_ITEMS, catalogue)):
-        job.append(table, spark.createDataFrame(rows, table.schema).repartition(3))
+        job.append(table, frame_of(spark, rows, table.schema).repartition(3))
     return job
 
 

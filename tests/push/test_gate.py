@@ -6,6 +6,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.config import Campaign, Gate
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.push.gate import judge_lists
 
 GATE = Gate(min_user_share=1.0, max_short_list_share=0.0, max_first_slot_share=0.5)
@@ -20,13 +21,12 @@ ROWS = [
 
 def failed(spark: SparkSession, rows: list[tuple], audience: int = 2) -> set[str]:
     verdicts = judge_lists(
-        spark.createDataFrame(
-            rows, "campaign string, user_id string, rank int, item_id string, score double"
-        ),
+        frame_of(spark, rows, "campaign string, user_id string, rank int, item_id string, score double"),
         campaigns=CAMPAIGNS,
         audience_sizes={"c": audience},
-        known_items=spark.createDataFrame([("a",), ("b",), ("disliked",)], "item_id string"),
-        owned=spark.createDataFrame(
+        known_items=frame_of(spark, [("a",), ("b",), ("disliked",)], "item_id string"),
+        owned=frame_of(
+            spark,
             [("u1", "owned", False), ("u2", "disliked", True)],
             "user_id string, item_id string, is_excluded boolean",
         ),

@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import COMPONENTS
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.campaigns import explained
 from recsys_spark.ranking.candidates import candidates
@@ -124,15 +125,17 @@ def ranked_lists(
         for i, row in enumerate(world["t"])
     ]
     catalogue = catalogue_of(
-        spark.createDataFrame(
-            [(f"i{i:02d}", kind_of(i)) for i in range(ITEMS)][::-1], "item_id string, kind string"
+        frame_of(
+            spark, [(f"i{i:02d}", kind_of(i)) for i in range(ITEMS)][::-1], "item_id string, kind string"
         ).repartition(3),
-        factors=spark.createDataFrame(
+        factors=frame_of(
+            spark,
             [(f"i{i:02d}", [float(v) for v in world["y"][i]]) for i in range(ITEMS - 1)],
             "item_id string, factors array<float>",
         ),
-        vectors=spark.createDataFrame(vectors, "item_id string, terms array<int>, weights array<float>"),
-        popularity=spark.createDataFrame(
+        vectors=frame_of(spark, vectors, "item_id string, terms array<int>, weights array<float>"),
+        popularity=frame_of(
+            spark,
             [
                 (f"i{i:02d}", int(world["n"][i]), int(world["f"][i]), bool(world["ref"][i]))
                 for i in range(ITEMS - 1)
@@ -144,13 +147,14 @@ def ranked_lists(
     excluded = [(f"u{u:02d}", f"i{i:02d}") for u in range(USERS) for i in range(ITEMS) if is_excluded(u, i)]
     given = given or partial(lists, variants=VARIANTS, k=K)
     rows = given(
-        spark.createDataFrame(
-            [(f"u{u:02d}", group_of(u)) for u in range(USERS)], "user_id string, group string"
+        frame_of(
+            spark, [(f"u{u:02d}", group_of(u)) for u in range(USERS)], "user_id string, group string"
         ).repartition(3),
-        preferences=spark.createDataFrame(
-            pairs, "user_id string, item_id string, strength double, is_excluded boolean"
+        preferences=frame_of(
+            spark, pairs, "user_id string, item_id string, strength double, is_excluded boolean"
         ).repartition(3),
-        user_factors=spark.createDataFrame(
+        user_factors=frame_of(
+            spark,
             [(f"u{u:02d}", [float(v) for v in world["x"][u]]) for u in range(1, USERS)],
             "user_id string, factors array<float>",
         ),
@@ -158,7 +162,7 @@ def ranked_lists(
         partitions=2,
         **(
             {
-                "exclude": spark.createDataFrame(excluded, "user_id string, item_id string"),
+                "exclude": frame_of(spark, excluded, "user_id string, item_id string"),
                 "caps": {"kind": 2},
             }
             if ruled
@@ -174,8 +178,8 @@ def catalogue_rules(spark: SparkSession) -> dict:
     forbidden = [("minor", f"i{i:02d}") for i in range(0, ITEMS, 2)] + [("adult", "i03"), ("adult", "i99")]
     candidates = [(f"i{i:02d}",) for i in range(ITEMS) if is_candidate(i)]
     return {
-        "candidates": spark.createDataFrame([*candidates, ("unknown",)], "item_id string"),
-        "forbidden": spark.createDataFrame(forbidden, "group string, item_id string"),
+        "candidates": frame_of(spark, [*candidates, ("unknown",)], "item_id string"),
+        "forbidden": frame_of(spark, forbidden, "group string, item_id string"),
         "labels": ["kind"],
     }
 
@@ -299,13 +303,13 @@ def test_the_source_of_a_slot_is_the_component_that_gave_it_most(spark: SparkSes
         ("c", {"als": 2.0, "content": 0.0, "history": 2.0, "popularity": 2.0}),
         ("d", {"als": -1.0, "content": 0.0, "history": 0.0, "popularity": -0.5}),
     ]
-    frame = spark.createDataFrame(rows, "item_id string, component_scores map<string,double>")
+    frame = frame_of(spark, rows, "item_id string, component_scores map<string,double>")
     found = {row["item_id"]: row["source"] for row in explained(frame, weights).collect()}
     assert found == {"a": "als", "b": "content", "c": "als", "d": "popularity"}
     binned = frame.withColumn("min_pairs", F.when(F.col("item_id") == "a", 10).otherwise(0))
     rows = explained(binned, weights, {10: {**weights, "als": 0.0}}).collect()
     assert {row["item_id"]: row["source"] for row in rows} == found | {"a": "content"}
-    cold = spark.createDataFrame([("a",), ("b",)], "item_id string")
+    cold = frame_of(spark, [("a",), ("b",)], "item_id string")
     told = {row["item_id"]: row for row in explained(frame, weights, cold_items=cold).collect()}
     assert {name: row["source"] for name, row in told.items()} == found | {"a": "cold_item"}
     assert told["a"]["reason"].startswith("New here")

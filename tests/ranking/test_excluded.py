@@ -7,6 +7,7 @@ from collections import defaultdict
 from pyspark.sql import SparkSession
 
 from recsys_spark.config import COMPONENTS, TASKS
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
 
@@ -14,10 +15,11 @@ from recsys_spark.ranking.lists import catalogue_of, lists
 def test_an_excluded_pair_is_in_no_list_and_one_of_strength_0_counts_as_seen(spark: SparkSession) -> None:
     items = ["a", "b", "c", "d"]
     catalogue = catalogue_of(
-        spark.createDataFrame([(item,) for item in items], "item_id string"),
-        factors=spark.createDataFrame([], "item_id string, factors array<float>"),
-        vectors=spark.createDataFrame([], "item_id string, terms array<int>, weights array<float>"),
-        popularity=spark.createDataFrame(
+        frame_of(spark, [(item,) for item in items], "item_id string"),
+        factors=frame_of(spark, [], "item_id string, factors array<float>"),
+        vectors=frame_of(spark, [], "item_id string, terms array<int>, weights array<float>"),
+        popularity=frame_of(
+            spark,
             [(item, 9 - n, 1, True) for n, item in enumerate(items)],
             "item_id string, users long, new_users long, is_reference boolean",
         ),
@@ -26,11 +28,11 @@ def test_an_excluded_pair_is_in_no_list_and_one_of_strength_0_counts_as_seen(spa
     pairs = [("u", "a", 0.0, True), ("u", "b", 0.0, False), ("u", "c", 2.0, False), ("v", "b", 0.0, True)]
     try:
         rows = lists(
-            spark.createDataFrame([(user,) for user in "uvw"], "user_id string"),
-            preferences=spark.createDataFrame(
-                pairs, "user_id string, item_id string, strength double, is_excluded boolean"
+            frame_of(spark, [(user,) for user in "uvw"], "user_id string"),
+            preferences=frame_of(
+                spark, pairs, "user_id string, item_id string, strength double, is_excluded boolean"
             ),
-            user_factors=spark.createDataFrame([], "user_id string, factors array<float>"),
+            user_factors=frame_of(spark, [], "user_id string, factors array<float>"),
             catalogue=catalogue,
             variants=[Variant(task, "hybrid", weights) for task in TASKS],
             k=4,

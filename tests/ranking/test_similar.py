@@ -13,6 +13,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Similar
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
 from recsys_spark.ranking.similar import pieces, sampled, similar_items
 from tests.conftest import Frame
@@ -105,7 +106,7 @@ def opened(spark: SparkSession, world: World) -> Catalogue:
     ]
 
     def frame(schema: str, rows: list) -> DataFrame:
-        return spark.createDataFrame(rows, schema).repartition(3)
+        return frame_of(spark, rows, schema).repartition(3)
 
     return catalogue_of(
         frame("item_id string", [(name,) for name in names]),

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.sources.files import SourceFile
+from recsys_spark.lake.rows import frame_of
 
 
 def bronze_rows(
@@ -17,7 +18,8 @@ def bronze_rows(
 ) -> DataFrame:
     """Bronze rows of one source: the payload as strings, tied to file, content and delivery."""
     spark = rows.sparkSession
-    deliveries = spark.createDataFrame(
+    deliveries = frame_of(
+        spark,
         [(one_slash(file.uri), file.content_hash, file.modified_ms) for file in files],
         "_file string, content_hash string, modified_ms long",
     )

@@ -11,6 +11,7 @@ from recsys_spark.data.sources.files import SourceFile
 from recsys_spark.data.sources.lines import numbered
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, column, their_columns
 from recsys_spark.lake.outside import outside_rows, outside_version
+from recsys_spark.lake.rows import frame_of
 
 _BEFORE = "__recsys_before"
 
@@ -31,7 +32,7 @@ def scan_delta(spark: SparkSession, source: Source, path: str, found: Found, num
     for file, rows in sorted(scanned.rows.items()):
         starts.append((file, before))
         before += rows
-    files = F.broadcast(spark.createDataFrame(starts, f"{FILE} string, {_BEFORE} long"))
+    files = F.broadcast(frame_of(spark, starts, f"{FILE} string, {_BEFORE} long"))
     return scanned.frame.join(files, on=FILE, how="left").select(
         F.lit(found.file.uri).alias(FILE),
         (F.col(_BEFORE) + F.col(ROW)).alias(ROW),

@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from recsys_spark.data.sources.mapping import FILE, ROW
+from recsys_spark.lake.rows import frame_of
 
 _BLOCKS = f"{FILE} string, _block long, _first long, _rows long, _before long"
 
@@ -43,7 +44,7 @@ def numbered(scan: DataFrame) -> Numbered:
         known = placed.withColumn("_first", F.lit(first)).withColumn("_rows", F.lit(count))
         known = known.withColumn("_before", F.when(F.col(FILE) == file, F.lit(0)))
     else:
-        starts = F.broadcast(scan.sparkSession.createDataFrame(blocks, _BLOCKS))
+        starts = F.broadcast(frame_of(scan.sparkSession, blocks, _BLOCKS))
         known = placed.join(starts, on=[FILE, "_block"], how="left")
     return Numbered(known.withColumn(ROW, _row()).drop("_block", "_at", "_first", "_rows", "_before"), rows)
 
