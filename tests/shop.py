@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -102,38 +103,47 @@ def _write_csv(path: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-OVERLAY = """
+PLACES = """
 [lake]
 path = "{root}/lake"
 
 [output]
 path = "{root}/output"
+"""
 
+SOURCES = {
+    "events": """
 [sources.events]
 kind = "interactions"
 format = "csv"
 path = "{shop}/events.csv"
 constants = {{ event_type = "purchase" }}
 columns = {{ event_id = "id", user_id = "user", item_id = "item", event_at = "at", quantity = "pieces" }}
-
+""",
+    "items": """
 [sources.items]
 kind = "items"
 format = "jsonl"
 path = "{shop}/items.jsonl"
 columns = {{ item_id = "sku", title = "name", category = "kind", brand = "maker" }}
-
+""",
+    "users": """
 [sources.users]
 kind = "users"
 format = "csv"
 path = "{shop}/users.csv"
 columns = {{ user_id = "user", segment = "group", is_consented = "consent" }}
-
+""",
+    "members": """
 [sources.members]
 kind = "audiences"
 format = "csv"
 path = "{shop}/audiences.csv"
 columns = {{ audience = "name", user_id = "user", valid_to = "until" }}
+""",
+}
 
+MODELS_AND_CAMPAIGNS = """
 [als]
 rank = 8
 iterations = 3
@@ -181,14 +191,23 @@ def shared_night() -> Path | None:
     return Path(os.environ[SHARED_NIGHT]) if SHARED_NIGHT in os.environ else None
 
 
-def write_conf(folder: Path, *, base: Path, shop: Path, root: Path, extra: str = "") -> Path:
-    """A conf folder with the project's base.toml and an environment `slice` for the shop."""
+def write_conf(
+    folder: Path,
+    *,
+    base: Path,
+    shop: Path,
+    root: Path,
+    extra: str = "",
+    sources: Sequence[str] = tuple(SOURCES),
+) -> Path:
+    """A conf folder with the project's base.toml and an environment `slice` for these sources of the shop."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "base.toml").write_text((base / "base.toml").read_text(encoding="utf-8"), encoding="utf-8")
     for name in ("spark-local.conf", "spark-cluster.conf"):
         quick = "".join(f"\nspark.{side}.extraJavaOptions {QUICK_JAVA}" for side in ("driver", "executor"))
         quick += FEW_ROWS
         (folder / name).write_text((base / name).read_text(encoding="utf-8") + quick, encoding="utf-8")
-    overlay = OVERLAY.format(shop=shop, root=root) + extra
+    given = "".join([PLACES, *(SOURCES[name] for name in sources), MODELS_AND_CAMPAIGNS])
+    overlay = given.format(shop=shop, root=root) + extra
     (folder / "slice.toml").write_text(overlay, encoding="utf-8")
     return folder

@@ -147,6 +147,7 @@ def searched(
     return job, search(job, trials=TRIALS, seconds=None, tell=told.append)
 
 
+@pytest.mark.soak  # each trial trains all that a night trains
 def test_every_trial_is_told_and_kept_with_its_value_also_the_one_that_failed(
     searched: tuple[Job, Outcome], told: list[Tried]
 ) -> None:
@@ -170,6 +171,7 @@ def test_every_trial_is_told_and_kept_with_its_value_also_the_one_that_failed(
     ]
 
 
+@pytest.mark.soak  # each trial trains all that a night trains
 def test_the_best_is_judged_on_users_that_the_search_did_not_see(searched: tuple[Job, Outcome]) -> None:
     job, outcome = searched
     others = range(1, USERS, 2)
@@ -181,6 +183,7 @@ def test_the_best_is_judged_on_users_that_the_search_did_not_see(searched: tuple
     assert outcome.is_proven
 
 
+@pytest.mark.soak  # each trial trains all that a night trains
 def test_trials_leave_no_models_behind(searched: tuple[Job, Outcome]) -> None:
     job, _ = searched
     assert files_of(job, "models") == ["tune_trials"]

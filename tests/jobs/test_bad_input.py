@@ -26,11 +26,10 @@ def stage_run(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (shop / "events.csv").write_text(EVENTS, encoding="utf-8")
     items = [{"sku": f"i{n}", "name": "green tea", "kind": "tea", "maker": "m"} for n in (1, 2)]
     (shop / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
-    (shop / "users.csv").write_text("user,group,consent\nu1,g,true\nu2,g,true\n", encoding="utf-8")
-    (shop / "audiences.csv").write_text("name,user,until\nspring,u1,2030-01-01\n", encoding="utf-8")
 
     def run(extra: str = "", *, run_date: str = "2024-05-03", last: str = "clean") -> int:
-        conf = write_conf(tmp_path / "conf", base=ROOT / "conf", shop=shop, root=tmp_path, extra=extra)
+        places = {"base": ROOT / "conf", "shop": shop, "root": tmp_path}
+        conf = write_conf(tmp_path / "conf", **places, extra=extra, sources=["events", "items"])
         monkeypatch.setenv("RECSYS_CONF", str(conf))
 
         def action() -> None:
@@ -61,7 +60,7 @@ def test_a_missing_path(stage_run: Callable, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_missing_column(stage_run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "shop" / "users.csv").write_text("usr,group,consent\nu1,g,true\n", encoding="utf-8")
+    (tmp_path / "shop" / "events.csv").write_text(EVENTS.replace("user", "usr"), encoding="utf-8")
     assert stage_run() == 2
     assert "column 'user' (for user_id) not found. Did you mean usr?" in sentence(capsys)
     assert written(tmp_path) == set()
