@@ -20,32 +20,33 @@ def bronze_rows(
     spark = rows.sparkSession
     deliveries = frame_of(
         spark,
-        [(one_slash(file.uri), file.content_hash, file.modified_ms) for file in files],
-        "_file string, content_hash string, modified_ms long",
+        [
+            (spelling, file.content_hash, file.modified_ms)
+            for file in files
+            for spelling in sorted(_spellings(file.uri))
+        ],
+        "source_file string, content_hash string, modified_ms long",
     )
-    # Spark writes file:/x in some readers and file:///x in others.
-    same_file = F.regexp_replace("source_file", r"^(\w+):/+", "$1:/")
     have = set(rows.columns)
     # A row whose file is unknown would be lost in silence by an inner join; this stops instead.
     unknown = F.raise_error(F.concat(F.lit("unlisted file "), "source_file"))
-    return (
-        rows.withColumn("_file", same_file)
-        .join(F.broadcast(deliveries), on="_file", how="left")
-        .select(
-            F.lit(name).alias("source"),
-            "source_file",
-            F.coalesce("content_hash", unknown).alias("content_hash"),
-            "row",
-            F.timestamp_millis("modified_ms").alias("delivered_at"),
-            F.current_timestamp().alias("ingested_at"),
-            F.lit(run_date).alias("ingest_date"),
-            "malformed",
-            *[
-                (F.col(field) if field in have else F.lit(None)).cast("string").alias(field)
-                for field in payload
-            ],
-        )
+    return rows.join(F.broadcast(deliveries), on="source_file", how="left").select(
+        F.lit(name).alias("source"),
+        "source_file",
+        F.coalesce("content_hash", unknown).alias("content_hash"),
+        "row",
+        F.timestamp_millis("modified_ms").alias("delivered_at"),
+        F.current_timestamp().alias("ingested_at"),
+        F.lit(run_date).alias("ingest_date"),
+        "malformed",
+        *[(F.col(field) if field in have else F.lit(None)).cast("string").alias(field) for field in payload],
     )
+
+
+def _spellings(uri: str) -> set[str]:
+    """Spark writes file:/x in some readers and file:///x in others."""
+    short = one_slash(uri)
+    return {uri, short, short.replace(":/", ":///", 1)}
 
 
 def one_slash(uri: str) -> str:
