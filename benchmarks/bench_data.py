@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from recsys_spark.config import Settings, conf_dir, load_settings
+from recsys_spark.data import quality
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.memory import MemoryWatch
 from recsys_spark.lake.session import properties, start_session
@@ -164,6 +165,7 @@ def measure(spark: SparkSession, rows: int) -> dict[str, float]:
         copied(spark, root)
         copy = copied(spark, root)
         job = Job(spark, settings_for(root, EVENTS_CONF + ITEMS_CONF), RUN_DATE)
+        quality.preload()  # as `recsys run` does before its first stage
         with MemoryWatch() as memory:
             ingest = timed(lambda: run_stage("ingest", job, memory))
             started = time.perf_counter()

@@ -21,6 +21,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from recsys_spark.config import Settings, conf_dir, load_settings, resolve_path
+from recsys_spark.data import quality
 from recsys_spark.errors import ConfigError, RecsysError, did_you_mean
 from recsys_spark.lake import lock
 from recsys_spark.lake.job import Job, Summary
@@ -72,8 +73,11 @@ def run_night(
 ) -> float:
     """The stages from `first` to `last` without those of `skip`; the peak memory of all processes in GB."""
     job = Job(spark, settings, run_date)
+    stages = stages_between(first, last, skip=skip)
+    if "clean" in stages:
+        quality.preload()  # while the first stage waits for Spark, not while the second writes its plans
     with holding(settings, f"the night of {run_date}") as memory:
-        for stage in stages_between(first, last, skip=skip):
+        for stage in stages:
             # A copy, so that each stage looks its run up anew: ingest may have opened another.
             run_stage(stage, replace(job), memory)
     return memory.peak_gb
