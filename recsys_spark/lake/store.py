@@ -145,6 +145,11 @@ class Lake:
     def _save(self, table: Table, writer: Any) -> None:
         if table.partition_by:
             writer = writer.partitionBy(*table.partition_by)
+        if table.sought_by is not None:  # a property of the table, from its first commit on
+            named = {"delta.dataSkippingStatsColumns": ",".join(table.sought_by)}
+            writer = writer.options(
+                **(named if table.sought_by else {"delta.dataSkippingNumIndexedCols": "0"})
+            )
         writer.save(self.path(table))
 
 

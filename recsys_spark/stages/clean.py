@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -28,6 +27,7 @@ from recsys_spark.data.profile import (
 )
 from recsys_spark.errors import InputError, RecsysError
 from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import delivered_files
 from recsys_spark.lake.tables import (
@@ -63,13 +63,12 @@ class Batch:
 
 def run(job: Job) -> Summary:
     quality.preload()
-    with ExitStack() as held:
-        batches = _new_batches(job, held)
-        started = time.monotonic()
-        results = _gate(job, batches)
-        gate_seconds = time.monotonic() - started
-        for batch in batches:
-            _merge(job, batch)
+    batches = _new_batches(job)
+    started = time.monotonic()
+    results = _gate(job, batches)
+    gate_seconds = time.monotonic() - started
+    for batch in batches:
+        _merge(job, batch)
     told = _summary(batches, results)
     return replace(told, figures={**told.figures, ("gate_seconds", ""): gate_seconds})
 
@@ -87,8 +86,8 @@ def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summ
     return Summary(rows_in, rows_out, "silver.*", figures, notes)
 
 
-def _new_batches(job: Job, held: ExitStack) -> list[Batch]:
-    """The new files' rows, by kind; released when `held` closes."""
+def _new_batches(job: Job) -> list[Batch]:
+    """The new files' rows, by kind."""
     done = job.read(OPS_METRICS).where(F.col("metric") == _DONE).select("label").distinct()
     known = {row["label"] for row in done.collect()}
     batches = []
@@ -100,27 +99,27 @@ def _new_batches(job: Job, held: ExitStack) -> list[Batch]:
             bronze = job.read(table)
             if len(new) < len(files):
                 bronze = bronze.where(F.concat_ws(":", F.lit(kind), "source", "content_hash").isin(new))
-            batches.append(judged_batch(job, kind, bronze, new, held))
+            batches.append(judged_batch(job, kind, bronze, new))
         if kind == "interactions":
             # The first kind, and without its events nothing else is worth a look.
             _require_events(job, batches)
     return batches
 
 
-def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str], held: ExitStack) -> Batch:
-    """Bronze rows judged, deduplicated and counted; kept on disk until `held` closes.
+def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Batch:
+    """Bronze rows judged, deduplicated and counted.
 
     One pass parses, judges, sorts by date and writes to local disk; all that follows reads that.
     """
     judged = cleaned(bronze, kind, settings=job.settings.clean, sources=job.settings.sources)
-    rows = _kept(deduplicate(judged, kind, within_dates=True), held)
+    rows = kept(deduplicate(judged, kind, within_dates=True), StorageLevel.DISK_ONLY)
     expressions = good_figures(kind, clean=job.settings.clean) if kind in _PROFILED else {}
     expressions = {"rows": F.count(F.lit(1)), **expressions}
     figures, reasons = _judged(rows, expressions)
     again = duplicate_keys(good(rows), KINDS[kind].identity) if SILVER[kind].partition_by else 0.0
     if again:
         # An event delivered again with another date: rare, and then a second pass over all rows.
-        rows = _kept(deduplicate(rows, kind), held)
+        rows = kept(deduplicate(rows, kind), StorageLevel.DISK_ONLY)
         figures, reasons = _judged(rows, expressions)
         again = duplicate_keys(good(rows), KINDS[kind].identity)
     figures = {**figures, "duplicate_keys": again, "rows_in": float(bronze.count())}
@@ -131,12 +130,6 @@ def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str], held:
             f"{figures['rows_in']:,.0f} in bronze: rows were made up or read twice. Nothing was merged."
         )
     return Batch(kind, rows, files, _counts(kind, figures, reasons), figures)
-
-
-def _kept(rows: DataFrame, held: ExitStack) -> DataFrame:
-    kept = rows.persist(StorageLevel.DISK_ONLY)
-    held.callback(kept.unpersist)
-    return kept
 
 
 def _judged(rows: DataFrame, expressions: Mapping[str, Column]) -> tuple[Figures, dict[tuple[str, ...], int]]:

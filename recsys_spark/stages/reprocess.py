@@ -76,7 +76,7 @@ def _again(job: Job, kind: str, held: ExitStack, notes: list[str]) -> Again | No
         return None
     bronze = _under_todays_mapping(job, kind, waiting, notes).persist()
     held.callback(bronze.unpersist)
-    batch = judged_batch(job, kind, bronze.drop("is_changed"), [], held)
+    batch = judged_batch(job, kind, bronze.drop("is_changed"), [])
     judged = bronze.withColumn("kind", F.lit(kind))
     repaired = repaired_keys(judged, quarantined(batch.rows, kind=kind)).persist()
     held.callback(repaired.unpersist)
