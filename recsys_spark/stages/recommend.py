@@ -41,9 +41,13 @@ def run(job: Job) -> Summary:
     finally:
         catalogue.shared.release()
     rows = job.lake.rows_written(GOLD_STAGED)
-    lengths = _lengths(job, version)
+    lengths = lengths_of(job, version)
     users = sum(lists for lists, _ in lengths.values())
-    notes = [f"{users:,} lists", f"{catalogue.size:,} items ranked", *_short(job, lengths, catalogue.size)]
+    notes = [
+        f"{users:,} lists",
+        f"{catalogue.size:,} items ranked",
+        *short_lists(job, lengths, catalogue.size),
+    ]
     figures = {("lists", ""): float(users), ("catalogue", ""): float(catalogue.size)}
     wrote = GOLD_STAGED.name
     if similar:
@@ -115,7 +119,7 @@ def _ranked(job: Job, name: str, catalogue: Catalogue, blends: Mapping[str, Vari
     )
 
 
-def _lengths(job: Job, version: str) -> dict[str, tuple[int, int]]:
+def lengths_of(job: Job, version: str) -> dict[str, tuple[int, int]]:
     """By campaign the number of its lists, and of those that are shorter than its K."""
     ranks = job.read(GOLD_STAGED).where(F.col("run_id") == version).groupBy("campaign", "rank").count()
     lists = {(row["campaign"], row["rank"]): row["count"] for row in ranks.collect()}
@@ -125,7 +129,7 @@ def _lengths(job: Job, version: str) -> dict[str, tuple[int, int]]:
     }
 
 
-def _short(job: Job, lengths: Mapping[str, tuple[int, int]], size: int) -> list[str]:
+def short_lists(job: Job, lengths: Mapping[str, tuple[int, int]], size: int) -> list[str]:
     """A sentence per campaign with lists shorter than its K."""
     longest = {name: campaign.k for name, campaign in job.settings.campaigns.items()}
     return [

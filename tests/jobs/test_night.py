@@ -32,9 +32,10 @@ from recsys_spark.lake.tables import (
 )
 from recsys_spark.models.versions import backtest_version
 from recsys_spark.night import run_night
+from recsys_spark.stages import recommend
 from tests.conftest import ROOT
 from tests.jobs.conftest import Night
-from tests.shop import RUN_DATE, USERS, write_conf
+from tests.shop import ITEMS, RUN_DATE, USERS, write_conf
 
 EARLIER = date(2024, 5, 5)
 
@@ -81,6 +82,18 @@ def test_a_list_without_repeats_holds_nothing_that_the_user_had_before(night: Ni
     rows = rows_of(night.job, GOLD_RECOMMENDATIONS)
     assert not {(row["user_id"], row["item_id"]) for row in rows if row["campaign"] == "fresh"} & had
     assert {(row["user_id"], row["item_id"]) for row in rows if row["campaign"] == "again"} & had
+
+
+def test_lists_that_a_small_catalogue_leaves_short_are_said(night: Night) -> None:
+    asked = {
+        name: campaign.model_copy(update={"k": 200 if name == "fresh" else campaign.k})
+        for name, campaign in night.job.settings.campaigns.items()
+    }
+    job = replace(night.job, settings=night.job.settings.model_copy(update={"campaigns": asked}))
+    lengths = recommend.lengths_of(job, night.job.run.run_id)
+    assert recommend.short_lists(job, lengths, ITEMS) == [
+        f"fresh: {USERS} lists are shorter than k = 200 ({ITEMS} items known)"
+    ]
 
 
 def test_only_lists_of_users_who_consented_may_be_sent_and_only_those_are_rendered(night: Night) -> None:
