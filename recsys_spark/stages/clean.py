@@ -69,6 +69,7 @@ def run(job: Job) -> Summary:
     gate_seconds = time.monotonic() - started
     for batch in batches:
         _merge(job, batch)
+    _mark(job, batches)
     told = _summary(batches, results)
     return replace(told, figures={**told.figures, ("gate_seconds", ""): gate_seconds})
 
@@ -227,11 +228,17 @@ def _past(job: Job, kind: str) -> Past:
 
 
 def _merge(job: Job, batch: Batch) -> None:
-    """Quarantine, then silver, then the mark: a crash in between repeats steps that change nothing."""
+    """Quarantine, then silver; a crash before the mark repeats steps that change nothing."""
     if batch.counts["rows_quarantined", batch.kind]:
         job.merge(SILVER_QUARANTINE, quarantined(batch.rows, kind=batch.kind))
     if batch.counts["rows_good", batch.kind]:
         merge_batch(job.lake, SILVER[batch.kind], batch.good, identity=KINDS[batch.kind].identity)
-    now, opened = datetime.now(UTC), job.run
-    marks = [(opened.run_id, job.run_date, "clean", _DONE, file, 1.0, now) for file in batch.files]
-    job.append(OPS_METRICS, frame_of(job.spark, marks, OPS_METRICS.schema))
+
+
+def _mark(job: Job, batches: list[Batch]) -> None:
+    """Note which files are in silver, so that no later night looks at them again."""
+    now, run_id = datetime.now(UTC), job.run.run_id
+    files = [file for batch in batches for file in batch.files]
+    marks = [(run_id, job.run_date, "clean", _DONE, file, 1.0, now) for file in files]
+    if marks:
+        job.append(OPS_METRICS, frame_of(job.spark, marks, OPS_METRICS.schema))

@@ -54,3 +54,8 @@ def nightly() -> DAG:
 @pytest.fixture(scope="session")
 def delivery() -> DAG:
     return import_module("delivery").dag
+
+
+@pytest.fixture(scope="session")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("airflow")

@@ -1,7 +1,7 @@
 """The nightly DAG really run by Airflow: spark-submit for every task, verdicts and faults told apart.
 
 The jobs here are ten lines of Python in a folder of the test's own, run by the project's spark-submit. Real
-jobs go through the same `run_night(home=ROOT, RECSYS_LAKE=…, RECSYS_OUTPUT=…, RECSYS_LANDING=…)`.
+jobs go through the same `run_night(home=ROOT, …)`, to the end of a good night: test_real_night.py.
 """
 
 from __future__ import annotations
@@ -94,34 +94,16 @@ def calls_of(home: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (home / "jobs" / "calls.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("airflow")
-
-
-def test_a_good_night_runs_every_stage_once_in_order_and_announces_its_lists(
-    tmp_path: Path, airflow_home: Path
-) -> None:
-    home = jobs_that_exit(tmp_path, {})
-    night = run_night(airflow_home, home=home, env="demo", run_date=RUN_DATE)
-    assert night.states == dict.fromkeys(STAGES, "success"), night.output[-3000:]
-    calls = calls_of(home)
-    assert [call["stage"] for call in calls] == list(STAGES)
-    assert {tuple(call["args"]) for call in calls} == {("--env", "demo", "--run-date", RUN_DATE)}
-    assert (
-        {call["python"] for call in calls}
-        == {call["workers"] for call in calls}
-        == {f"{ROOT}/.venv/bin/python"}
-    )
-    assert night.published == [{"run_date": RUN_DATE}]
-
-
 def test_a_rejected_input_ends_the_night_without_another_try(tmp_path: Path, airflow_home: Path) -> None:
     home = jobs_that_exit(tmp_path, {"clean": 3})
     night = run_night(airflow_home, home=home, env="demo", run_date=RUN_DATE)
     not_run = dict.fromkeys(STAGES[2:], "upstream_failed")
     assert night.states == {"ingest": "success", "clean": "failed", **not_run}, night.output[-3000:]
-    assert [call["stage"] for call in calls_of(home)] == ["ingest", "clean"]
+    calls = calls_of(home)
+    assert [call["stage"] for call in calls] == ["ingest", "clean"]
+    assert {tuple(call["args"]) for call in calls} == {("--env", "demo", "--run-date", RUN_DATE)}
+    interpreters = {call[whose] for call in calls for whose in ("python", "workers")}
+    assert interpreters == {f"{ROOT}/.venv/bin/python"}
     assert night.published == []
 
 

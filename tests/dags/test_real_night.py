@@ -112,7 +112,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
 
 
 @pytest.fixture(scope="module")
-def both(cluster: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Both:
+def both(cluster: tuple[Path, str], airflow_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
     folder, master = cluster
     shared = folder / "shared"
     shop = open_shop(shared / "shop").folder
@@ -123,7 +123,7 @@ def both(cluster: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
     worker_python = (folder / "worker-python").read_text().strip()
     archive_classes(conf, worker_python, package)
     night = run_night(
-        tmp_path_factory.mktemp("airflow"),
+        airflow_home,
         home=ROOT,
         env="slice",
         run_date=RUN_DATE,

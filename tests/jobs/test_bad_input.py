@@ -82,20 +82,16 @@ def test_a_truncated_file(stage_run: Callable, tmp_path: Path, capsys: pytest.Ca
     assert written(tmp_path) == set()
 
 
-def test_a_date_before_any_event_and_one_long_after_the_last(
+def test_what_clean_refuses_never_reaches_silver(
     stage_run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A date before any event, one long after the last, and a delivery that fails the gate."""
+    (tmp_path / "shop" / "events.csv").write_text(EVENTS + "e3,u1,i1,soon,1\n" * 2, encoding="utf-8")
     assert stage_run(run_date="2020-01-01") == 3
     assert "no events on or before 2020-01-01: the first known event is of 2024-05-01" in sentence(capsys)
     assert stage_run("\n[quality]\nmax_age_days = 2\n", run_date="2024-06-01") == 3
     assert "no data for 2024-06-01: the newest known event is of 2024-05-02" in sentence(capsys)
-    assert not {table for table in written(tmp_path) if table.startswith(("silver", "gold"))}
-
-
-def test_a_delivery_that_fails_the_gate_never_reaches_silver(
-    stage_run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "shop" / "events.csv").write_text(EVENTS + "e3,u1,i1,soon,1\n" * 2, encoding="utf-8")
+    assert "ops/quality_results" not in written(tmp_path)
     assert stage_run() == 3
     told = sentence(capsys)
     assert "expect_column_max_to_be_between(rejected_share) observed 0.5," in told
