@@ -53,18 +53,19 @@ def passes(*together: Step) -> list[bool]:
     The first makes the night of the made-up shop in a folder where the others find it.
     """
     night = REPORTS.parent / "night"
-    shutil.rmtree(night, ignore_errors=True)
     env = os.environ | {"TESTS_NIGHT": str(night)}
+    first, *others = together
+    if first.report:
+        shutil.rmtree(night, ignore_errors=True)
     for step in together:
         if step.report:
             step.report.unlink(missing_ok=True)
-    first, *others = together
     print(f"\n=== {first.name}", flush=True)
     started = [(step, REPORTS / f"{step.name.replace(' ', '-')}.log") for step in others]
     behind = [subprocess.Popen(step.command, cwd=ROOT, env=env, **_into(log)) for step, log in started]
     codes = [subprocess.run(first.command, cwd=ROOT, env=env, check=False).returncode]
-    if others and not (night / "_done").exists():
-        night.mkdir(exist_ok=True)
+    if first.report and not (night / "_done").exists():
+        night.mkdir(parents=True, exist_ok=True)
         (night / "_done").write_text("broken")  # or the others would wait for it
     for (step, log), process in zip(started, behind, strict=True):
         codes.append(process.wait())
