@@ -74,9 +74,9 @@ def run_night(
     """The stages from `first` to `last` without those of `skip`; the peak memory of all processes in GB."""
     job = Job(spark, settings, run_date)
     stages = stages_between(first, last, skip=skip)
-    if "clean" in stages:
-        quality.preload()  # while the first stage waits for Spark, not while the second writes its plans
     with holding(settings, f"the night of {run_date}") as memory:
+        if "clean" in stages:
+            quality.preload()  # while the first stage waits for Spark, not while the second writes its plans
         for stage in stages:
             # A copy, so that each stage looks its run up anew: ingest may have opened another.
             run_stage(stage, replace(job), memory)

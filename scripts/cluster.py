@@ -57,12 +57,12 @@ def prepare_environment(folder: Path) -> Path:
             capture([uv, "pip", "sync", "--offline", *install])
         except ClusterError:
             capture([uv, "pip", "sync", *install])
-        jars = spark_home(folder / "bin/python") / "jars"
-        for jar in (spark_home(driver_python) / "jars").glob("*.jar"):  # Delta's, and PostgreSQL's driver
-            if not (jars / jar.name).exists():
-                link_or_copy(jar, jars / jar.name)
         ready.write_text(lock.read_text())
-    return spark_home(folder / "bin/python")
+    home = spark_home(folder / "bin/python")
+    for jar in (spark_home(driver_python) / "jars").glob("*.jar"):  # Delta's, and PostgreSQL's driver
+        if not (home / "jars" / jar.name).exists():
+            link_or_copy(jar, home / "jars" / jar.name)
+    return home
 
 
 def link_or_copy(source: Path, target: Path) -> None:

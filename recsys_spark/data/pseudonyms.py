@@ -13,6 +13,7 @@ from pyspark.sql.types import StringType
 
 from recsys_spark.config import Privacy, Source
 from recsys_spark.errors import ConfigError
+from recsys_spark.lake.workers import settle
 
 LENGTH = 32
 # Ids can be tried one after the other; a key shorter than this could be too.
@@ -66,6 +67,7 @@ def pseudonymous(column: Column, key: bytes) -> Column:
     """
 
     def hashed(ids: pa.Array) -> pa.Array:
+        settle()
         return pa.array([_hashed(value, key) for value in ids.to_pylist()], pa.string())
 
     # As bytes: a text from outside need not be valid UTF-8, and the row rules judge it later.

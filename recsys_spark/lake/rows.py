@@ -16,7 +16,8 @@ def frame_of(spark: SparkSession, rows: Iterable[tuple[Any, ...]], schema: Struc
 
     `spark.createDataFrame(rows, schema)` sends the same rows through a Python worker on an executor: a task
     with an interpreter to start for each small table of the night. This is the way of Spark Connect's
-    createDataFrame. A value that does not fit its column's type is refused here, on the driver.
+    createDataFrame, and like it takes a value that Arrow can convert to its column's type (1.7 becomes a long
+    1); any other is refused here, on the driver.
     """
     wanted = schema if isinstance(schema, StructType) else cast("StructType", StructType.fromDDL(schema))
     if given := list(rows):

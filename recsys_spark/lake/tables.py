@@ -153,7 +153,7 @@ SILVER_INTERACTIONS = Table(
     },
     key=("event_date", "event_id"),
     partition_by=("event_date",),
-    sought_by=("event_at",),
+    sought_by=("event_at", "quantity", "cancels_event_id"),  # returns and cancellations are looked for
 )
 SILVER_ITEMS = Table(
     "silver.items",

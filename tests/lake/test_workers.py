@@ -14,6 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.lake.workers import settle
+from recsys_spark.ranking.batches import gathered
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="Python reads a zip's table anew only when it must")
@@ -34,4 +35,15 @@ def test_a_settled_worker_keeps_the_tables_of_its_zips_and_collects_no_modules(
 
     [(names, frozen)] = spark.sparkContext.parallelize([1], 1).mapPartitions(told).collect()
     assert names == ["found_in_a_zip.py"]
+    assert frozen > 10_000
+
+
+def test_ranking_settles_the_worker_it_runs_in(spark: SparkSession) -> None:
+    def ranked(_: Iterable[int]) -> Iterator[int]:
+        settle.cache_clear()
+        gc.unfreeze()
+        list(gathered([], 1))
+        yield gc.get_freeze_count()
+
+    [frozen] = spark.sparkContext.parallelize([1], 1).mapPartitions(ranked).collect()
     assert frozen > 10_000

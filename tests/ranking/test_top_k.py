@@ -285,6 +285,7 @@ def test_share_items_refuses_what_does_not_fit(spark, parts):
 PROGRAM = """
 import json, sys
 import numpy as np
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.session import start_session
 from recsys_spark.ranking.shared_items import share_items
 from recsys_spark.ranking.kernel import ItemParts

@@ -1,0 +1,34 @@
+"""What a table keeps of its files for readers to pass them over."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from recsys_spark.lake.rows import frame_of
+from recsys_spark.lake.store import Lake
+from recsys_spark.lake.tables import BRONZE_INTERACTIONS, SILVER_INTERACTIONS, SILVER_USERS, Table
+
+
+def bounds_of(lake: Lake, table: Table) -> set[str]:
+    """The columns of whose values the table's log names the smallest."""
+    files = DeltaTable(lake.path(table)).get_add_actions(flatten=True)
+    return {name.removeprefix("min.") for name in files.schema.names if name.startswith("min.")}
+
+
+def test_files_are_told_apart_by_what_reads_narrow_by_and_by_no_more(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lake = Lake(spark, str(tmp_path))
+    known = {"event_date": date(2024, 1, 1), "event_at": datetime(2024, 1, 1, tzinfo=UTC), "quantity": -1.0}
+    for table in (SILVER_INTERACTIONS, BRONZE_INTERACTIONS, SILVER_USERS):
+        values = {**dict.fromkeys(table.columns), "ingest_date": date(2024, 1, 1), "user_id": "u"} | known
+        row = tuple(values[name] for name in table.columns)
+        for _ in range(2):  # the second commit finds the table there
+            lake.append(table, frame_of(spark, [row], table.schema))
+    assert bounds_of(lake, SILVER_INTERACTIONS) == {"event_at", "quantity", "cancels_event_id"}
+    assert bounds_of(lake, BRONZE_INTERACTIONS) == set()
+    assert "user_id" in bounds_of(lake, SILVER_USERS)
