@@ -6,6 +6,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import InputError
+from recsys_spark.lake.kept import kept
 
 # Indexes are ints from 0: 2^31 of them.
 MAX_IDS = 2**31
@@ -27,7 +28,7 @@ def dense_index(rows: DataFrame, *, id_column: str, index_column: str) -> DataFr
     no global window, and only one count per partition reaches the driver. Ids are ordered by their
     UTF-8 bytes. Raises InputError beyond 2^31 ids.
     """
-    by_range = (
+    by_range = kept(
         rows.select(id_column)
         .distinct()
         .repartitionByRange(id_column)
@@ -35,7 +36,7 @@ def dense_index(rows: DataFrame, *, id_column: str, index_column: str) -> DataFr
         .select(
             id_column, F.spark_partition_id().alias("_part"), F.monotonically_increasing_id().alias("_at")
         )
-    ).localCheckpoint(eager=True)
+    )
     counts = by_range.groupBy("_part").agg(F.count(F.lit(1)).alias("_rows"), F.min("_at").alias("_first"))
     total = counts.agg(F.coalesce(F.sum("_rows"), F.lit(0))).collect()[0][0]
     require_indexable(total, id_column)

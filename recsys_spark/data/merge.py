@@ -8,6 +8,7 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import Table
 
@@ -28,7 +29,7 @@ def merge_batch(lake: Lake, table: Table, rows: DataFrame, *, identity: Sequence
         return
     known = lake.read(table)
     dates = _dates(rows)
-    elsewhere = _under_other_dates(known, rows, identity).localCheckpoint(eager=True)
+    elsewhere = kept(_under_other_dates(known, rows, identity))
     gone = elsewhere.where("is_newer").select(*identity, F.col("_known_date").alias("event_date"))
     late = elsewhere.where("NOT is_newer").select(*identity)
     has_gone, has_late = not gone.isEmpty(), not late.isEmpty()

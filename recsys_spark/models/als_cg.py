@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Als
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.executor_files import MatrixSeries, SharedMatrix
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.workers import settle
 from recsys_spark.models.als_blocks import Blocks, Chunk, blocks_of
 from recsys_spark.models.als_factors import Factors, IndexedPairs, Iteration
@@ -220,4 +221,4 @@ def _named(series: MatrixSeries, ids: DataFrame, kind: str) -> DataFrame:
 
     named = ids.select(f"{kind}_index", F.col(f"{kind}_id"))
     schema = f"{kind}_index int, {kind}_id string, factors array<float>"
-    return named.mapInArrow(attach, schema).localCheckpoint(eager=True)
+    return kept(named.mapInArrow(attach, schema))

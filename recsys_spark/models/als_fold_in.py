@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Als
 from recsys_spark.lake.executor_files import MatrixSeries, SharedMatrix
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.workers import settle
 from recsys_spark.models.als_loss import histories, rows_of
 from recsys_spark.models.als_solve import Objective, exact_row, gramian
@@ -44,7 +45,7 @@ def fold_in(preferences: DataFrame, item_factors: DataFrame, settings: Als) -> D
     gram = gramian(y) if objective.implicit else np.zeros((0, 0))
     solving = _solving(series.share(matrix), gram, objective)
     try:
-        return histories(known).mapInArrow(solving, SCHEMA).localCheckpoint(eager=True)
+        return kept(histories(known).mapInArrow(solving, SCHEMA))
     finally:
         series.close()
 

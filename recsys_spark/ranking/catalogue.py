@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.data.ids import dense_index
+from recsys_spark.lake.kept import kept
 from recsys_spark.ranking.blend import Scaling, scaling_of
 from recsys_spark.ranking.kernel import Csr, ItemParts, packed
 from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, SharedItems, share_items
@@ -56,7 +57,7 @@ def catalogue_of(
     users of that group (country, segment, age …) may not get. labels: string columns of `items`, category
     or brand, that `lists` may cap. Driver memory: 4·(d + 2) bytes an item plus its words.
     """
-    index = dense_index(items, id_column="item_id", index_column="item_index").localCheckpoint(eager=True)
+    index = kept(dense_index(items, id_column="item_id", index_column="item_index"))
     item_ids = index.orderBy("item_index").select("item_id").toArrow().column("item_id").combine_chunks()
     size = len(item_ids)
     dense, rank = _dense(_indexed(factors, index, "factors"), size)

@@ -5,7 +5,6 @@ Not a stage of the night: `recsys quarantine --reprocess` runs it after a rule o
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
 
@@ -21,6 +20,7 @@ from recsys_spark.data.pseudonyms import pseudonym_key, require_same_key
 from recsys_spark.data.quarantine import bronze_of, repaired_keys, repairs_by_reason
 from recsys_spark.data.remap import remapped, rows_again
 from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.runs import open_run
 from recsys_spark.lake.tables import (
     BRONZE,
@@ -57,29 +57,26 @@ def run(job: Job) -> Summary:
     require_same_key(job.read(OPS_METRICS), pseudonym_key(job.settings.privacy))
     notes: list[str] = []
     figures: dict[tuple[str, str], float] = {}
-    with ExitStack() as held:
-        found = [again for kind in BRONZE if (again := _again(job, kind, held, notes)) is not None]
-        for again in found:
-            figures |= again.batch.counts | _told_by_reason(again)
-        _gate(job, [again.batch for again in found])
-        for again in found:
-            _merge(job, again)
+    found = [again for kind in BRONZE if (again := _again(job, kind, notes)) is not None]
+    for again in found:
+        figures |= again.batch.counts | _told_by_reason(again)
+    _gate(job, [again.batch for again in found])
+    for again in found:
+        _merge(job, again)
     return _summary(figures, notes)
 
 
-def _again(job: Job, kind: str, held: ExitStack, notes: list[str]) -> Again | None:
+def _again(job: Job, kind: str, notes: list[str]) -> Again | None:
     """What is quarantined of one kind, judged again; None where nothing is."""
     waiting = job.read(SILVER_QUARANTINE).where(
         (F.col("kind") == kind) & (F.col("ingest_date") <= F.lit(job.run_date))
     )
     if waiting.isEmpty():
         return None
-    bronze = _under_todays_mapping(job, kind, waiting, notes).persist()
-    held.callback(bronze.unpersist)
+    bronze = kept(_under_todays_mapping(job, kind, waiting, notes))
     batch = judged_batch(job, kind, bronze.drop("is_changed"), [])
     judged = bronze.withColumn("kind", F.lit(kind))
-    repaired = repaired_keys(judged, quarantined(batch.rows, kind=kind)).persist()
-    held.callback(repaired.unpersist)
+    repaired = kept(repaired_keys(judged, quarantined(batch.rows, kind=kind)))
     return Again(batch, waiting, bronze, repaired)
 
 
@@ -163,8 +160,8 @@ def _summary(figures: dict[tuple[str, str], float], notes: list[str]) -> Summary
     def total(name: str) -> int:
         return int(sum(value for (metric, _), value in figures.items() if metric == name))
 
-    rows_in, kept, again = total("rows_in"), total("rows_good"), total("rows_duplicate")
-    told = f"{kept:,} good, {again:,} duplicates, {total('rows_quarantined'):,} still rejected"
+    rows_in, merged, again = total("rows_in"), total("rows_good"), total("rows_duplicate")
+    told = f"{merged:,} good, {again:,} duplicates, {total('rows_quarantined'):,} still rejected"
     if not rows_in:
         told = "nothing is quarantined"
-    return Summary(rows_in, kept, "silver.*", figures, (told, *notes))
+    return Summary(rows_in, merged, "silver.*", figures, (told, *notes))

@@ -17,6 +17,7 @@ from recsys_spark.data.sources.columns import Found
 from recsys_spark.data.sources.files import SourceFile
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, column, mapped, their_columns
 from recsys_spark.errors import ConfigError
+from recsys_spark.lake.kept import kept
 
 # PostgreSQL's driver otherwise holds a partition's whole result in memory.
 _FETCH_ROWS = "10000"
@@ -55,8 +56,8 @@ def read_table(spark: SparkSession, name: str, source: Source) -> TableRead:
     in_order = rows.sortWithinPartitions(*payload).withColumn(
         "row", F.monotonically_increasing_id().bitwiseAND((1 << 33) - 1)
     )
-    kept = in_order.localCheckpoint(eager=True, storageLevel=StorageLevel.DISK_ONLY)
-    return TableRead(kept, _parts(kept, payload))
+    fetched = kept(in_order, StorageLevel.DISK_ONLY)
+    return TableRead(fetched, _parts(fetched, payload))
 
 
 def _parts(rows: DataFrame, payload: list[str]) -> list[SourceFile]:
