@@ -50,7 +50,7 @@ def pytest_steps(*only: str) -> list[Step]:
 def passes(*together: Step) -> list[bool]:
     """Run the steps side by side: the first one's output as it comes, the others' whole, afterwards.
 
-    The first makes the night of the made-up shop in a folder where the others find it.
+    Where the first is of tests it makes the night of the made-up shop in a folder where the others find it.
     """
     night = REPORTS.parent / "night"
     env = os.environ | {"TESTS_NIGHT": str(night)}

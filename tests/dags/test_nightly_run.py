@@ -64,10 +64,12 @@ def run_night(airflow_home: Path, *, home: Path, env: str, run_date: str, **sett
 
 
 def what_happened(database: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """Task states and asset events of the newest nightly run."""
+    """Task states, in the order in which tasks began, and asset events of the newest nightly run."""
     newest = "SELECT run_id FROM dag_run WHERE dag_id = 'recsys_nightly' ORDER BY id DESC LIMIT 1"
     with sqlite3.connect(database) as connection:
-        states = connection.execute(f"SELECT task_id, state FROM task_instance WHERE run_id = ({newest})")
+        states = connection.execute(
+            f"SELECT task_id, state FROM task_instance WHERE run_id = ({newest}) ORDER BY start_date"
+        )
         events = connection.execute(
             f"SELECT extra FROM asset_event WHERE source_run_id = ({newest}) ORDER BY id"
         )

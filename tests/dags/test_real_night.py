@@ -138,6 +138,7 @@ def both(cluster: tuple[Path, str], airflow_home: Path, tmp_path_factory: pytest
 
 def test_every_stage_succeeds_and_the_lists_are_announced(both: Both) -> None:
     assert both.night.states == dict.fromkeys(STAGES, "success"), both.night.output[-6000:]
+    assert list(both.night.states) == list(STAGES), "each began after the one before it"
     assert both.night.published == [{"run_date": RUN_DATE}]
 
 

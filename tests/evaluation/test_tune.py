@@ -30,6 +30,7 @@ USERS = 12
 OLD, RECENT = "old staple", "recent fancy"
 # With this seed the second trial asks for words of more items than any has, the third for a long half-life.
 SEED, TRIALS = 5, 3
+searching = pytest.mark.soak  # each trial trains all that a night trains
 
 
 def event(name: str, user: int, item: str, day: int, **other: object) -> tuple:
@@ -147,7 +148,7 @@ def searched(
     return job, search(job, trials=TRIALS, seconds=None, tell=told.append)
 
 
-@pytest.mark.soak  # each trial trains all that a night trains
+@searching
 def test_every_trial_is_told_and_kept_with_its_value_also_the_one_that_failed(
     searched: tuple[Job, Outcome], told: list[Tried]
 ) -> None:
@@ -171,7 +172,7 @@ def test_every_trial_is_told_and_kept_with_its_value_also_the_one_that_failed(
     ]
 
 
-@pytest.mark.soak  # each trial trains all that a night trains
+@searching
 def test_the_best_is_judged_on_users_that_the_search_did_not_see(searched: tuple[Job, Outcome]) -> None:
     job, outcome = searched
     others = range(1, USERS, 2)
@@ -183,14 +184,14 @@ def test_the_best_is_judged_on_users_that_the_search_did_not_see(searched: tuple
     assert outcome.is_proven
 
 
-@pytest.mark.soak  # each trial trains all that a night trains
+@searching
 def test_trials_leave_no_models_behind(searched: tuple[Job, Outcome]) -> None:
     job, _ = searched
     assert files_of(job, "models") == ["tune_trials"]
     assert not [name for name in files_of(job, "_tune") if name.startswith("tune-")]
 
 
-@pytest.mark.soak  # each trial trains all that a night trains
+@searching
 def test_a_study_is_taken_up_again_and_a_search_whose_time_is_over_tries_no_more(
     searched: tuple[Job, Outcome],
 ) -> None:
@@ -202,7 +203,7 @@ def test_a_study_is_taken_up_again_and_a_search_whose_time_is_over_tries_no_more
     assert replace(again, study=outcome.study) == outcome
 
 
-@pytest.mark.soak  # each trial trains all that a night trains
+@searching
 def test_what_happens_after_the_validation_window_changes_no_trial_and_within_it_the_choice(
     searched: tuple[Job, Outcome], spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -219,7 +220,7 @@ def test_what_happens_after_the_validation_window_changes_no_trial_and_within_it
     assert other.study.name != outcome.study.name, "what is judged by other events is another study"
 
 
-@pytest.mark.soak  # each trial trains all that a night trains
+@searching
 def test_a_search_ends_where_the_present_configuration_cannot_be_judged(
     spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -27,9 +27,15 @@ def stage_run(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     items = [{"sku": f"i{n}", "name": "green tea", "kind": "tea", "maker": "m"} for n in (1, 2)]
     (shop / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
 
-    def run(extra: str = "", *, run_date: str = "2024-05-03", last: str = "clean") -> int:
+    def run(
+        extra: str = "",
+        *,
+        run_date: str = "2024-05-03",
+        last: str = "clean",
+        sources: Sequence[str] = ("events", "items"),
+    ) -> int:
         places = {"base": ROOT / "conf", "shop": shop, "root": tmp_path}
-        conf = write_conf(tmp_path / "conf", **places, extra=extra, sources=["events", "items"])
+        conf = write_conf(tmp_path / "conf", **places, extra=extra, sources=sources)
         monkeypatch.setenv("RECSYS_CONF", str(conf))
 
         def action() -> None:
@@ -60,8 +66,8 @@ def test_a_missing_path(stage_run: Callable, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_missing_column(stage_run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "shop" / "events.csv").write_text(EVENTS.replace("user", "usr"), encoding="utf-8")
-    assert stage_run() == 2
+    (tmp_path / "shop" / "users.csv").write_text("usr,group,consent\nu1,g,true\n", encoding="utf-8")
+    assert stage_run(sources=["events", "items", "users"]) == 2
     assert "column 'user' (for user_id) not found. Did you mean usr?" in sentence(capsys)
     assert written(tmp_path) == set()
 
