@@ -1,6 +1,6 @@
 """implicit, in an environment of its own (.tools/peers): made on first use, versions pinned in peers.txt.
 
-`peers.py FOLDER` times its `recommend` with the seen filter on FOLDER's users.npy, items.npy and seen.npy.
+`peers.py FOLDER` times its `recommend` with the seen filter, the best of three, on FOLDER's users.npy, items.npy and seen.npy.
 """
 
 from __future__ import annotations
@@ -47,9 +47,12 @@ def main() -> None:
     indptr = np.arange(0, seen.size + 1, seen.shape[1])
     liked = csr_matrix((np.ones(seen.size, np.float32), seen.ravel(), indptr), (len(users), len(items)))
     model.recommend(np.arange(256), liked[:256], N=10)
-    start = time.perf_counter()
-    model.recommend(np.arange(len(users)), liked, N=10, filter_already_liked_items=True)
-    print(json.dumps({"seconds": time.perf_counter() - start}))
+    spent = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model.recommend(np.arange(len(users)), liked, N=10, filter_already_liked_items=True)
+        spent.append(time.perf_counter() - start)
+    print(json.dumps({"seconds": min(spent)}))
 
 
 if __name__ == "__main__":

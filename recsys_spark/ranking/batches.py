@@ -44,10 +44,15 @@ def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
+def indptr_of(lists: pa.Array) -> NDArray[np.int64]:
+    """Where the rows of a column of lists begin in its flattened values; null is an empty row."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
 def csr_of(lists: pa.Array, values: pa.Array | None = None) -> Csr:
     """Two parallel columns of lists as sparse rows; null is an empty row."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    indptr = indptr_of(lists)
 
     def flat(column: pa.Array) -> Any:
         return column.flatten().to_numpy(zero_copy_only=False)

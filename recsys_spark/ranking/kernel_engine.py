@@ -7,7 +7,9 @@ of users and k, never by users or items: candidates and thresholds travel from s
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
+from functools import cache
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -16,11 +18,13 @@ from numpy.typing import NDArray
 
 from recsys_spark.lake.compiled import compiled, frozen
 from recsys_spark.ranking.kernel_bounds import Bounds
+from recsys_spark.ranking.kernel_codes import CodedTile, CodedUsers
 from recsys_spark.ranking.kernel_exact import allowed, holds, part_scores
 from recsys_spark.ranking.kernel_parts import Csr
 from recsys_spark.ranking.kernel_shards import PlacedUsers, Shard
 
 LOOPS = "recsys_spark.ranking.kernel_loops"
+CODE_LOOPS = "recsys_spark.ranking.kernel_code_loops"
 Floats = NDArray[np.float64]
 Tile = NDArray[np.float32]
 Best = tuple[NDArray[np.int32], Floats]
@@ -56,6 +60,15 @@ def compiled_loops() -> ModuleType | None:
     return compiled(LOOPS)
 
 
+@cache
+def code_loops() -> ModuleType | None:
+    """The compiled scan of codes, or None where numba or the processor's instruction is missing."""
+    if compiled_loops() is None:
+        return None
+    vnni = importlib.import_module("recsys_spark.ranking.kernel_vnni")
+    return compiled(CODE_LOOPS) if vnni.is_supported() else None
+
+
 def _csr_arrays(matrix: Csr | None, dtype: Any) -> tuple[Any, Any, Any]:
     if matrix is None:
         return frozen([], np.int64), frozen([], np.int32), frozen([], dtype)
@@ -65,6 +78,8 @@ def _csr_arrays(matrix: Csr | None, dtype: Any) -> tuple[Any, Any, Any]:
 
 class CompiledEngine:
     """numba: a scan in blocks of 64 users against their running thresholds."""
+
+    code_rows, code_lanes = 12, 32  # items and users of a block of codes: ROWS and LANES of `kernel_vnni`
 
     def __init__(self, loops: Any, users: PlacedUsers, k: int, bounds: Bounds) -> None:
         n_users = users.n_users
@@ -123,6 +138,23 @@ class CompiledEngine:
         bar = np.empty(tile.shape[1], np.float32)
         state = self._best, self._scored, self._items, self._masks
         self._loops.take_tile(tile, start, users, margin, bar, *state)
+
+    def take_codes(
+        self, tile: CodedTile, columns: slice, users: NDArray[np.int64], coded: CodedUsers, fine: Floats
+    ) -> int:
+        """Take the shard's items `columns` by their codes; how many scores were near enough to look at.
+
+        fine [users]: how far a float32 score may be from the exact one. Only where `code_loops` are.
+        """
+        loops: Any = code_loops()
+        unit = self._best.unit[users]
+        panels = loops.Panels(
+            users, coded.codes, coded.vectors, unit * coded.step * tile.step, unit * coded.margin(tile), fine
+        )
+        codes = loops.TileCodes(tile.codes, tile.starts)
+        state = self._best, self._scored, self._items, self._masks
+        near: int = loops.take_codes(codes, columns.start, columns.stop - columns.start, panels, *state)
+        return near
 
     def settle(self) -> None:
         self._loops.settle(self._best, self._scored, self._items)

@@ -9,7 +9,7 @@ product; where all norms are equal it costs next to nothing. Ties still go to th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class Shard:
     """A run of n items in places first … first + n.
 
     dense float32 [n, D]; norms float64 [n, B + 1]; item int32 [n], each one's index in item order; sparse
-    [n, V]; allowed uint8 [G, ceil(n / 8)], packed.
+    [n, V]; allowed uint8 [G, ceil(n / 8)], packed. coded: what `kernel_codes` made of it, by tile size.
     """
 
     first: int
@@ -34,6 +34,7 @@ class Shard:
     item: NDArray[np.int32]
     sparse: Csr | None = None
     allowed: Bits | None = None
+    coded: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def n_items(self) -> int:

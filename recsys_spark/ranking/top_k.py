@@ -14,13 +14,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, FloatType, StringType
 
 from recsys_spark.errors import ConfigError, InputError, did_you_mean
-from recsys_spark.ranking.batches import csr_of, gathered, users_at_once
-from recsys_spark.ranking.kernel import ItemParts, UserParts
+from recsys_spark.ranking.batches import csr_of, gathered, indptr_of, users_at_once
+from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts
 from recsys_spark.ranking.kernel_caps import Cap, select_capped
 from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, SharedItems, share_items
 
 TOP_K_SCHEMA = "user_id string, item_id string, score double, rank int"
-BROADCAST_ITEMS = 2_000_000  # ids that every executor may hold to number the excluded items by
+LOOKED_UP_ITEMS = 2_000_000  # ids in a task's hash table, some 50 bytes each, that numbers excluded items
 
 
 def top_k(
@@ -112,17 +112,14 @@ def _by_user(rows: DataFrame) -> DataFrame:
 
 
 def _with_excluded(users: DataFrame, exclude: DataFrame, item_ids: pa.Array) -> DataFrame:
-    """Give each user the positions of the excluded items as array<int>; unknown items fall away."""
-    position = pa.array(np.arange(len(item_ids), dtype=np.int32))
-    index = users.sparkSession.createDataFrame(pa.table({"item_id": item_ids, "position": position}))
-    if len(item_ids) <= BROADCAST_ITEMS:  # Spark does not know the size of rows that come from Python
-        index = F.broadcast(index)
-    excluded = (
-        exclude.join(index, on="item_id", how="inner")
-        .groupBy("user_id")
-        .agg(F.collect_list("position").alias("excluded"))
-    )
-    return users.join(excluded, on="user_id", how="left")
+    """Give each user the excluded items: their ids, or of a large catalogue array<int>, their positions."""
+    pairs, item = exclude.select("user_id", "item_id"), "item_id"
+    if len(item_ids) > LOOKED_UP_ITEMS:
+        position = pa.array(np.arange(len(item_ids), dtype=np.int32))
+        index = users.sparkSession.createDataFrame(pa.table({"item_id": item_ids, "position": position}))
+        pairs, item = pairs.join(index, on="item_id", how="inner"), "position"
+    lists = pairs.groupBy("user_id").agg(F.collect_list(item).alias("excluded"))
+    return users.join(lists, on="user_id", how="left")
 
 
 def _item_parts(rows: pa.Table) -> tuple[pa.Array, ItemParts, dict[str, NDArray[np.int32]]]:
@@ -185,7 +182,7 @@ def _ranking(
                 raise InputError(f"top_k: user {last_id!r} comes twice")
             _refuse_repeated(user_ids, "user")
             last_id = user_ids[-1].as_py()
-            users = _user_parts(batch, shared)
+            users = _user_parts(batch, shared, items.ids)
             if shared.n_items:
                 index, score = select_capped(items.shards, users, k, caps)
                 yield _rows(user_ids, items.ids, index, score)
@@ -193,7 +190,7 @@ def _ranking(
     return rank
 
 
-def _user_parts(batch: pa.RecordBatch, shared: SharedItems) -> UserParts:
+def _user_parts(batch: pa.RecordBatch, shared: SharedItems, item_ids: pa.Array) -> UserParts:
     user_ids = batch.column("user_id")
     dense = _matrix(batch.column("factors"), user_ids, "user").astype(np.float64)
     expected = shared.outline.n_dims
@@ -203,7 +200,17 @@ def _user_parts(batch: pa.RecordBatch, shared: SharedItems) -> UserParts:
         )
     if "excluded" not in batch.schema.names:
         return UserParts(dense)
-    return UserParts(dense, excluded=csr_of(batch.column("excluded")))
+    return UserParts(dense, excluded=_excluded(batch.column("excluded"), item_ids))
+
+
+def _excluded(lists: pa.Array, item_ids: pa.Array) -> Csr:
+    """Lists of ids or of positions as rows of positions; unknown ids fall away."""
+    if not pa.types.is_string(lists.type.value_type):
+        return csr_of(lists)
+    positions = pc.index_in(lists.flatten(), value_set=item_ids)
+    is_known = positions.is_valid().to_numpy(zero_copy_only=False)
+    known_before = np.concatenate([[0], np.cumsum(is_known)])
+    return Csr(known_before[indptr_of(lists)], positions.drop_null().to_numpy())
 
 
 def _rows(

@@ -18,19 +18,23 @@ from hypothesis import strategies as st
 
 import recsys_spark
 from recsys_spark.lake import compiled
-from recsys_spark.ranking import kernel_engine
+from recsys_spark.ranking import kernel, kernel_codes, kernel_engine
 from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, component_scores, packed, select
 from recsys_spark.ranking.kernel_caps import Cap, select_capped
 from recsys_spark.ranking.kernel_shards import CUT, Shards, arranged, in_memory, item_bytes
 
 
-@pytest.fixture(params=["compiled", "plain"], autouse=True)
+@pytest.fixture(params=["codes", "float32", "plain"], autouse=True)
 def engine(request, monkeypatch) -> Iterator[str]:
-    """Every test runs with numba and without."""
+    """Every test runs with the processor's product of codes, with numba and BLAS alone, and without numba."""
     if request.param == "plain":
         monkeypatch.setattr(kernel_engine, "compiled_loops", lambda: None)
     elif kernel_engine.compiled_loops() is None:
         pytest.skip("numba is not installed")
+    elif request.param == "codes" and kernel_engine.code_loops() is None:
+        pytest.skip("this processor has no AVX-512 VNNI")
+    if request.param != "codes":
+        monkeypatch.setattr(kernel, "code_loops", lambda: None)
     return request.param
 
 
@@ -545,8 +549,10 @@ def test_component_scores_of_absent_parts_are_zero():
 
 
 def test_compiled_loops_work_and_are_cached_when_the_package_is_in_a_wheel(engine, tmp_path):
-    if engine == "plain":
-        pytest.skip("about the compiled loops")
+    best = "float32" if kernel_engine.code_loops() is None else "codes"
+    if engine != best:
+        pytest.skip("about the compiled loops that this processor uses")
+    loops = {"float32": "compiled_loops().take_tile", "codes": "code_loops().take_codes"}[best]
     package = Path(recsys_spark.__file__).parent
     wheel = tmp_path / "recsys_spark-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -561,7 +567,7 @@ def test_compiled_loops_work_and_are_cached_when_the_package_is_in_a_wheel(engin
     program = (
         "import numpy as np; from recsys_spark.ranking import kernel, kernel_engine as e;"
         "print(kernel.select(kernel.ItemParts(np.eye(3, dtype=np.float32)), kernel.UserParts(np.eye(3)), 1)[0].ravel(),"
-        "e.__file__, sum(e.compiled_loops().take_tile.stats.cache_hits.values()))"
+        f"e.__file__, sum(e.{loops}.stats.cache_hits.values()))"
     )
     environment = {**os.environ, "PYTHONPATH": str(wheel), "TMPDIR": str(tmp_path)}
     environment.pop("NUMBA_CACHE_DIR", None)
@@ -620,3 +626,78 @@ def test_nearly_equal_scores_do_not_grow_the_candidates():
     dense[:, 0] += rng.integers(0, 3, 20_000) * np.float32(2**-23)
     index, _ = select(ItemParts(dense), UserParts(np.full((2, 4), 1 / 3)), 5)
     np.testing.assert_array_equal(index, [np.argsort(-dense[:, 0], kind="stable")[:5]] * 2)
+
+
+def coded_problem(seed: int, *, n_dims: int, tile: int, spread: float) -> tuple[ItemParts, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    sizes = np.exp(spread * rng.standard_normal(n_dims))
+    items = (rng.standard_normal((2 * tile + 5, n_dims)) * sizes).astype(np.float32)
+    return ItemParts(items), rng.standard_normal((40, n_dims)) / sizes * np.exp(spread * rng.random((40, 1)))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_dims=st.integers(1, 70),
+    tile=st.integers(1, 50),
+    spread=st.sampled_from([0.0, 1.0, 8.0]),
+)
+def test_a_sum_of_codes_is_within_its_margin_of_the_score(seed, n_dims, tile, spread):
+    items, dense = coded_problem(seed, n_dims=n_dims, tile=tile, spread=spread)
+    shard = in_memory(items).load(0)
+    coded = kernel_codes.CodedItems.of(shard, tile, 12)
+    users = kernel_codes.CodedUsers.of(dense.astype(np.float32), coded.exponent, 32)
+    user_codes = unpacked(users.codes ^ np.uint8(128), 32, n_dims)[:40].view(np.int8).astype(np.int64)
+    for number, part in enumerate(coded.tiles):
+        rows = shard.dense[number * tile : (number + 1) * tile].astype(np.float64)
+        codes = unpacked(part.codes, 12, n_dims)[: len(rows)].astype(np.int64)
+        np.testing.assert_array_equal(part.starts[: len(rows)], -128 * codes.sum(axis=1))
+        near = users.step[:, None] * part.step * (user_codes @ codes.T)
+        assert np.all(np.abs(near - dense @ rows.T) <= users.margin(part)[:, None])
+        assert np.all(np.abs(codes) <= 127)
+
+
+def unpacked(flat: np.ndarray, rows: int, n_dims: int) -> np.ndarray:
+    steps = -(-n_dims // 4)
+    return flat.reshape(-1, steps, rows, 4).transpose(0, 2, 1, 3).reshape(-1, steps * 4)[:, :n_dims]
+
+
+def test_the_block_product_is_that_of_whole_numbers(engine):
+    if engine != "codes":
+        pytest.skip("about the product of codes")
+    import numba  # noqa: PLC0415  # absent where the other engines are tested
+
+    from recsys_spark.ranking.kernel_vnni import LANES, ROWS, block_product  # noqa: PLC0415
+
+    product = numba.njit(lambda *args: block_product(*args))  # noqa: PLW0108  # an intrinsic is no function
+    rng = np.random.default_rng(23)
+    items = rng.integers(-127, 128, (ROWS, 20)).astype(np.int8)
+    users = rng.integers(-127, 128, (LANES, 20)).astype(np.int8)
+    expected = items.astype(np.int64) @ users.T.astype(np.int64)
+    starts = (-128 * items.astype(np.int64).sum(axis=1)).astype(np.int32)
+    packed_items = kernel_codes._packed(items, ROWS)
+    packed_users = kernel_codes._packed(users, LANES).view(np.uint8) ^ np.uint8(128)
+    bars = np.sort(expected, axis=0)[-3].astype(np.int32)
+    sums, above = np.zeros((ROWS, LANES), np.int32), np.zeros(ROWS, np.uint32)
+    given = (packed_items, 0, starts, 0, packed_users, 0)
+    assert product(*given, bars, 0, sums, above, 5)
+    np.testing.assert_array_equal(sums, expected)
+    bits = (above[:, None] >> np.arange(LANES, dtype=np.uint32)) & 1
+    np.testing.assert_array_equal(bits, expected > bars)
+    assert not product(*given, expected.max(axis=0).astype(np.int32), 0, sums, above, 5)
+
+
+def test_codes_that_tell_nothing_apart_leave_the_scan_to_float32(engine, monkeypatch):
+    """One dimension a thousand times the others: they all but vanish from the codes, not from the lists."""
+    rng = np.random.default_rng(24)
+    dense = rng.standard_normal((9_000, 8)).astype(np.float32)
+    dense[:, 0] = 1000
+    users = rng.standard_normal((70, 8))
+    users[:, 0] = 1000
+    taken = []
+    plain = kernel._Products.take
+    monkeypatch.setattr(
+        kernel._Products, "take", lambda self, *args: taken.append(args[0].start) or plain(self, *args)
+    )
+    assert_exact(ItemParts(dense), UserParts(users), 3)
+    assert min(taken) == (kernel.CODED_TILES * kernel.TILE_ITEMS * 2 if engine == "codes" else 0)
