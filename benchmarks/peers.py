@@ -1,6 +1,7 @@
 """implicit, in an environment of its own (.tools/peers): made on first use, versions pinned in peers.txt.
 
-`peers.py FOLDER` times its `recommend` with the seen filter, the best of three, on FOLDER's users.npy, items.npy and seen.npy.
+`peers.py FOLDER` times its `recommend` with the seen filter, the best of three, on FOLDER's users.npy,
+items.npy and seen.npy.
 """
 
 from __future__ import annotations
