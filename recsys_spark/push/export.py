@@ -8,12 +8,14 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from itertools import groupby, islice
-from operator import itemgetter
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 
 from recsys_spark.lake.workers import settle
@@ -26,7 +28,17 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 # What the export says of a list, and of each of its slots.
 _OF_LIST = ("run_date", "channel", "campaign", "user_id", "arm", "model_version", "run_id")
 _OF_SLOT = ("rank", "item_id", "title", "category", "brand", "score", "source", "reason", "propensity")
-_LISTS_AT_ONCE = 256
+# The same as templates of JSON, their keys sorted: of a slot, and of a list around its slots.
+_SLOT_KEYS, _LIST_KEYS = sorted(_OF_SLOT), sorted(_OF_LIST)
+_SLOT = "{" + ",".join(f'"{name}":%s' for name in _SLOT_KEYS) + "}"
+_LIST = (
+    "{"
+    + ",".join(
+        f'"{name}":[%s]' if name == "items" else f'"{name}":%s' for name in sorted([*_OF_LIST, "items"])
+    )
+    + "}"
+)
+_BEFORE_ITEMS = sum(name < "items" for name in _LIST_KEYS)
 
 
 def export_lines(slots: DataFrame) -> DataFrame:
@@ -39,11 +51,10 @@ def export_lines(slots: DataFrame) -> DataFrame:
 
     def render(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         settle()
-        rows = (row for batch in batches for row in batch.to_pylist())
-        lists = (list(of) for _, of in groupby(rows, key=itemgetter("campaign", "user_id")))
-        while some := list(islice(lists, _LISTS_AT_ONCE)):
-            columns = {name: [of[0][name] for of in some] for name in ("campaign", "user_id", "run_id")}
-            yield pa.RecordBatch.from_pydict({**columns, "line": [jsonl_line(_exported(of)) for of in some]})
+        open_list = _List()
+        for batch in batches:
+            yield _closed(list(open_list.followed_by(batch)))
+        yield _closed([open_list.line()] if open_list.head else [])
 
     ordered = slots.select(*_OF_LIST, *_OF_SLOT).repartitionByRange("campaign", "user_id")
     return ordered.sortWithinPartitions("campaign", "user_id", "rank").mapInArrow(
@@ -51,12 +62,62 @@ def export_lines(slots: DataFrame) -> DataFrame:
     )
 
 
-def _exported(slots: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """One user's list for a machine: who, which campaign, and the slots in order."""
-    return {
-        **{name: slots[0][name] for name in _OF_LIST},
-        "items": [{name: slot[name] for name in _OF_SLOT} for slot in slots],
-    }
+_Line = tuple[str, str, str, str]
+
+
+def _closed(lines: Sequence[_Line]) -> pa.RecordBatch:
+    columns = list(zip(*lines, strict=True)) or [()] * 4
+    names = ("campaign", "user_id", "run_id", "line")
+    return pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in columns], names=names)
+
+
+@dataclass
+class _List:
+    """One user's list under way: who and which campaign, what its line begins and ends with, its slots.
+
+    Texts are made column by column, of each distinct value once: a tenth of what a dictionary per slot costs.
+    """
+
+    head: tuple[str, str, str] | None = None
+    texts: tuple[str, ...] = ()
+    slots: list[str] = field(default_factory=list)
+
+    def followed_by(self, batch: pa.RecordBatch) -> Iterator[_Line]:
+        """Take a batch of slots in; the lines of the lists that are whole now."""
+        if batch.num_rows == 0:
+            return
+        slots = [
+            _SLOT % row for row in zip(*(_texts(batch.column(name)) for name in _SLOT_KEYS), strict=True)
+        ]
+        heads = batch.select(["campaign", "user_id", "run_id"])
+        is_new = np.zeros(batch.num_rows, np.bool_)
+        for name in ("campaign", "user_id"):
+            column = heads.column(name)
+            is_new[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+        starts = [0, *np.flatnonzero(is_new).tolist()]
+        first = heads.take(pa.array(starts)).to_pylist()
+        texts = zip(*(_texts(batch.column(name).take(pa.array(starts))) for name in _LIST_KEYS), strict=True)
+        ends = [*starts[1:], batch.num_rows]
+        for start, end, head, text in zip(starts, ends, first, texts, strict=True):
+            who = (head["campaign"], head["user_id"], head["run_id"])
+            if self.head is not None and self.head[:2] != who[:2]:
+                yield self.line()
+                self.slots = []
+            if not self.slots:
+                self.head, self.texts = who, text
+            self.slots.extend(slots[start:end])
+
+    def line(self) -> _Line:
+        head: Any = self.head
+        before, after = self.texts[:_BEFORE_ITEMS], self.texts[_BEFORE_ITEMS:]
+        return (*head, _LIST % (*before, ",".join(self.slots), *after) + "\n")
+
+
+def _texts(column: pa.Array) -> list[str]:
+    """The values as JSON, each distinct one rendered once."""
+    encoded = column.dictionary_encode()
+    texts = [*(_text(value) for value in encoded.dictionary.to_pylist()), "null"]
+    return [texts[at] for at in pc.fill_null(encoded.indices, len(texts) - 1).to_pylist()]
 
 
 def jsonl_line(row: Mapping[str, object]) -> str:
@@ -69,8 +130,17 @@ def jsonl_line(row: Mapping[str, object]) -> str:
     >>> jsonl_line({"rank": 1, "item_id": "ä", "component_scores": {"b": float("nan"), "a": 0.5}})
     '{"component_scores":{"a":0.5,"b":null},"item_id":"ä","rank":1}\\n'
     """
-    line = json.dumps(_plain(row), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return _AWKWARD.sub(lambda match: f"\\u{ord(match.group()):04x}", line) + "\n"
+    return _text(row) + "\n"
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _text(value: object) -> str:
+    if type(value) is float:  # most of what an export holds, and what has no awkward signs
+        return repr(value) if math.isfinite(value) else "null"
+    text = _ENCODER.encode(value if type(value) is str else _plain(value))
+    return text if text.isascii() else _AWKWARD.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def _plain(value: object) -> object:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from recsys_spark.push.export import csv_cell, csv_line, export_lines, jsonl_line
 
+BATCH = "spark.sql.execution.arrow.maxRecordsPerBatch"
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(alphabet=st.characters(), max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -117,12 +118,22 @@ def test_a_row_reads_back_as_its_cells_and_none_starts_a_formula(values):
     assert not any(cell.lstrip().startswith(("=", "+", "-", "@")) for cell in cells)
 
 
-def test_each_list_is_one_line_in_order_of_campaign_and_user_with_its_slots_by_rank(frame):
+@pytest.mark.parametrize("rows_of_a_batch", ["1", "7", "10000"])
+def test_each_list_is_one_line_in_order_of_campaign_and_user_with_its_slots_by_rank(
+    spark, frame, rows_of_a_batch
+):
+    usual = spark.conf.get(BATCH)
+    spark.conf.set(BATCH, rows_of_a_batch)
     shared = {"run_date": date(2024, 3, 1), "arm": "hybrid", "model_version": "m", "run_id": "r"}
     rest = {"title": "Tea \u2028", "category": None, "brand": "b", "source": "als", "reason": "why"}
     slots = [
         {**shared, **rest, "channel": "push", "campaign": campaign, "user_id": f"u{user}", "rank": rank}
-        | {"item_id": f"i{user * rank}", "score": 1 / rank, "propensity": 1.0, "component_scores": {}}
+        | {
+            "item_id": f"i{user * rank}",
+            "score": 1 / rank if user else float("nan"),
+            "propensity": 1.0,
+            "component_scores": {},
+        }
         for rank in (3, 1, 2)
         for user in range(300)
         for campaign in ("b", "a")
@@ -142,4 +153,7 @@ def test_each_list_is_one_line_in_order_of_campaign_and_user_with_its_slots_by_r
         items = [{name: slot[name] for name in of_slot} for slot in sorted(of, key=lambda slot: slot["rank"])]
         line = jsonl_line({**{name: of[0][name] for name in of_list}, "items": items})
         expected.append((campaign, user, "r", line))
-    assert [tuple(row) for row in export_lines(rows).toLocalIterator()] == expected
+    try:
+        assert [tuple(row) for row in export_lines(rows).toLocalIterator()] == expected
+    finally:
+        spark.conf.set(BATCH, usual)
