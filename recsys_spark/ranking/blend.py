@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys_spark.config import COMPONENTS
+from recsys_spark.lake.compiled import compiled, frozen
 from recsys_spark.ranking.kernel import Csr, UserParts
+
+LOOPS = "recsys_spark.ranking.blend_loops"
 
 Floats = NDArray[np.float64]
 
@@ -25,8 +28,9 @@ Floats = NDArray[np.float64]
 class Scaling:
     """How each component varies over the reference items.
 
-    als: covariance [d, d] of the item factors. content_gram: E[t tᵀ] [V, V] sparse and content_mean [V]
-    of the TF-IDF vectors. counts: standard deviations of log1p(popularity) and log1p(trial).
+    als: covariance [d, d] of the item factors. content_gram: sparse [V, V], of the same quadratic form as
+    E[t tᵀ], and content_mean [V] of the TF-IDF vectors t. counts: standard deviations of log1p(popularity)
+    and log1p(trial).
     """
 
     als: Floats
@@ -108,10 +112,17 @@ def scaling_of(
     count = max(int(chosen.sum()), 1)
     return Scaling(
         als=centred.T @ centred / count,
-        content_gram=(t.T @ t).tocsr() / count,
+        content_gram=_upper(t.T @ t) / count,
         content_mean=np.asarray(t.mean(axis=0)).ravel(),
         counts=log_counts[chosen].astype(np.float64).std(axis=0),
     )
+
+
+def _upper(symmetric: sparse.spmatrix) -> sparse.csr_matrix:
+    """What gives the same pᵀ G p with half of the entries: those above the diagonal count twice."""
+    upper = (2 * sparse.triu(symmetric, 1) + sparse.diags(symmetric.diagonal())).tocsr()
+    upper.sort_indices()
+    return upper
 
 
 def profiles(strength: sparse.csr_matrix, words: Csr, n_terms: int) -> sparse.csr_matrix:
@@ -127,7 +138,9 @@ def profiles(strength: sparse.csr_matrix, words: Csr, n_terms: int) -> sparse.cs
     own = sparse.csr_matrix((strength.data, at, strength.indptr), shape=(strength.shape[0], used.size))
     summed = (own @ vectors).tocsr()
     norms = np.sqrt(np.asarray(summed.multiply(summed).sum(axis=1)).ravel())
-    return sparse.diags(_inverse(norms)).dot(summed).tocsr()
+    profile = sparse.diags(_inverse(norms)).dot(summed).tocsr()
+    profile.sort_indices()  # what is summed over terms has the same bits in any batch
+    return profile
 
 
 def als_deviation(factors: Floats, scaling: Scaling) -> Floats:
@@ -137,9 +150,40 @@ def als_deviation(factors: Floats, scaling: Scaling) -> Floats:
 
 def content_deviation(profile: sparse.csr_matrix, scaling: Scaling) -> Floats:
     """σ_u of p_u·t_i over the reference items: sqrt(pᵀ E[t tᵀ] p − (p·E[t])²)."""
-    second = np.asarray((profile @ scaling.content_gram).multiply(profile).sum(axis=1)).ravel()
+    second = quadratic_forms(profile, scaling.content_gram)
     mean = profile @ scaling.content_mean
     return np.sqrt(np.maximum(second - mean**2, 0.0))
+
+
+def quadratic_forms(rows: sparse.csr_matrix, gram: sparse.csr_matrix) -> Floats:
+    """pᵀ G p for each row p of rows [U, V]; gram [V, V]. The same bits with numba and without."""
+    loops = compiled(LOOPS)
+    if loops is None:
+        return _quadratic_forms_plain(rows, gram)
+    arrays = [
+        frozen(values, dtype)
+        for matrix in (rows, gram)
+        for values, dtype in (
+            (matrix.indptr, np.int64),
+            (matrix.indices, np.int32),
+            (matrix.data, np.float64),
+        )
+    ]
+    forms: Floats = loops.quadratic_forms(*arrays, gram.shape[0])
+    return forms
+
+
+def _quadratic_forms_plain(rows: sparse.csr_matrix, gram: sparse.csr_matrix) -> Floats:
+    forms = np.zeros(rows.shape[0])
+    for u in range(rows.shape[0]):
+        own = slice(rows.indptr[u], rows.indptr[u + 1])
+        p = np.zeros(gram.shape[0])
+        p[rows.indices[own]] = rows.data[own]
+        for s, value in zip(rows.indices[own], rows.data[own], strict=True):
+            there = slice(gram.indptr[s], gram.indptr[s + 1])
+            terms = gram.data[there] * p[gram.indices[there]]
+            forms[u] += value * (np.cumsum(terms)[-1] if terms.size else 0.0)  # one after the other
+    return forms
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from scipy import sparse
 
 from recsys_spark.config import COMPONENTS
 from recsys_spark.lake.rows import frame_of
+from recsys_spark.ranking import blend
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.campaigns import explained
 from recsys_spark.ranking.candidates import candidates
@@ -313,3 +315,15 @@ def test_the_source_of_a_slot_is_the_component_that_gave_it_most(spark: SparkSes
     told = {row["item_id"]: row for row in explained(frame, weights, cold_items=cold).collect()}
     assert {name: row["source"] for name, row in told.items()} == found | {"a": "cold_item"}
     assert told["a"]["reason"].startswith("New here")
+
+
+def test_a_quadratic_form_is_that_of_the_formula_and_has_the_same_bits_in_any_batch(monkeypatch):
+    rows = sparse.random(40, 300, 0.01, "csr", random_state=1)  # some rows are empty
+    words = sparse.random(500, 300, 0.02, "csr", random_state=2)
+    gram = (words.T @ words).tocsr()
+    found = blend.quadratic_forms(rows, gram)
+    dense, full = rows.toarray(), gram.toarray()
+    np.testing.assert_allclose(found, [row @ full @ row for row in dense], rtol=1e-12)
+    np.testing.assert_array_equal(found[5:9], blend.quadratic_forms(rows[5:9], gram))
+    monkeypatch.setattr(blend, "compiled", lambda _name: None)
+    np.testing.assert_array_equal(found, blend.quadratic_forms(rows, gram))
