@@ -23,7 +23,7 @@ from recsys_spark.lake.tables import GOLD_OUTBOX, GOLD_RECOMMENDATIONS, SILVER_I
 from recsys_spark.push.export import export_lines
 from recsys_spark.push.render import Mail, MailSlot, render_mail
 
-_OUTBOX_BATCH = 100_000  # each merge reads the night's whole outbox so far
+_OUTBOX_BATCH = 100_000  # rows of the outbox that the driver holds at once
 _LONGEST_NAME = 100
 
 
@@ -47,6 +47,8 @@ def _deliver(job: Job, lists: DataFrame) -> dict[str, int]:
     # Counted first: an iterator alone would have one partition after the other rendered.
     rendered = export_lines(slots).persist(StorageLevel.DISK_ONLY)
     sent = dict.fromkeys(job.settings.campaigns, 0)
+    # A merge reads all that the night has delivered so far; the first delivery of a date has nothing to meet.
+    is_first = job.read(GOLD_OUTBOX).where(F.col("run_date") == F.lit(job.run_date)).isEmpty()
     outbox: list[tuple[Any, ...]] = []
     try:
         rendered.count()
@@ -57,11 +59,11 @@ def _deliver(job: Job, lists: DataFrame) -> dict[str, int]:
                 outbox.append(entry)
                 sent[name] += 1
                 if len(outbox) == _OUTBOX_BATCH:
-                    _keep(job, outbox)
+                    _keep(job, outbox, is_first=is_first)
                     outbox = []
     finally:
         rendered.unpersist()
-    _keep(job, outbox)
+    _keep(job, outbox, is_first=is_first)
     return sent
 
 
@@ -116,10 +118,14 @@ def _mail(job: Job, name: str, campaign: Campaign, exported: dict[str, Any]) -> 
     ).html
 
 
-def _keep(job: Job, outbox: list[tuple[Any, ...]]) -> None:
-    if outbox:
-        columns = [pa.array(values) for values in zip(*outbox, strict=True)]
-        rows = job.spark.createDataFrame(pa.table(columns, names=list(GOLD_OUTBOX.columns))).coalesce(1)
+def _keep(job: Job, outbox: list[tuple[Any, ...]], *, is_first: bool) -> None:
+    if not outbox:
+        return
+    columns = [pa.array(values) for values in zip(*outbox, strict=True)]
+    rows = job.spark.createDataFrame(pa.table(columns, names=list(GOLD_OUTBOX.columns))).coalesce(1)
+    if is_first:
+        job.append(GOLD_OUTBOX, rows)
+    else:
         newer = "s.run_id <> t.run_id OR s.content_hash <> t.content_hash"
         job.merge(GOLD_OUTBOX, rows, newer=newer, touched=f"t.run_date = '{job.run_date}'")
 
