@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Campaign, Gate
@@ -71,27 +71,42 @@ def _figures(
         [(name, campaign.k, campaign.repeat_allowed) for name, campaign in campaigns.items()],
         "campaign string, k int, repeat_allowed boolean",
     )
-    one_list = Window.partitionBy("campaign", "user_id").orderBy("rank", "item_id")
     known = known_items.select("item_id").distinct().withColumn("is_known", F.lit(True))
-    had = owned.groupBy("user_id", "item_id").agg(
-        F.lit(True).alias("is_owned"), F.bool_or("is_excluded").alias("is_unwanted")
+    # A list is one row from here on: what is asked of its slots needs no sort, and no join by slot.
+    lists = (
+        staged.join(known, on="item_id", how="left")
+        .groupBy("campaign", "user_id")
+        .agg(
+            F.sort_array(F.collect_list(F.struct("rank", "item_id", "score"))).alias("slots"),
+            F.count_if(F.col("is_known").isNull()).alias("unknown_items"),
+        )
     )
-    rows = (
-        staged.withColumn("_before", F.lag("score").over(one_list))
+    had = (
+        owned.groupBy("user_id", "item_id")
+        .agg(F.bool_or("is_excluded").alias("is_unwanted"))
+        .groupBy("user_id")
+        .agg(
+            F.collect_list("item_id").alias("owned"),
+            F.collect_list(F.when(F.col("is_unwanted"), F.col("item_id"))).alias("unwanted"),
+        )
+    )
+    rows, score, items = F.size("slots"), F.col("slots.score"), F.col("slots.item_id")
+    rises = F.zip_with(score, F.slice(score, 2, rows), lambda before, after: after > before)
+    per_user = (
+        lists.join(had, on="user_id", how="left")
         .join(F.broadcast(wanted), on="campaign", how="inner")
-        .join(known, on="item_id", how="left")
-        .join(had, on=["user_id", "item_id"], how="left")
-    )
-    nan = F.isnan("score") | (F.abs("score") == F.lit(float("inf")))
-    per_user = rows.groupBy("campaign", "user_id", "k").agg(
-        F.count(F.lit(1)).alias("rows"),
-        (F.count(F.lit(1)) - F.count_distinct("item_id")).alias("duplicates"),
-        ((F.max("rank") != F.count(F.lit(1))) | (F.min("rank") != 1)).cast("int").alias("gaps"),
-        F.count(F.when(F.coalesce(nan, F.lit(True)), 1)).alias("not_finite"),
-        F.count(F.when(F.col("score") > F.col("_before"), 1)).alias("rising"),
-        F.count(F.when(F.col("is_known").isNull(), 1)).alias("unknown_items"),
-        F.count(F.when(F.col("is_owned") & ~F.col("repeat_allowed"), 1)).alias("owned_items"),
-        F.count_if("is_unwanted").alias("unwanted_items"),
+        .select(
+            "campaign",
+            "k",
+            "unknown_items",
+            rows.alias("rows"),
+            (rows - F.size(F.array_distinct(F.array_compact(items)))).alias("duplicates"),
+            F.when(_is_counted_through(F.col("slots.rank"), rows), 0).otherwise(1).alias("gaps"),
+            F.size(F.filter(score, _is_not_finite)).alias("not_finite"),
+            F.size(F.filter(rises, lambda found: found)).alias("rising"),
+            F.when(F.col("repeat_allowed"), 0).otherwise(_shared(items, "owned")).alias("owned_items"),
+            _shared(items, "unwanted").alias("unwanted_items"),
+        )
     )
     first = (
         staged.where("rank = 1")
@@ -109,6 +124,21 @@ def _figures(
         )
         .join(first, on="campaign", how="left")
     )
+
+
+def _is_not_finite(score: Column) -> Column:
+    return F.coalesce(F.isnan(score) | (F.abs(score) == F.lit(float("inf"))), F.lit(True))
+
+
+def _is_counted_through(ranks: Column, rows: Column) -> Column:
+    """Whether the ranks run from 1 to the number of rows; null where there are none."""
+    return (F.array_min(ranks) == 1) & (F.array_max(ranks) == rows)
+
+
+def _shared(items: Column, others: str) -> Column:
+    """How many of the items are among the others; 0 where there are no others."""
+    none = F.array().cast("array<string>")
+    return F.size(F.array_intersect(items, F.coalesce(F.col(others), none)))
 
 
 def _judged(name: str, found: Mapping[str, int], audience: int, gate: Gate) -> list[Verdict]:

@@ -49,18 +49,46 @@ def changed(place: int, **fields: object) -> list[tuple]:
         (changed(1, item_id="a"), {"duplicates"}),
         (changed(1, rank=3), {"gaps"}),
         (changed(1, score=float("nan")), {"not_finite", "rising"}),
+        (changed(1, score=float("-inf")), {"not_finite"}),
+        (changed(1, score=None), {"not_finite"}),
         (changed(1, score=3.0), {"rising"}),
+        (changed(1, rank=1), {"gaps", "first_slot_share"}),
+        (changed(0, rank=0), {"gaps"}),
         (changed(1, item_id="unheard"), {"unknown_items"}),
         (changed(1, item_id="owned"), {"unknown_items", "owned_items"}),
         (changed(2, item_id="disliked"), {"owned_items", "unwanted_items"}),
         (changed(2, item_id="a")[:3] + [("c", "u2", 2, "b", 1.0)], {"first_slot_share"}),
     ],
-    ids=["good", "short", "twice", "gap", "nan", "rising", "unknown", "owned", "disliked", "same first"],
+    ids=[
+        "good",
+        "short",
+        "twice",
+        "gap",
+        "nan",
+        "infinite",
+        "null",
+        "rising",
+        "two firsts",
+        "from 0",
+        "unknown",
+        "owned",
+        "disliked",
+        "same first",
+    ],
 )
 def test_each_fault_is_seen_by_its_own_check(
     spark: SparkSession, rows: list[tuple], checks: set[str]
 ) -> None:
     assert failed(spark, rows) == checks
+
+
+def test_a_user_who_had_nothing_does_not_make_up_for_one_who_gets_what_they_had(spark: SparkSession) -> None:
+    strangers = [("c", "u3", 1, "a", 2.0), ("c", "u3", 2, "b", 1.0)]
+    assert failed(spark, [*changed(2, item_id="disliked"), *strangers], audience=3) == {
+        "owned_items",
+        "unwanted_items",
+        "first_slot_share",
+    }
 
 
 def test_users_without_a_list_are_missed(spark: SparkSession) -> None:
