@@ -72,7 +72,9 @@ def reject_reasons(rules: Mapping[str, Column]) -> Column:
     """The names of all rules that the row breaks, in the rules' order; empty for a good row."""
     # By way of a string: functions on arrays that take a lambda would stop Spark from compiling the stage.
     named = F.concat_ws(",", *[F.when(broken, F.lit(reason)) for reason, broken in rules.items()])
-    return F.array_remove(F.split(named, ","), "")
+    # Texts are joined and split for rows that have one; of the others, nearly all, only conditions are asked.
+    none = F.array().cast("array<string>")
+    return F.when(any_of(rules.values()), F.split(named, ",")).otherwise(none)
 
 
 def any_of(conditions: Iterable[Column]) -> Column:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import random
+from datetime import date, datetime
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -12,6 +13,7 @@ from recsys_spark.config import Clean, Source
 from recsys_spark.data.clean import cleaned, deduplicate, good, quarantined
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import BRONZE_INTERACTIONS, BRONZE_ITEMS
+from tests.conftest import Frame
 
 RULES = Clean(
     event_types=["purchase"], max_id_length=20, max_text_length=30, max_abs_value=1e6, future_tolerance_days=1
@@ -118,6 +120,55 @@ def test_the_latest_delivery_of_an_event_stands_whatever_the_order_and_ties_fall
     assert first == survivors([2, 4, 3, 0, 1], 3)
     assert {("a", 1.0), ("c", 5.0)} < first
     assert len(first) == 3
+
+
+def test_each_date_is_deduplicated_alone_and_lies_together_in_ascending_order(frame: Frame) -> None:
+    draw = random.Random(3)
+    days = [
+        None,
+        date(1899, 12, 31),
+        date(1970, 1, 1),
+        date(2024, 4, 1),
+        date(2024, 4, 2),
+        date(9999, 12, 31),
+    ]
+    rows = [
+        (
+            f"e{draw.randrange(40)}",
+            draw.choice(days),
+            datetime(2024, 5, draw.randrange(1, 3)),
+            draw.randrange(3),
+            draw.choice("st"),
+            "h",
+            number,
+            ["bad"] if draw.random() < 0.2 else [],
+        )
+        for number in range(400)
+    ]
+    latest: dict[tuple, tuple] = {}
+    for row in rows:
+        event, day, *version, _, number, reasons = row
+        key = (event, day, number if reasons else None)
+        latest[key] = max(tuple(version), latest.get(key, tuple(version)))
+    events = frame(
+        "event_id string, event_date date, delivered_at timestamp, row_hash long, source string, "
+        "content_hash string, row long, reject_reasons array<string>",
+        rows,
+    )
+    once = deduplicate(events, "interactions", within_dates=True)
+    found = once.withColumn("_partition", F.spark_partition_id()).collect()
+    assert {
+        (row["event_id"], row["event_date"], row["row"] if row["reject_reasons"] else None): (
+            row["delivered_at"],
+            row["row_hash"],
+            row["source"],
+        )
+        for row in found
+    } == latest
+    assert len(found) == len(latest)
+    dated = [(row["_partition"], row["event_date"]) for row in found if row["event_date"]]
+    assert dated == sorted(dated)
+    assert len(set(dated)) == len(days) - 1
 
 
 def test_an_event_without_an_id_is_known_by_its_content(spark: SparkSession) -> None:
