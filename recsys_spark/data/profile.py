@@ -6,19 +6,23 @@ whatever is made of it (expectations, pages, tables) cannot show one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Clean
+from recsys_spark.lake.kept import kept
 
 Figures = dict[str, float]
 
 # The metric under which a batch's figures stand in ops.metrics, for later nights to compare with.
 PROFILE = "profile"
+# What the number of rows that broke a rule is called, before the rule's name.
+REJECT = "reject_"
 _DAY_ZERO = date(1970, 1, 1)
 _COLUMNS = {
     "interactions": (
@@ -36,34 +40,48 @@ _COLUMNS = {
 }
 
 
-def good_figures(kind: str, *, clean: Clean) -> dict[str, Column]:
-    """Aggregates over the good rows of a batch of interactions or items, once each.
+def good_figures(kind: str, *, clean: Clean, among: Column) -> dict[str, Column]:
+    """Aggregates over the rows of a batch of interactions or items of which `among` is true, once each.
 
     rows, null_<column>; interactions also out_of_range_<column>, unknown_event_type, events_<type> and
     first_day, last_day (days since 1970); items also bad_validity.
     """
     if kind == "items":
-        return {**_counts(kind), "bad_validity": F.count_if(F.col("valid_to") <= F.col("valid_from"))}
+        ends_early = F.col("valid_to") <= F.col("valid_from")
+        return {**_counts(kind, among), "bad_validity": F.count_if(among & ends_early)}
     beyond = {
-        f"out_of_range_{name}": F.count_if(F.isnan(name) | (F.abs(name) > clean.max_abs_value))
+        f"out_of_range_{name}": F.count_if(among & (F.isnan(name) | (F.abs(name) > clean.max_abs_value)))
         for name in ("quantity", "value")
     }
-    per_type = {f"events_{name}": F.count_if(F.col("event_type") == name) for name in clean.event_types}
-    return {
-        **_counts(kind),
-        **beyond,
-        "unknown_event_type": F.count_if(~F.col("event_type").isin(clean.event_types)),
-        **per_type,
-        "first_day": _day(F.min("event_date")),
-        "last_day": _day(F.max("event_date")),
+    per_type = {
+        f"events_{name}": F.count_if(among & (F.col("event_type") == name)) for name in clean.event_types
     }
+    day = F.when(among, F.col("event_date"))
+    return {
+        **_counts(kind, among),
+        **beyond,
+        "unknown_event_type": F.count_if(among & ~F.col("event_type").isin(clean.event_types)),
+        **per_type,
+        "first_day": _day(F.min(day)),
+        "last_day": _day(F.max(day)),
+    }
+
+
+def reason_figures(reasons: Iterable[str]) -> dict[str, Column]:
+    """Aggregates over a judged batch: rejected, and reject_<reason> of each; several may hold for one row."""
+    is_rejected = F.size("reject_reasons") > 0
+    per_reason = {
+        f"{REJECT}{reason}": F.count_if(is_rejected & F.array_contains("reject_reasons", reason))
+        for reason in reasons
+    }
+    return {"rejected": F.count_if(is_rejected), **per_reason}
 
 
 def preference_figures(*, cap: float) -> dict[str, Column]:
     """Aggregates over one night's preferences: rows, null_<column>, bad_strength, bad_events, last_day."""
     strength = F.col("strength")
     return {
-        **_counts("preferences"),
+        **_counts("preferences", F.lit(True)),
         "bad_strength": F.count_if(F.isnan(strength) | (strength < 0) | (strength > cap)),
         "bad_events": F.count_if(F.col("events") < 0),
         "last_day": _day(F.to_date(F.max("last_event_at"))),
@@ -80,12 +98,13 @@ def counted(rows: DataFrame, expressions: Mapping[str, Column]) -> Figures:
     return _floats(rows.agg(*aliased(expressions)).collect()[0].asDict())
 
 
-def counted_by(
-    rows: DataFrame, labels: str, expressions: Mapping[str, Column]
-) -> dict[tuple[str, ...], Figures]:
-    """The figures of the rows with each set of labels (an array column): one Spark job for all."""
-    found = [row.asDict() for row in rows.groupBy(labels).agg(*aliased(expressions)).collect()]
-    return {tuple(figures.pop(labels)): _floats(figures) for figures in found}
+def counted_while_kept(
+    rows: DataFrame, expressions: Mapping[str, Column], level: StorageLevel
+) -> tuple[DataFrame, Figures]:
+    """The rows as `kept` keeps them, and their figures, counted in the same pass."""
+    figures = Observation()
+    result = kept(rows.observe(figures, *aliased(expressions)), level)
+    return result, _floats(figures.get)
 
 
 def _floats(found: Mapping[str, Any]) -> Figures:
@@ -120,9 +139,9 @@ def age_days(figures: Mapping[str, float], run_date: date) -> float | None:
     return None if last is None else max((run_date - _DAY_ZERO).days - last, 0.0)
 
 
-def _counts(kind: str) -> dict[str, Column]:
-    nulls = {f"null_{name}": F.count_if(F.col(name).isNull()) for name in _COLUMNS[kind]}
-    return {"rows": F.count(F.lit(1)), **nulls}
+def _counts(kind: str, among: Column) -> dict[str, Column]:
+    nulls = {f"null_{name}": F.count_if(among & F.col(name).isNull()) for name in _COLUMNS[kind]}
+    return {"rows": F.count_if(among), **nulls}
 
 
 def _day(day: Column) -> Column:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -12,22 +11,22 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data import expectations, quality
-from recsys_spark.data.clean import cleaned, deduplicate, good, quarantined
+from recsys_spark.data.clean import cleaned, deduplicate, good, is_rejected, quarantined
 from recsys_spark.data.history import Past, past_nights
 from recsys_spark.data.kinds import KINDS
 from recsys_spark.data.merge import merge_batch
 from recsys_spark.data.profile import (
+    REJECT,
     Figures,
-    counted,
-    counted_by,
+    counted_while_kept,
     duplicate_keys,
     good_figures,
+    reason_figures,
     recorded,
     unknown_items,
 )
 from recsys_spark.errors import InputError, RecsysError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.kept import kept
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import delivered_files
 from recsys_spark.lake.tables import (
@@ -110,21 +109,19 @@ def _new_batches(job: Job) -> list[Batch]:
 def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Batch:
     """Bronze rows judged, deduplicated and counted.
 
-    One pass parses, judges, sorts by date and writes to local disk; all that follows reads that.
+    One pass parses, judges, sorts by date, counts and writes to local disk; all that follows reads that.
     """
     judged = cleaned(bronze, kind, settings=job.settings.clean, sources=job.settings.sources)
-    rows = kept(deduplicate(judged, kind, within_dates=True), StorageLevel.DISK_ONLY)
-    expressions = good_figures(kind, clean=job.settings.clean) if kind in _PROFILED else {}
-    expressions = {"rows": F.count(F.lit(1)), **expressions}
-    figures, reasons = _judged(rows, expressions)
+    expressions = _figures(job, kind)
+    once = deduplicate(judged, kind, within_dates=True)
+    rows, figures = counted_while_kept(once, expressions, StorageLevel.DISK_ONLY)
     again = duplicate_keys(good(rows), KINDS[kind].identity) if SILVER[kind].partition_by else 0.0
     if again:
         # An event delivered again with another date: rare, and then a second pass over all rows.
-        rows = kept(deduplicate(rows, kind), StorageLevel.DISK_ONLY)
-        figures, reasons = _judged(rows, expressions)
+        rows, figures = counted_while_kept(deduplicate(rows, kind), expressions, StorageLevel.DISK_ONLY)
         again = duplicate_keys(good(rows), KINDS[kind].identity)
-    figures = {**figures, "duplicate_keys": again, "rows_in": float(bronze.count())}
-    figures["rejected"] = float(sum(reasons.values()))
+    reasons = {name: figures.pop(name) for name in list(figures) if name.startswith(REJECT)}
+    figures |= {"duplicate_keys": again, "rows_in": float(bronze.count())}
     if figures["rows"] + figures["rejected"] > figures["rows_in"]:
         raise RecsysError(
             f"{kind}: {figures['rows']:,.0f} good and {figures['rejected']:,.0f} rejected rows of "
@@ -133,25 +130,28 @@ def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Ba
     return Batch(kind, rows, files, _counts(kind, figures, reasons), figures)
 
 
-def _judged(rows: DataFrame, expressions: Mapping[str, Column]) -> tuple[Figures, dict[tuple[str, ...], int]]:
-    """The figures of the good rows, and how many rows broke which rules together: one Spark job."""
-    by_reasons = counted_by(rows, "reject_reasons", expressions)
-    figures = by_reasons.pop((), None) or counted(good(rows), expressions)
-    return figures, {reasons: int(found["rows"]) for reasons, found in by_reasons.items()}
+def _figures(job: Job, kind: str) -> dict[str, Column]:
+    """What is counted of judged rows: the good ones' profile, and how many broke which rule."""
+    clean = job.settings.clean
+    of_good = {"rows": F.count_if(~is_rejected())}
+    if kind in _PROFILED:
+        of_good = good_figures(kind, clean=clean, among=~is_rejected())
+    _, broken = KINDS[kind].typed(clean, job.settings.sources)
+    return {**of_good, **reason_figures(broken)}
 
 
-def _counts(kind: str, figures: Figures, reasons: dict[tuple[str, ...], int]) -> dict[tuple[str, str], float]:
-    counts: dict[tuple[str, str], float] = {
+def _counts(kind: str, figures: Figures, reasons: Figures) -> dict[tuple[str, str], float]:
+    return {
         ("rows_in", kind): figures["rows_in"],
         ("rows_good", kind): figures["rows"],
         ("rows_quarantined", kind): figures["rejected"],
         ("rows_duplicate", kind): figures["rows_in"] - figures["rejected"] - figures["rows"],
+        **{
+            ("reject_reason", f"{kind}:{name.removeprefix(REJECT)}"): rows
+            for name, rows in reasons.items()
+            if rows
+        },
     }
-    for broken, rows in reasons.items():
-        for reason in broken:
-            key = ("reject_reason", f"{kind}:{reason}")
-            counts[key] = counts.get(key, 0) + rows
-    return counts
 
 
 def _require_events(job: Job, batches: list[Batch]) -> None:

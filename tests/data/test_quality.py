@@ -7,7 +7,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from pyspark import StorageLevel
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from recsys_spark.config import Settings, load_settings
 from recsys_spark.data import quality
@@ -23,10 +25,10 @@ from recsys_spark.data.history import Past, past_nights
 from recsys_spark.data.preference_gate import judge_preferences
 from recsys_spark.data.profile import (
     PROFILE,
-    counted,
-    counted_by,
+    counted_while_kept,
     duplicate_keys,
     good_figures,
+    reason_figures,
     unknown_items,
 )
 from recsys_spark.errors import QualityGateError
@@ -189,8 +191,19 @@ def test_figures_are_counts_of_the_rows_and_hold_none_of_their_values(
         "event_date date, quantity double, value double, basket_id string, reject_reasons array<string>",
         rows,
     )
-    good = events.where("size(reject_reasons) = 0")
-    found = counted(good, good_figures("interactions", clean=clean))
+    is_good = F.size("reject_reasons") == 0
+    good = events.where(is_good)
+    expressions = {
+        **good_figures("interactions", clean=clean, among=is_good),
+        **reason_figures(["bad", "worse"]),
+    }
+    kept, found = counted_while_kept(events, expressions, StorageLevel.MEMORY_AND_DISK)
+    assert kept.count() == len(rows)
+    assert {name: found.pop(name) for name in ("rejected", "reject_bad", "reject_worse")} == {
+        "rejected": 1,
+        "reject_bad": 1,
+        "reject_worse": 0,
+    }
     epoch = date(1970, 1, 1)
     assert found == {
         "rows": 4,
@@ -210,9 +223,6 @@ def test_figures_are_counts_of_the_rows_and_hold_none_of_their_values(
         "first_day": (date(2024, 4, 30) - epoch).days,
         "last_day": (date(2024, 5, 3) - epoch).days,
     }
-    by_reasons = counted_by(events, "reject_reasons", good_figures("interactions", clean=clean))
-    assert by_reasons.pop(()) == found
-    assert {reasons: figures["rows"] for reasons, figures in by_reasons.items()} == {("bad",): 1}
     assert duplicate_keys(good, ["event_id"]) == 1
     assert unknown_items(good, frame("item_id string", [("i1",), ("i1",), ("i2",)])) == 1
 
