@@ -32,3 +32,17 @@ def test_files_are_told_apart_by_what_reads_narrow_by_and_by_no_more(
     assert bounds_of(lake, SILVER_INTERACTIONS) == {"event_at", "quantity", "cancels_event_id"}
     assert bounds_of(lake, BRONZE_INTERACTIONS) == set()
     assert "user_id" in bounds_of(lake, SILVER_USERS)
+
+
+def test_the_newest_version_and_its_rows_are_those_that_the_history_tells(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lake = Lake(spark, str(tmp_path))
+    assert (lake.version(SILVER_USERS), lake.rows_written(SILVER_USERS)) == (-1, 0)
+    values = dict.fromkeys(SILVER_USERS.columns)
+    for users in (1, 3, 2):
+        rows = [tuple({**values, "user_id": f"u{n}"}.values()) for n in range(users)]
+        lake.append(SILVER_USERS, frame_of(spark, rows, SILVER_USERS.schema))
+    newest = DeltaTable(lake.path(SILVER_USERS)).history(1)[0]
+    assert lake.version(SILVER_USERS) == newest["version"] == 2
+    assert lake.rows_written(SILVER_USERS) == int(newest["operationMetrics"]["numOutputRows"]) == 2
