@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from recsys_spark.lake.tables import SELDOM_REPEATED
+
 # What must hold wherever the jobs run: meaning, not size. Everything about size is in
 # conf/spark-local.conf and conf/spark-cluster.conf.
 ALWAYS = {
@@ -24,6 +26,7 @@ ALWAYS = {
     # Checkpoints cut ALS's lineage and are of no use after it.
     "spark.cleaner.referenceTracking.cleanCheckpoints": "true",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
+    **{f"parquet.enable.dictionary#{column}": "false" for column in SELDOM_REPEATED},
 }
 
 

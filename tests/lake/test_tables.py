@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
@@ -32,6 +33,20 @@ def test_files_are_told_apart_by_what_reads_narrow_by_and_by_no_more(
     assert bounds_of(lake, SILVER_INTERACTIONS) == {"event_at", "quantity", "cancels_event_id"}
     assert bounds_of(lake, BRONZE_INTERACTIONS) == set()
     assert "user_id" in bounds_of(lake, SILVER_USERS)
+
+
+def test_what_seldom_repeats_is_written_without_a_dictionary(spark: SparkSession, tmp_path: Path) -> None:
+    lake = Lake(spark, str(tmp_path))
+    given = {"event_date": date(2024, 1, 1), "event_at": datetime(2024, 1, 1, tzinfo=UTC), "row_hash": 1}
+    given |= {"event_id": "e", "user_id": "u", "basket_id": "b"}
+    row = tuple({**dict.fromkeys(SILVER_INTERACTIONS.columns), **given}.values())
+    lake.append(SILVER_INTERACTIONS, frame_of(spark, [row] * 9, SILVER_INTERACTIONS.schema))
+    written = DeltaTable(lake.path(SILVER_INTERACTIONS)).file_uris()
+    group = pq.ParquetFile(written[0]).metadata.row_group(0)
+    columns = [group.column(place) for place in range(group.num_columns)]
+    plain = {column.path_in_schema for column in columns if not column.has_dictionary_page}
+    assert {"event_id", "event_at", "basket_id", "row_hash"} <= plain
+    assert "user_id" not in plain
 
 
 def test_the_newest_version_and_its_rows_are_those_that_the_history_tells(
