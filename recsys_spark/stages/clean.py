@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial, reduce
 
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
@@ -37,6 +38,7 @@ from recsys_spark.lake.tables import (
     SILVER_ITEMS,
     SILVER_QUARANTINE,
 )
+from recsys_spark.lake.together import together
 
 _DONE = "cleaned_file"
 _PROFILED = ("interactions", "items")
@@ -66,8 +68,7 @@ def run(job: Job) -> Summary:
     started = time.monotonic()
     results = _gate(job, batches)
     gate_seconds = time.monotonic() - started
-    for batch in batches:
-        _merge(job, batch)
+    _merge(job, batches)
     _mark(job, batches)
     told = _summary(batches, results)
     return replace(told, figures={**told.figures, ("gate_seconds", ""): gate_seconds})
@@ -87,23 +88,29 @@ def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summ
 
 
 def _new_batches(job: Job) -> list[Batch]:
-    """The new files' rows, by kind."""
-    done = job.read(OPS_METRICS).where(F.col("metric") == _DONE).select("label").distinct()
-    known = {row["label"] for row in done.collect()}
-    batches = []
-    delivered = delivered_files(job.lake)
+    """The new files' rows, by kind; InputError where no event is known then."""
+    known, delivered = together(lambda: _cleaned_files(job), lambda: _delivered_files(job))
+    judgements = []
     for kind, table in BRONZE.items():
-        files = {f"{kind}:{file.source}:{file.content_hash}" for file in delivered if file.kind == kind}
+        files = {file for file in delivered if file.startswith(f"{kind}:")}
         new = sorted(files - known)
         if new:
             bronze = job.read(table)
             if len(new) < len(files):
                 bronze = bronze.where(F.concat_ws(":", F.lit(kind), "source", "content_hash").isin(new))
-            batches.append(judged_batch(job, kind, bronze, new))
-        if kind == "interactions":
-            # The first kind, and without its events nothing else is worth a look.
-            _require_events(job, batches)
+            judgements.append(partial(judged_batch, job, kind, bronze, new))
+    batches = together(*judgements)
+    _require_events(job, batches)
     return batches
+
+
+def _cleaned_files(job: Job) -> set[str]:
+    done = job.read(OPS_METRICS).where(F.col("metric") == _DONE).select("label").distinct()
+    return {row["label"] for row in done.collect()}
+
+
+def _delivered_files(job: Job) -> set[str]:
+    return {f"{file.kind}:{file.source}:{file.content_hash}" for file in delivered_files(job.lake)}
 
 
 def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Batch:
@@ -190,28 +197,32 @@ def _require_fresh(job: Job, last: date) -> None:
 
 def _gate(job: Job, batches: list[Batch]) -> list[quality.QualityResult]:
     """Judge the batch by Great Expectations; results are kept whatever the verdict."""
-    by_kind = {batch.kind: batch for batch in batches}
-    checks = []
-    if "items" in by_kind:
-        figures, past = by_kind["items"].figures, _past(job, "items")
-        checks.append(expectations.item_check(figures, quality=job.settings.quality, past=past))
-    if "interactions" in by_kind:
-        checks.extend(_event_checks(job, by_kind["interactions"], by_kind.get("items")))
-    if not checks:
+    by_kind = {batch.kind: batch for batch in batches if batch.kind in _PROFILED}
+    if not by_kind:
         return []
+    items, events = by_kind.get("items"), by_kind.get("interactions")
+    pasts = together(*[partial(_past, job, kind) for kind in by_kind])
+    past = dict(zip(by_kind, pasts, strict=True))
+    checks = []
+    if items:
+        checks.append(
+            expectations.item_check(items.figures, quality=job.settings.quality, past=past["items"])
+        )
+    if events:
+        checks.extend(_event_checks(job, events, items, past["interactions"]))
     results = quality.judged(job, checks, stage="clean")
     quality.require_success(results)
     return results
 
 
-def _event_checks(job: Job, events: Batch, items: Batch | None) -> list[expectations.Check]:
+def _event_checks(job: Job, events: Batch, items: Batch | None, past: Past) -> list[expectations.Check]:
     events.figures["unknown_items"] = unknown_items(events.good, known_items(job, items))
     profile = expectations.profile_check(
         events.figures,
         quality=job.settings.quality,
         clean=job.settings.clean,
         run_date=job.run_date,
-        past=_past(job, "interactions"),
+        past=past,
     )
     return [expectations.interaction_check(events.figures), profile]
 
@@ -227,12 +238,26 @@ def _past(job: Job, kind: str) -> Past:
     return past_nights(job.lake, kind, run_date=job.run_date, nights=nights, adds_up=True)
 
 
-def _merge(job: Job, batch: Batch) -> None:
-    """Quarantine, then silver; a crash before the mark repeats steps that change nothing."""
-    if batch.counts["rows_quarantined", batch.kind]:
-        job.merge(SILVER_QUARANTINE, quarantined(batch.rows, kind=batch.kind))
-    if batch.counts["rows_good", batch.kind]:
-        merge_batch(job.lake, SILVER[batch.kind], batch.good, identity=KINDS[batch.kind].identity)
+def _merge(job: Job, batches: list[Batch]) -> None:
+    """Quarantine and silver, side by side; a crash before the mark repeats steps that change nothing."""
+    rejected = [batch for batch in batches if batch.counts["rows_quarantined", batch.kind]]
+    together(
+        *[
+            partial(
+                merge_batch, job.lake, SILVER[batch.kind], batch.good, identity=KINDS[batch.kind].identity
+            )
+            for batch in batches
+            if batch.counts["rows_good", batch.kind]
+        ],
+        partial(_quarantine, job, rejected),
+    )
+
+
+def _quarantine(job: Job, batches: list[Batch]) -> None:
+    """The rejected rows of all kinds, in one commit."""
+    rows = [quarantined(batch.rows, kind=batch.kind) for batch in batches]
+    if rows:
+        job.merge(SILVER_QUARANTINE, reduce(DataFrame.unionByName, rows))
 
 
 def _mark(job: Job, batches: list[Batch]) -> None:

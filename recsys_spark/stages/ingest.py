@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 from recsys_spark.config import resolve_path
 from recsys_spark.data.pseudonyms import key_mark, pseudonym_key, require_same_key, without_plain_ids
@@ -13,6 +14,7 @@ from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import delivered_files, open_run
 from recsys_spark.lake.tables import BRONZE, FIELDS_BY_KIND, OPS_METRICS, OPS_SOURCE_COLUMNS
+from recsys_spark.lake.together import together
 
 
 def run(job: Job) -> Summary:
@@ -27,14 +29,29 @@ def run(job: Job) -> Summary:
     figures: dict[tuple[str, str], float] = {("user_ids", key_mark(key)): 1.0}
     notes: list[str] = []
     for name, delivery in deliveries.items():
-        source = job.settings.sources[name]
-        table = BRONZE[source.kind]
         notes.extend(f"{name}: {note}" for note in delivery.notes)
-        if delivery.rows is None:
-            notes.extend([] if delivery.notes else [f"{name}: nothing new"])
+        if delivery.rows is None and not delivery.notes:
+            notes.append(f"{name}: nothing new")
+    kinds = sorted({job.settings.sources[name].kind for name in deliveries})
+    for found in together(*[partial(_append, job, kind, deliveries, key) for kind in kinds]):
+        figures |= found
+    _remember_columns(job, deliveries, known)
+    opened = open_run(job.lake, job.settings, job.run_date)
+    taken = int(sum(value for (metric, _), value in figures.items() if metric == "rows_ingested"))
+    return Summary(taken, taken, "bronze.*", figures, (*notes, f"run {opened.run_id}"))
+
+
+def _append(
+    job: Job, kind: str, deliveries: Mapping[str, Delivery], key: bytes | None
+) -> dict[tuple[str, str], float]:
+    """The new rows of all sources of one kind into its table, one commit each; what was taken."""
+    figures: dict[tuple[str, str], float] = {}
+    table, payload = BRONZE[kind], FIELDS_BY_KIND[kind]
+    for name, delivery in deliveries.items():
+        source = job.settings.sources[name]
+        if source.kind != kind or delivery.rows is None:
             continue
         rows = without_plain_ids(delivery.rows, source, key)
-        payload = FIELDS_BY_KIND[source.kind]
         with writing(name, source):
             job.append(
                 table,
@@ -42,10 +59,7 @@ def run(job: Job) -> Summary:
             )
         figures["rows_ingested", name] = job.lake.rows_written(table)
         figures["files_ingested", name] = len(delivery.files)
-    _remember_columns(job, deliveries, known)
-    opened = open_run(job.lake, job.settings, job.run_date)
-    taken = int(sum(value for (metric, _), value in figures.items() if metric == "rows_ingested"))
-    return Summary(taken, taken, "bronze.*", figures, (*notes, f"run {opened.run_id}"))
+    return figures
 
 
 def _new_rows(job: Job, known: Mapping[str, Known]) -> dict[str, Delivery]:
