@@ -243,6 +243,12 @@ class ColdItems(Section):
 
 
 class Popularity(Section):
+class History(Section):
+    """How what a user bought before fades once it is overdue; 0 = not at all."""
+
+    overdue_half_life: float = Field(ge=0)
+
+
     window_days: int = Field(gt=0)
 
 
@@ -340,6 +346,7 @@ class Settings(Section):
     content: Content
     cold_items: ColdItems
     popularity: Popularity
+    history: History
     blend: Blend
     similar: Similar
     evaluation: Evaluation

@@ -25,6 +25,7 @@ from recsys_spark.lake.tables import (
     MODEL_POPULARITY,
     SILVER_ITEMS,
 )
+from recsys_spark.models.repurchase import with_fade
 from recsys_spark.models.versions import of_version
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
@@ -140,7 +141,9 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
         blends = hybrids(job, trial.version)
         ranked = lists(
             users,
-            preferences=preferences,
+            preferences=with_fade(
+                preferences, events=trial.known, run_date=trial.cutoff, settings=settings.history
+            ),
             user_factors=user_factors(job, trial.version),
             catalogue=catalogue,
             variants=variants_of([blends[task] for task in TASKS]),

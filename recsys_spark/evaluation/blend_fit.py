@@ -11,13 +11,14 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from recsys_spark.config import COMPONENTS, TASKS
-from recsys_spark.data.reading import preferences_on
+from recsys_spark.data.reading import liked_on, preferences_on
 from recsys_spark.evaluation.backtest import judged_items, window_events
 from recsys_spark.evaluation.blend_search import Cases, Found, learned
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.kept import kept
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import MODEL_BLEND_WEIGHTS
+from recsys_spark.models.repurchase import with_fade
 from recsys_spark.models.versions import train_earlier_once
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.candidates import candidates
@@ -89,7 +90,9 @@ def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str
     try:
         rows = candidates(
             relevant.select("user_id").distinct(),
-            preferences=pairs,
+            preferences=with_fade(
+                pairs, events=liked_on(job, cutoff), run_date=cutoff, settings=job.settings.history
+            ),
             user_factors=user_factors(job, version),
             catalogue=catalogue,
             starts=[Variant(task, "hybrid", settings.fixed(task)) for task in TASKS],

@@ -30,6 +30,7 @@ from recsys_spark.lake.fingerprint import fingerprint
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import SILVER_ITEMS
+from recsys_spark.models.repurchase import with_fade
 from recsys_spark.models.versions import train_once
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import hybrids, rankable_catalogue, user_factors
@@ -142,7 +143,12 @@ def _ranked_scores(job: Job, evidence: Evidence, pairs: DataFrame) -> Scores:
         ranked = kept(
             lists(
                 evidence.relevant.select("user_id").distinct(),
-                preferences=pairs,
+                preferences=with_fade(
+                    pairs,
+                    events=liked(evidence.known, job.settings.preferences),
+                    run_date=evidence.window.cutoff,
+                    settings=job.settings.history,
+                ),
                 user_factors=user_factors(job, VERSION),
                 catalogue=catalogue,
                 variants=list(hybrids(job, VERSION).values()),

@@ -66,6 +66,10 @@ def _has_exponent(settings: Settings) -> bool:
     return settings.als.trainer == "cg" and _weighs("als")(settings)
 
 
+def _fades(settings: Settings) -> bool:
+    return settings.history.overdue_half_life > 0 and _weighs("history")(settings)
+
+
 SPACE = (
     Dimension("als.rank", 8, 128, is_log=True, matters=_weighs("als")),
     Dimension("als.iterations", 5, 25, is_log=False, matters=_weighs("als")),
@@ -75,6 +79,7 @@ SPACE = (
     Dimension(
         "preferences.half_life_days", 7.0, 730.0, is_log=True, matters=_weighs("als", "history", "content")
     ),
+    Dimension("history.overdue_half_life", 2.0, 100.0, is_log=True, matters=_fades),
     Dimension("popularity.window_days", 3, 90, is_log=True, matters=_weighs("popularity", "trial")),
     Dimension("content.ngram", 1, 3, is_log=False, matters=_weighs("content")),
     Dimension("content.min_items", 1, 20, is_log=True, matters=_weighs("content")),

@@ -2,8 +2,8 @@
 
 ALS, content and the logarithms of popularity and trial are divided by the standard deviation that they
 have for the user over a fixed reference set of items, before any mask; the mean changes no ranking and
-is dropped, and a deviation of 0 gives 0. History is log1p(strength), the same scale for everyone, and 0
-where absent.
+is dropped, and a deviation of 0 gives 0. History is log1p(strength), less what has faded since it fell
+due, the same scale for everyone, and 0 where absent.
 """
 
 from __future__ import annotations
@@ -89,13 +89,15 @@ class UserBatch:
     """U users as they reach a worker.
 
     factors [U, d] float64 (zeros where unknown), strength [U, I] sparse float64: the preferences, over all
-    items known; excluded [U, I]: further items that the user may not get; group int32 [U].
+    items known, those of a user in the order of the items; fade float64, for each of them what is left of it
+    in history, None for all; excluded [U, I]: further items that the user may not get; group int32 [U].
     """
 
     factors: Floats
     strength: sparse.csr_matrix
     excluded: Csr | None = None
     group: NDArray[np.int32] | None = None
+    fade: Floats | None = None
 
 
 def scaling_of(
@@ -213,7 +215,7 @@ class ScaledUsers:
         had = Csr(
             batch.strength.indptr.astype(np.int64),
             batch.strength.indices.astype(np.int32),
-            np.log1p(batch.strength.data),
+            np.log1p(batch.strength.data) * (1.0 if batch.fade is None else batch.fade),
         )
         history, excluded = had, batch.excluded
         if candidate is not None:

@@ -101,23 +101,25 @@ def user_rows(
 ) -> DataFrame:
     """One row per user: carried, factors (null where none), and by item_index the history as parallel arrays.
 
-    What the user may not get, `exclude` (user_id, item_id) and preferences that say is_excluded, is
-    `excluded`, likewise by item_index.
+    Preferences may say what is left of each pair's history, `fade`. What the user may not get, `exclude`
+    (user_id, item_id) and preferences that say is_excluded, is `excluded`, likewise by item_index.
     """
     known = preferences.join(F.broadcast(index), on="item_id", how="inner").join(
         users, "user_id", "left_semi"
     )
     is_excluded = F.col("is_excluded") if "is_excluded" in preferences.columns else F.lit(False)
+    fade = ["fade"] if "fade" in preferences.columns else []
     histories = (
         known.groupBy("user_id")
         .agg(
-            F.sort_array(F.collect_list(F.struct("item_index", "strength"))).alias("seen"),
+            F.sort_array(F.collect_list(F.struct("item_index", "strength", *fade))).alias("seen"),
             F.collect_list(F.when(is_excluded, F.col("item_index"))).alias("excluded"),
         )
         .select(
             "user_id",
             F.col("seen.item_index").alias("seen_items"),
             F.col("seen.strength").alias("strengths"),
+            *[F.col("seen.fade").alias("fades") for _ in fade],
             "excluded",
         )
     )
@@ -217,9 +219,11 @@ def user_batch(batch: pa.RecordBatch, n_items: int, rank: int) -> UserBatch:
     flat = batch.column("factors").flatten().to_numpy(zero_copy_only=False)
     factors[known] = flat.reshape(-1, rank) if rank else factors[known]
     names = batch.schema.names
+    fade = csr_of(batch.column("seen_items"), batch.column("fades")).values if "fades" in names else None
     return UserBatch(
         factors,
         sparse.csr_matrix((seen.values, seen.indices, seen.indptr), shape=(batch.num_rows, n_items)),
+        fade=fade,
         excluded=csr_of(batch.column("excluded")),
         group=batch.column("group_index").to_numpy() if "group_index" in names else None,
     )

@@ -17,6 +17,7 @@ from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import GOLD_SIMILAR, GOLD_STAGED, SILVER_AUDIENCES, SILVER_USERS
+from recsys_spark.models.repurchase import with_fade
 from recsys_spark.models.versions import preferences_of
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.campaigns import audience_of, explained
@@ -32,7 +33,8 @@ def run(job: Job) -> Summary:
     catalogue = rankable_catalogue(job, version, job.run_date)
     try:
         blends = hybrids(job, version)
-        staged = [_ranked(job, name, catalogue, blends) for name in job.settings.campaigns]
+        preferences = _preferences(job, blends)
+        staged = [_ranked(job, name, catalogue, blends, preferences) for name in job.settings.campaigns]
         whole = staged[0]
         for other in staged[1:]:
             whole = whole.unionByName(other)
@@ -75,7 +77,19 @@ def _similar(job: Job, catalogue: Catalogue) -> int:
     return job.lake.rows_written(GOLD_SIMILAR)
 
 
-def _ranked(job: Job, name: str, catalogue: Catalogue, blends: Mapping[str, Variant]) -> DataFrame:
+def _preferences(job: Job, blends: Mapping[str, Variant]) -> DataFrame:
+    """The night's own, with what is left of history where a campaign's lists make use of it."""
+    tasks = {campaign.task for campaign in job.settings.campaigns.values()}
+    pairs = preferences_of(job)
+    if not any("history" in blends[task].components for task in tasks):
+        return pairs
+    events = liked_on(job, job.run_date)
+    return with_fade(pairs, events=events, run_date=job.run_date, settings=job.settings.history)
+
+
+def _ranked(
+    job: Job, name: str, catalogue: Catalogue, blends: Mapping[str, Variant], preferences: DataFrame
+) -> DataFrame:
     campaign, version = job.settings.campaigns[name], job.run.run_id
     audience = audience_of(
         campaign,
@@ -91,7 +105,7 @@ def _ranked(job: Job, name: str, catalogue: Catalogue, blends: Mapping[str, Vari
     variant = blends[campaign.task]
     ranked = lists(
         audience,
-        preferences=preferences_of(job),
+        preferences=preferences,
         user_factors=user_factors(job, version),
         catalogue=catalogue,
         variants=[variant],

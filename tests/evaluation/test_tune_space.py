@@ -77,8 +77,9 @@ def test_only_what_the_configuration_makes_use_of_is_searched() -> None:
     assert names(changed(als={"trainer": "cg"})) == everything
     assert "als.alpha" not in names(changed(als={"feedback": "explicit"}))
     alone = {"repeats_allowed": {"history": 1.0}, "new_items_only": {"content": 1.0}}
-    assert names(changed(blend=alone)) == {"preferences.half_life_days", *words}
+    assert names(changed(blend=alone)) == {"preferences.half_life_days", "history.overdue_half_life", *words}
     assert names(changed(blend={**alone, "weights": "learned"})) == names(changed())
+    assert "history.overdue_half_life" not in names(changed(history={"overdue_half_life": 0.0}))
 
 
 def test_bounds_are_wide_enough_for_what_is_configured() -> None:

@@ -58,6 +58,7 @@ def oracle(
     may: Callable[[int, int], bool] = lambda _user, _item: True,
     kind: Callable[[int], object] = lambda item: item,
     at_most: int = K,
+    left: Callable[[int, int], float] = lambda _user, _item: 1.0,
 ) -> dict[str, list[tuple[str, float]]]:
     """The formula of the blend, user by user, item by item, in float64; then what rules and caps leave."""
     y, t, ref = world["y"].astype(float), world["t"].astype(float), world["ref"]
@@ -74,7 +75,7 @@ def oracle(
             "content": t @ (profile / norm if norm else profile),
             **{name: values.astype(float) for name, values in counts.items()},
         }
-        score = weights["history"] * np.array([log1p(s) for s in world["s"][u]])
+        score = weights["history"] * np.array([log1p(s) * left(u, i) for i, s in enumerate(world["s"][u])])
         for name, values in raw.items():
             deviation = values[ref].std()
             score = score + (weights[name] * values / deviation if deviation > 1e-12 else 0)
@@ -112,12 +113,16 @@ def is_excluded(user: int, item: int) -> bool:
     return (user * 7 + item) % 11 == 0
 
 
+def is_left(user: int, item: int) -> float:
+    return (1 + (user + item) % 3) / 3
+
+
 def ranked_lists(
     spark: SparkSession, world: dict, *, ruled: bool, given: Callable[..., DataFrame] | None = None
 ) -> list:
-    """The rows of `given`, by default all lists of both variants; ruled: with candidates, groups, caps, pairs that are excluded, and shards."""
+    """The rows of `given`, by default all lists of both variants; ruled: with candidates, groups, caps, pairs that are excluded or have faded, and shards."""
     pairs = [
-        (f"u{u:02d}", f"i{i:02d}", float(world["s"][u, i]), False)
+        (f"u{u:02d}", f"i{i:02d}", float(world["s"][u, i]), False, is_left(u, i))
         for u in range(USERS)
         for i in range(ITEMS)
         if world["s"][u, i] > 0
@@ -147,14 +152,14 @@ def ranked_lists(
         **(catalogue_rules(spark) if ruled else {}),
     )
     excluded = [(f"u{u:02d}", f"i{i:02d}") for u in range(USERS) for i in range(ITEMS) if is_excluded(u, i)]
+    columns = "user_id string, item_id string, strength double, is_excluded boolean, fade double"
+    preferences = frame_of(spark, pairs, columns).repartition(3)
     given = given or partial(lists, variants=VARIANTS, k=K)
     rows = given(
         frame_of(
             spark, [(f"u{u:02d}", group_of(u)) for u in range(USERS)], "user_id string, group string"
         ).repartition(3),
-        preferences=frame_of(
-            spark, pairs, "user_id string, item_id string, strength double, is_excluded boolean"
-        ).repartition(3),
+        preferences=preferences if ruled else preferences.drop("fade"),
         user_factors=frame_of(
             spark,
             [(f"u{u:02d}", [float(v) for v in world["x"][u]]) for u in range(1, USERS)],
@@ -205,7 +210,13 @@ def test_candidates_groups_masks_caps_and_shards_leave_what_the_rules_leave(
 
     for variant in VARIANTS:
         expected = oracle(
-            world, variant.weights, repeats=variant.repeats_allowed, may=may, kind=kind_of, at_most=2
+            world,
+            variant.weights,
+            repeats=variant.repeats_allowed,
+            may=may,
+            kind=kind_of,
+            at_most=2,
+            left=is_left,
         )
         for user, slots in expected.items():
             found = sorted(
