@@ -154,6 +154,9 @@ def evaluate(
     split: Annotated[
         str, typer.Option(help="time: the last weeks are the test | leave-last-one: each user's last event.")
     ] = "time",
+    cold_items: Annotated[
+        bool, typer.Option(help="Withhold all events of a tenth of the items: what their words are worth.")
+    ] = False,
     train: Annotated[Path | None, typer.Option(help="A published split's train file, with --test.")] = None,
     test: Annotated[Path | None, typer.Option(help="Its test file.")] = None,
     form: Annotated[
@@ -165,10 +168,12 @@ def evaluate(
     """Print the quality of hybrid and components, for two tasks, or of models on a published split."""
 
     def action() -> None:
-        from recsys_spark.evaluation_view import show_night, show_split  # noqa: PLC0415
+        from recsys_spark.evaluation_view import show_cold_start, show_night, show_split  # noqa: PLC0415
 
         if train or test:
             show_split(env, train=train, test=test, form=form, json_file=json_file)
+        elif cold_items:
+            show_cold_start(env, run_date, json_file=json_file)
         else:
             show_night(env, run_date, split=split, after=after, baselines=baselines, json_file=json_file)
 

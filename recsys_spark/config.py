@@ -238,17 +238,18 @@ class ColdItems(Section):
 
     enabled: bool
     dims: int = Field(gt=0, le=1000)
+    length: float = Field(default=1.0, gt=0)
     min_items: int = Field(ge=10)
     seed: int
 
 
-class Popularity(Section):
 class History(Section):
     """How what a user bought before fades once it is overdue; 0 = not at all."""
 
     overdue_half_life: float = Field(ge=0)
 
 
+class Popularity(Section):
     window_days: int = Field(gt=0)
 
 
@@ -345,8 +346,8 @@ class Settings(Section):
     als: Als
     content: Content
     cold_items: ColdItems
-    popularity: Popularity
     history: History
+    popularity: Popularity
     blend: Blend
     similar: Similar
     evaluation: Evaluation

@@ -12,6 +12,8 @@ from rich.table import Table as RichTable
 from recsys_spark.config import COMPONENTS, TASKS, load_settings
 from recsys_spark.errors import ConfigError, did_you_mean
 from recsys_spark.evaluation.backtest import Judgement
+from recsys_spark.evaluation.cold_start import K as COLD_K
+from recsys_spark.evaluation.cold_start import judge_cold_start
 from recsys_spark.evaluation.public_split import K, judge_split
 from recsys_spark.evaluation.slices import BINS
 from recsys_spark.evaluation.split_files import read_split
@@ -43,6 +45,39 @@ def show_night(
         judgement = evaluate.last_one(job, with_baselines=baselines)
     _print_judgement(judgement)
     _write(json_file, judgement.values)
+
+
+def show_cold_start(env: str, run_date: str, *, json_file: Path | None) -> None:
+    """Judge items whose every event is withheld, print the table, and write {figure: {model: …}}."""
+    if not run_date:
+        raise ConfigError("--run-date is missing: the night whose items are withheld.")
+    found = judge_cold_start(job_of(env, run_date))
+    title = (
+        f"{found.items:,} items without their events in a catalogue of {found.catalogue:,}, wanted by "
+        f"{found.users:,} users; the rest is judged by {found.rest_users:,}"
+    )
+    heads = (f"recall@{COLD_K} of withheld items (95 %)", "times chance", "ndcg@10 of the rest without")
+    table = RichTable("model", *heads, "gained with withheld items (95 %)", title=title)
+    for model, recall in found.recall.items():
+        before, gain = found.rest[model]
+        bounds = [f"{value / found.random:.1f}" for value in (recall.mean, recall.low, recall.high)]
+        table.add_row(
+            model,
+            f"{recall.mean:.4f} [{recall.low:.4f}, {recall.high:.4f}]",
+            f"{bounds[0]} [{bounds[1]}, {bounds[2]}]",
+            f"{before:.4f}",
+            f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]",
+        )
+    _print(table, f"by chance: {found.random:.4f}")
+    values = {
+        model: {f"recall@{COLD_K}": one.mean, "low": one.low, "high": one.high}
+        for model, one in found.recall.items()
+    }
+    rest = {
+        model: {"ndcg@10": before, "gain": gain.mean, "low": gain.low, "high": gain.high}
+        for model, (before, gain) in found.rest.items()
+    }
+    _write(json_file, {"random": found.random, "cold_items": values, "rest": rest})
 
 
 def show_split(env: str, *, train: Path | None, test: Path | None, form: str, json_file: Path | None) -> None:

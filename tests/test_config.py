@@ -94,7 +94,7 @@ def test_relative_paths_start_at_home_and_uris_stay(conf: Path) -> None:
         resolve_path(settings, "package:no_such_package/x")
 
 
-@pytest.mark.parametrize("env", ["demo", "movietweetings"])
+@pytest.mark.parametrize("env", ["demo", "movielens", "movietweetings"])
 def test_the_environments_of_the_project_are_valid(env: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RECSYS_CONF", raising=False)
     monkeypatch.chdir(ROOT)

@@ -1,10 +1,11 @@
 """ALS factors for items that nobody has had yet, from their words.
 
 TF-IDF vectors are reduced by a truncated SVD (Halko, Martinsson, Tropp 2011, with a fixed seed), and a ridge
-regression maps the reduced vectors to the factors that ALS gave to the warm items. Each warm item counts as
-often as it has users, since the factors of rare items are mostly noise. A regression shrinks, the more so the
-less the words tell; so the length of what it predicts is calibrated on warm items that it did not see: a
-cold item is as long as the median warm one of the same prediction.
+regression maps the reduced vectors to the factors that ALS gave to the warm items. Each warm item counts by
+the square root of its users: the factors of rare items are mostly noise, and those of a few bestsellers are
+not what a new item becomes. A regression shrinks, the more so the less the words tell; so the length of what
+it predicts is calibrated on warm items that it did not see: a cold item is as long as the median warm one of
+the same prediction, times what is configured.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ class TextMap:
 def cold_item_factors(
     factors: DataFrame, *, vectors: DataFrame, preferences: DataFrame, settings: ColdItems
 ) -> DataFrame:
-    """One row (item_id, factors) per item with words and without a factor; none where nothing can be learned.
+    """One row (item_id, factors) per item with words that nobody has had; none where nothing can be learned.
 
     factors: (item_id, factors) of the warm items; vectors: (item_id, terms, weights) of all; preferences:
-    (user_id, item_id, strength). Driver memory: the words, and 24·(dims + 10) bytes for each fitted item.
+    (user_id, item_id, strength). An item that people had and did not like (strength 0) is not new: it gets
+    no factors. Driver memory: the words, and 24·(dims + 10) bytes for each fitted item.
     """
     spark = factors.sparkSession
     schema = "item_id string, factors array<float>"
@@ -61,7 +63,8 @@ def cold_item_factors(
     warm = known.join(factors.select("item_id", "factors"), on="item_id", how="inner")
     warm = warm.join(users, on="item_id", how="inner").orderBy(F.desc("users"), "item_id")
     table = _sorted(warm.limit(FITTED_ITEMS).toArrow())
-    cold = known.join(factors.select("item_id"), on="item_id", how="left_anti")
+    had = preferences.select("item_id").union(factors.select("item_id"))
+    cold = known.join(had, on="item_id", how="left_anti")
     wanted = _sorted(cold.toArrow())
     if table.num_rows < settings.min_items or wanted.num_rows == 0:
         return frame_of(spark, [], schema)
@@ -70,26 +73,26 @@ def cold_item_factors(
     fitted = fit_text_map(
         _words(table, n_terms),
         flat.reshape(table.num_rows, -1).astype(np.float64),
-        table.column("users").to_numpy().astype(np.float64),
+        table.column("users").to_numpy().astype(np.float64) ** 0.5,
         dims=settings.dims,
         seed=settings.seed,
     )
-    given = fitted.factors(_words(wanted, n_terms)).astype(np.float32)
+    given = (settings.length * fitted.factors(_words(wanted, n_terms))).astype(np.float32)
     offsets = pa.array(np.arange(0, given.size + 1, given.shape[1], dtype=np.int32))
     rows = pa.ListArray.from_arrays(offsets, pa.array(given.ravel()))
     return spark.createDataFrame(pa.table({"item_id": wanted.column("item_id"), "factors": rows}), schema)
 
 
 def fit_text_map(
-    words: sparse.csr_matrix, factors: Floats, users: Floats, *, dims: int, seed: int
+    words: sparse.csr_matrix, factors: Floats, weights: Floats, *, dims: int, seed: int
 ) -> TextMap:
-    """The map from TF-IDF vectors [I, V] to factors [I, d], each item weighed by its users [I]."""
+    """The map from TF-IDF vectors [I, V] to factors [I, d], each item counting by its weight [I]."""
     basis = truncated_svd(words, dims=dims, seed=seed)
     reduced = _reduced(words, basis)
     withheld = np.arange(len(reduced)) % WITHHELD == WITHHELD - 1
-    trials = [_ridge(reduced[~withheld], factors[~withheld], users[~withheld], ridge) for ridge in RIDGES]
+    trials = [_ridge(reduced[~withheld], factors[~withheld], weights[~withheld], ridge) for ridge in RIDGES]
     missed = [
-        float((users[withheld, None] * (factors[withheld] - reduced[withheld] @ trial) ** 2).sum())
+        float((weights[withheld, None] * (factors[withheld] - reduced[withheld] @ trial) ** 2).sum())
         for trial in trials
     ]
     best = int(np.argmin(missed))
@@ -97,7 +100,7 @@ def fit_text_map(
     true = np.linalg.norm(factors[withheld], axis=1)
     told = predicted > 1e-12
     length = float(np.median(true[told] / predicted[told])) if told.any() else 1.0
-    return TextMap(basis, _ridge(reduced, factors, users, RIDGES[best]), length)
+    return TextMap(basis, _ridge(reduced, factors, weights, RIDGES[best]), length)
 
 
 def truncated_svd(words: sparse.csr_matrix, *, dims: int, seed: int) -> Floats:
@@ -116,8 +119,8 @@ def _reduced(words: sparse.csr_matrix, basis: Floats) -> Floats:
     return np.column_stack([words @ basis, np.ones(words.shape[0])])
 
 
-def _ridge(reduced: Floats, factors: Floats, users: Floats, ridge: float) -> Floats:
-    weighted = reduced * users[:, None]
+def _ridge(reduced: Floats, factors: Floats, weights: Floats, ridge: float) -> Floats:
+    weighted = reduced * weights[:, None]
     gram = weighted.T @ reduced
     penalty = ridge * np.trace(gram[:-1, :-1]) / max(len(gram) - 1, 1) * np.eye(len(gram))
     penalty[-1, -1] = 1e-9 * gram[-1, -1]  # the intercept is not shrunk

@@ -23,16 +23,17 @@ from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import Catalogue, catalogue_of
 
 
-def rankable_catalogue(job: Job, version: str, day: date) -> Catalogue:
+def rankable_catalogue(job: Job, version: str, day: date, *, with_cold: bool = True) -> Catalogue:
     """The items valid and available on the day, with the version's factors, words and popularity.
 
-    Items that nobody has had compete with factors from their words, where the version has such.
+    Items that nobody has had compete with factors from their words, where the version has such and
+    with_cold says so.
     """
     items = on_sale(job.read(SILVER_ITEMS), day)
     warm = of_version(job, MODEL_ITEM_FACTORS, version).select("item_id", "factors")
     return catalogue_of(
         items,
-        factors=warm.unionByName(cold_items(job, version)),
+        factors=warm.unionByName(cold_items(job, version)) if with_cold else warm,
         vectors=of_version(job, MODEL_CONTENT_VECTORS, version),
         popularity=of_version(job, MODEL_POPULARITY, version),
         max_item_share=job.settings.ranking.max_item_share,

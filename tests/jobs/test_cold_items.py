@@ -9,21 +9,24 @@ import pytest
 
 from recsys_spark.config import COMPONENTS
 from recsys_spark.data.reading import preferences_on
-from recsys_spark.lake.tables import MODEL_COLD_ITEM_FACTORS, MODEL_ITEM_FACTORS
-from recsys_spark.models.versions import of_version, train_earlier_once
+from recsys_spark.evaluation.cold_start import judge_cold_start
+from recsys_spark.lake.job import Job
+from recsys_spark.lake.tables import MODEL_COLD_ITEM_FACTORS, MODEL_ITEM_FACTORS, MODEL_POPULARITY
+from recsys_spark.models.versions import of_version, train_earlier_once, train_once
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import rankable_catalogue, user_factors
 from tests.jobs.conftest import Night
 from tests.shop import ITEMS
 
+SMALL = {"enabled": True, "min_items": 20, "dims": 10}
 THIRD_DAY = date(2024, 1, 3)
 
 
 @pytest.mark.soak  # one more training; tests/models/test_cold_items.py holds the map to its oracle
 def test_items_without_an_event_compete_by_their_words(night: Night) -> None:
     settings = night.job.settings
-    enabled = settings.cold_items.model_copy(update={"enabled": True, "min_items": 20, "dims": 10})
+    enabled = settings.cold_items.model_copy(update=SMALL)
     job = replace(night.job, settings=settings.model_copy(update={"cold_items": enabled}))
     pairs = preferences_on(job, THIRD_DAY)
     version = train_earlier_once(job, THIRD_DAY, pairs)
@@ -48,3 +51,31 @@ def test_items_without_an_event_compete_by_their_words(night: Night) -> None:
     listed = {row["item_id"] for row in rows}
     assert listed & cold
     assert listed & warm
+
+
+@pytest.mark.soak  # one more training
+def test_withheld_items_are_known_by_their_words_only(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions: list[str] = []
+
+    def noted(job: Job, version: str, *args: object, **knobs: object) -> None:
+        versions.append(version)
+        train_once(job, version, *args, **knobs)
+
+    monkeypatch.setattr("recsys_spark.evaluation.cold_start.train_once", noted)
+    settings = night.job.settings
+    small = settings.cold_items.model_copy(update={**SMALL, "enabled": False})
+    job = replace(night.job, settings=settings.model_copy(update={"cold_items": small}))
+    found = judge_cold_start(job)
+    (version,) = versions
+    warm, mapped, sold = (
+        {row["item_id"] for row in of_version(job, table, version).collect()}
+        for table in (MODEL_ITEM_FACTORS, MODEL_COLD_ITEM_FACTORS, MODEL_POPULARITY)
+    )
+    assert len(mapped) == found.items == ITEMS - len(warm)
+    assert not mapped & (warm | sold)
+    # 50 places of 120 items hold much by chance; what one category's words tell is more than that.
+    assert 0.4 < found.random < 0.5
+    assert found.recall["content"].low > found.random
+    assert found.recall["als"].mean > found.random
+    assert found.recall["popularity"].mean < found.random
+    assert found.rest["popularity"][1].mean == 0, "words change no popularity"

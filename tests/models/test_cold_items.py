@@ -95,6 +95,34 @@ def test_the_basis_is_that_of_the_leading_singular_vectors() -> None:
     assert (truncated_svd(words, dims=5, seed=1) == basis).all()
 
 
+def test_what_people_had_and_did_not_like_is_not_new(frame: Frame) -> None:
+    given = frames(frame)
+    disliked = frame(given["preferences"].schema, [("u00", "i450", 0.0), ("u01", "i451", 0.0)])
+    found = cold_item_factors(
+        given["factors"],
+        vectors=given["vectors"],
+        preferences=given["preferences"].unionByName(disliked),
+        settings=SETTINGS,
+    )
+    items = {row["item_id"] for row in found.collect()}
+    assert items == {f"i{i:03d}" for i in range(WARM, ITEMS)} - {"i450", "i451"}
+
+
+def test_the_configured_length_multiplies_the_calibrated_one(frame: Frame) -> None:
+    given = frames(frame)
+
+    def lengths(length: float) -> np.ndarray:
+        rows = cold_item_factors(
+            given["factors"],
+            vectors=given["vectors"],
+            preferences=given["preferences"],
+            settings=SETTINGS.model_copy(update={"length": length}),
+        ).collect()
+        return np.linalg.norm([row["factors"] for row in sorted(rows)], axis=1)
+
+    assert lengths(1.5) == pytest.approx(1.5 * lengths(1.0), rel=1e-5)
+
+
 def test_too_few_warm_items_teach_nothing(frame: Frame) -> None:
     given = frames(frame)
     few = given["factors"].where("item_id < 'i040'")
