@@ -26,7 +26,7 @@ ALWAYS = {
     # Checkpoints cut ALS's lineage and are of no use after it.
     "spark.cleaner.referenceTracking.cleanCheckpoints": "true",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
-    **{f"parquet.enable.dictionary#{column}": "false" for column in SELDOM_REPEATED},
+    **{f"spark.hadoop.parquet.enable.dictionary#{column}": "false" for column in SELDOM_REPEATED},
 }
 
 
