@@ -73,14 +73,12 @@ def select(
     *,
     tile_users: int = TILE_USERS,
     tile_items: int = TILE_ITEMS,
-    codes: bool = True,
 ) -> Best:
     """The best k items of each user: index int32 [U, k], padded with -1, and score float64 [U, k], with nan.
 
     score = (Σ_d users.dense·items.dense + Σ_t users.sparse·items.sparse) + users.additive, in float64, d and
     t ascending. Best first; of equal scores the lower index. Excluded and not allowed items never count
-    towards k; a user with fewer than k items left gets a short list. The tiles and codes (whether 8-bit codes
-    are screened first, where they can be) change the time, nothing else.
+    towards k; a user with fewer than k items left gets a short list. The tiles change the time, nothing else.
 
     ValueError: k or a tile below 1, NaN or infinity in any part, scores that overflow float64, shapes
     that do not fit.
@@ -97,16 +95,13 @@ def select(
     placed = PlacedUsers.of(users, shards.place)
     bounds = Bounds.of(outline, placed)
     width = min(k, outline.n_items)
-    lanes = -(-min(tile_users, users.n_users) // LANES) * LANES
+    lanes = _lanes_for(min(tile_users, users.n_users))
     buffer = np.empty(min(tile_items, outline.n_items) * lanes, np.float32)
     all_rows = list(slices(users.n_users, tile_users))
     # One shard stays where it is while the tiles pass; several are each loaded once for all of them.
     with one_blas_thread():
         for together in [[rows] for rows in all_rows] if outline.n_shards == 1 else [all_rows]:
-            tiles = [
-                _Tile.of(placed.rows(r.start, r.stop), width, bounds.rows(r), outline, codes=codes)
-                for r in together
-            ]
+            tiles = [_Tile.of(placed.rows(r.start, r.stop), width, bounds.rows(r), outline) for r in together]
             for number in range(outline.n_shards):
                 shard = shards.load(number)
                 ceilings = _ceilings(shard, outline.largest[number + 1], tile_items)
@@ -139,22 +134,25 @@ def _ceilings(shard: Shard, after: Floats, tile_items: int) -> _Ceilings:
 
 @dataclass
 class _Tile:
-    """A tile of users on its way through the catalogue; active: who may still gain from what follows."""
+    """A tile of users on its way through the catalogue; active: who may still gain from what follows.
+
+    coder: the engine, while the users are scanned by codes.
+    """
 
     users: PlacedUsers
     bounds: Bounds
     engine: Engine
-    codes: bool
+    coder: CompiledEngine | None
     active: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         self.active = np.flatnonzero(~self.bounds.is_zero)
 
     @classmethod
-    def of(cls, users: PlacedUsers, k: int, bounds: Bounds, outline: Outline, *, codes: bool) -> _Tile:
+    def of(cls, users: PlacedUsers, k: int, bounds: Bounds, outline: Outline) -> _Tile:
         engine = engine_for(users, k, bounds)
-        can = isinstance(engine, CompiledEngine) and _Codes.fit(users, bounds, outline)
-        return cls(users, bounds, engine, codes and can)
+        coder = engine if isinstance(engine, CompiledEngine) and _Codes.fit(users, bounds, outline) else None
+        return cls(users, bounds, engine, coder)
 
     def feed(
         self,
@@ -173,23 +171,22 @@ class _Tile:
             self.active = self._hopeful(ceilings.onward[number])
             if self.active.size == 0:
                 break
-            if scan is None or -(-self.active.size // LANES) * LANES <= scan.lanes // 2:
-                scan = self._scan(shard, outline, buffer, tile_items)
+            if scan is None or _lanes_for(self.active.size) <= _lanes_for(scan.users.size) // 2:
+                if self.coder is None:
+                    scan = _Products.of(self, shard, tile_items, outline, buffer)
+                else:
+                    scan = _Codes.of(self, shard, CODED_TILES * tile_items, self.coder)
             columns = slice(start, min(start + scan.n_items, shard.n_items))
             here = ceilings.here[number : number + scan.n_items // tile_items].max(axis=0)
             if not scan.take(columns, self.bounds.margin(here)[scan.users]):
-                self.codes, scan = False, None
+                self.coder, scan = None, None
             start = columns.stop
         self.engine.settle()
 
-    def _scan(self, shard: Shard, outline: Outline, buffer: NDArray[np.float32], tile_items: int) -> _Scan:
-        lanes = -(-self.active.size // LANES) * LANES
-        if self.codes and isinstance(self.engine, CompiledEngine):
-            n_items = CODED_TILES * tile_items
-            return _Codes.of(self.users, self.bounds, self.engine, self.active, lanes, shard, n_items)
-        return _Products.of(
-            self.users, self.bounds, self.engine, self.active, lanes, shard, outline, buffer, tile_items
-        )
+    def near_one(self) -> Floats:
+        """The active users' vectors [active, D], scaled so that their float32 scores are near 1."""
+        exponent = -self.bounds.exponent[self.active][:, None] - self.bounds.dense
+        return np.ldexp(self.users.dense[self.active], exponent)
 
     def _hopeful(self, norms: Floats) -> NDArray[np.int64]:
         """Those of the active users whom an item of at most these norms may still help."""
@@ -198,11 +195,14 @@ class _Tile:
         return active[ceiling >= self.engine.floor[active]]
 
 
+def _lanes_for(n_users: int) -> int:
+    return -(-n_users // LANES) * LANES
+
+
 class _Scan(Protocol):
-    """Some users of a tile, one a lane, ready to meet the items of a shard."""
+    """Some users of a tile, one a lane, ready to meet the items of a shard, n_items of them at a time."""
 
     users: NDArray[np.int64]
-    lanes: int
     n_items: int
 
     def take(self, columns: slice, margin: Floats) -> bool:
@@ -217,7 +217,6 @@ class _Products:
     """By a float32 product: vectors [D, lanes], and the profiles of the sparse part."""
 
     users: NDArray[np.int64]
-    lanes: int
     n_items: int
     bounds: Bounds
     engine: Engine
@@ -228,28 +227,20 @@ class _Products:
 
     @classmethod
     def of(
-        cls,
-        users: PlacedUsers,
-        bounds: Bounds,
-        engine: Engine,
-        chosen: NDArray[np.int64],
-        lanes: int,
-        shard: Shard,
-        outline: Outline,
-        buffer: NDArray[np.float32],
-        n_items: int,
+        cls, tile: _Tile, shard: Shard, n_items: int, outline: Outline, buffer: NDArray[np.float32]
     ) -> _Products:
-        vectors = np.zeros((outline.n_dims, lanes), np.float32)
-        vectors[:, : chosen.size] = _near_one(users, bounds, chosen).T
+        chosen, bounds = tile.active, tile.bounds
+        vectors = np.zeros((outline.n_dims, _lanes_for(chosen.size)), np.float32)
+        vectors[:, : chosen.size] = tile.near_one().T
         terms = None
-        if outline.is_sparse and users.sparse is not None:
+        if outline.is_sparse and tile.users.sparse is not None:
             exponent = -bounds.exponent[chosen] - bounds.sparse
-            terms = _profiles(users.sparse.take(chosen), exponent, outline.n_terms, lanes)
-        return cls(chosen, lanes, n_items, bounds, engine, shard, buffer, vectors, terms)
+            terms = _profiles(tile.users.sparse.take(chosen), exponent, outline.n_terms, vectors.shape[1])
+        return cls(chosen, n_items, bounds, tile.engine, shard, buffer, vectors, terms)
 
     def take(self, columns: slice, margin: Floats) -> bool:
-        n_items = columns.stop - columns.start
-        tile = self.buffer[: n_items * self.lanes].reshape(n_items, self.lanes)
+        shape = columns.stop - columns.start, self.vectors.shape[1]
+        tile = self.buffer[: shape[0] * shape[1]].reshape(shape)
         np.matmul(_scaled(self.shard.dense[columns], self.bounds.dense), self.vectors, out=tile)
         if self.terms is not None:
             self.engine.add_sparse(tile, columns.start, *self.terms, np.ldexp(1.0, self.bounds.sparse))
@@ -262,7 +253,6 @@ class _Codes:
     """By a product of 8-bit codes, several times faster than float32, where the processor has one."""
 
     users: NDArray[np.int64]
-    lanes: int
     n_items: int
     engine: CompiledEngine
     items: CodedItems
@@ -278,32 +268,17 @@ class _Codes:
         )
 
     @classmethod
-    def of(
-        cls,
-        users: PlacedUsers,
-        bounds: Bounds,
-        engine: CompiledEngine,
-        chosen: NDArray[np.int64],
-        lanes: int,
-        shard: Shard,
-        n_items: int,
-    ) -> _Codes:
-        items = coded_items(shard, n_items, engine.code_rows)
-        vectors = _near_one(users, bounds, chosen).astype(np.float32)
-        return cls(
-            chosen, lanes, n_items, engine, items, CodedUsers.of(vectors, items.exponent, engine.code_lanes)
-        )
+    def of(cls, tile: _Tile, shard: Shard, n_items: int, engine: CompiledEngine) -> _Codes:
+        loops: Any = code_loops()
+        items = coded_items(shard, n_items, loops.ROWS)
+        coded = CodedUsers.of(tile.near_one().astype(np.float32), items.exponent, loops.LANES)
+        return cls(tile.active, n_items, engine, items, coded)
 
     def take(self, columns: slice, margin: Floats) -> bool:
         is_full = bool(np.all(np.isfinite(self.engine.floor[self.users])))
         tile = self.items.tiles[columns.start // self.n_items]
         near = self.engine.take_codes(tile, columns, self.users, self.coded, margin)
         return not is_full or near <= NEAR_SHARE * self.users.size * (columns.stop - columns.start)
-
-
-def _near_one(users: PlacedUsers, bounds: Bounds, chosen: NDArray[np.int64]) -> Floats:
-    """The users' vectors [chosen, D], scaled so that their float32 scores are near 1."""
-    return np.ldexp(users.dense[chosen], -bounds.exponent[chosen][:, None] - bounds.dense)
 
 
 def _scaled(dense: NDArray[np.float32], exponent: int) -> NDArray[np.float32]:

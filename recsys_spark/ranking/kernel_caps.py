@@ -40,7 +40,7 @@ def select_capped(
     caps: Sequence[Cap],
     *,
     reserve: int | None = None,
-    **tiles: Any,
+    **tiles: int,
 ) -> Best:
     """As `select`, the best k under the caps: walk the ranking, take what no cap forbids, stop at k.
 

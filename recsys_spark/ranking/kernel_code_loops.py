@@ -47,6 +47,18 @@ class Panels(NamedTuple):
     fine: NDArray[np.float64]  # [n]: how far the float32 score may be from it
 
 
+class Room(NamedTuple):
+    """What a scan of codes works in."""
+
+    steps: int  # fours of dimensions
+    bars: NDArray[np.int32]  # [LANES]
+    sums: NDArray[np.int32]  # [ROWS, LANES]
+    above: NDArray[np.uint32]  # [ROWS]
+    maxima: NDArray[np.int32]  # [LANES, whole blocks of the tile]
+    lanes: NDArray[np.int64]  # what waits to be looked at: lanes and items
+    places: NDArray[np.int64]
+
+
 @njit(forceinline=True, nogil=True, fastmath={"reassoc", "contract"})
 def _float32_score(vectors, lane, dense, j):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     total = np.float32(0.0)
@@ -97,6 +109,15 @@ def _reached(values, wanted):  # type: ignore[no-untyped-def]  # noqa: ANN001, A
 
 
 @njit(forceinline=True, nogil=True)
+def _multiply(tile, row, panels, first, room):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Whether any of the ROWS items from `row` on is above the bar of a user of the panel at `first`."""
+    return block_product(
+        tile.codes, row * room.steps * 4, tile.starts, row, panels.codes, first * room.steps * 4,
+        room.bars, room.sums, room.above, room.steps,
+    )  # fmt: skip
+
+
+@njit(forceinline=True, nogil=True)
 def _is_primable(panels, first, width, floor, k, n_blocks):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Whether the largest sums of so many blocks say anything, to users who have no floor yet."""
     if 2 * k > n_blocks:
@@ -117,10 +138,7 @@ def _prime(tile, panels, first, width, stop, room, best, masks):  # type: ignore
     n_blocks = room.maxima.shape[1]
     room.bars[:] = ALWAYS
     for block in range(n_blocks):
-        block_product(
-            tile.codes, block * room.item_step, tile.starts, block * ROWS, panels.codes,
-            first * room.lane_step, room.bars, 0, room.sums, room.above, room.steps,
-        )  # fmt: skip
+        _multiply(tile, block * ROWS, panels, first, room)
         for lane in range(LANES):
             largest = room.sums[0, lane]
             for r in range(1, ROWS):
@@ -135,20 +153,6 @@ def _prime(tile, panels, first, width, stop, room, best, masks):  # type: ignore
         if wanted <= n_blocks:
             kth = _reached(room.maxima[lane - first], wanted)
             best.floor[u] = max(best.floor[u], kth * panels.step[lane] - panels.coarse[lane])
-
-
-class Room(NamedTuple):
-    """What a scan of codes works in."""
-
-    steps: int  # fours of dimensions
-    item_step: int  # bytes of a block's items
-    lane_step: int  # bytes of a lane's user
-    bars: NDArray[np.int32]  # [LANES]
-    sums: NDArray[np.int32]  # [ROWS, LANES]
-    above: NDArray[np.uint32]  # [ROWS]
-    maxima: NDArray[np.int32]  # [LANES, whole blocks of the tile]
-    lanes: NDArray[np.int64]  # what waits to be looked at: lanes and items
-    places: NDArray[np.int64]
 
 
 @njit(forceinline=True, nogil=True)
@@ -206,11 +210,8 @@ def take_codes(
     Block by block the sums of codes are screened; what may reach the k-th best score is scored in float32,
     and what then still may is kept as a candidate.
     """
-    steps = (items.dense.shape[1] + 3) // 4
     room = Room(
-        steps,
-        steps * ROWS * 4,
-        steps * 4,
+        (items.dense.shape[1] + 3) // 4,
         np.empty(LANES, np.int32),
         np.empty((ROWS, LANES), np.int32),
         np.empty(ROWS, np.uint32),
@@ -231,10 +232,7 @@ def take_codes(
             )
         waiting = 0
         for row in range(0, n_items, ROWS):
-            if block_product(
-                tile.codes, row * steps * 4, tile.starts, row, panels.codes, first * steps * 4,
-                room.bars, 0, room.sums, room.above, steps,
-            ):  # fmt: skip
+            if _multiply(tile, row, panels, first, room):
                 waiting = _note(room, first, start + row, items.dense, waiting, min(ROWS, n_items - row))
             if waiting >= WAITING or row + ROWS >= n_items:
                 _look(room, waiting, first, panels, best, scored, items, masks)

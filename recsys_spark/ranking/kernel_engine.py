@@ -79,8 +79,6 @@ def _csr_arrays(matrix: Csr | None, dtype: Any) -> tuple[Any, Any, Any]:
 class CompiledEngine:
     """numba: a scan in blocks of 64 users against their running thresholds."""
 
-    code_rows, code_lanes = 12, 32  # items and users of a block of codes: ROWS and LANES of `kernel_vnni`
-
     def __init__(self, loops: Any, users: PlacedUsers, k: int, bounds: Bounds) -> None:
         n_users = users.n_users
         capacity = 2 * k + 64  # more makes exact rescoring rarer where many scores are almost equal

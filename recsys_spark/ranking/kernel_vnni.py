@@ -43,7 +43,6 @@ def block_product(  # type: ignore[no-untyped-def]
     user_codes,  # noqa: ANN001
     user_at,  # noqa: ANN001
     bars,  # noqa: ANN001
-    bar_at,  # noqa: ANN001
     sums,  # noqa: ANN001
     above,  # noqa: ANN001
     steps,  # noqa: ANN001
@@ -51,12 +50,12 @@ def block_product(  # type: ignore[no-untyped-def]
     """Whether any sum of a block of ROWS items × LANES users exceeds its user's bar; only then sums is set.
 
     item_codes int8, from item_at on [steps, ROWS, 4]; starts int32, from start_at on [ROWS]: what each sum
-    begins with; user_codes uint8, from user_at on [steps, LANES, 4]; bars int32, from bar_at on [LANES]; sums
+    begins with; user_codes uint8, from user_at on [steps, LANES, 4]; bars int32 [LANES]; sums
     int32 [ROWS, LANES]; above uint32 [ROWS]: bit l of row r is set where sums[r, l] > bars[l]. All flat and
     contiguous but sums and above. Nothing is checked.
     """
     signature = types.boolean(
-        item_codes, item_at, starts, start_at, user_codes, user_at, bars, bar_at, sums, above, steps
+        item_codes, item_at, starts, start_at, user_codes, user_at, bars, sums, above, steps
     )
     return signature, _write_block
 
@@ -92,13 +91,13 @@ def _write_block(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     def pointer(n: int) -> Any:
         return arrayobj.make_array(signature.args[n])(context, builder, args[n]).data
 
-    block = _Block(builder, args[10])
+    block = _Block(builder, args[9])
     sums = block.multiplied(
         items=block.moved(pointer(0), args[1]),
         starts=block.moved(pointer(2), args[3]),
         users=block.moved(pointer(4), args[5]),
     )
-    return block.compared(sums, block.moved(pointer(6), args[7]), pointer(8), pointer(9))
+    return block.compared(sums, pointer(6), pointer(7), pointer(8))
 
 
 _BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)

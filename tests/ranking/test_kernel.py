@@ -680,11 +680,11 @@ def test_the_block_product_is_that_of_whole_numbers(engine):
     bars = np.sort(expected, axis=0)[-3].astype(np.int32)
     sums, above = np.zeros((ROWS, LANES), np.int32), np.zeros(ROWS, np.uint32)
     given = (packed_items, 0, starts, 0, packed_users, 0)
-    assert product(*given, bars, 0, sums, above, 5)
+    assert product(*given, bars, sums, above, 5)
     np.testing.assert_array_equal(sums, expected)
     bits = (above[:, None] >> np.arange(LANES, dtype=np.uint32)) & 1
     np.testing.assert_array_equal(bits, expected > bars)
-    assert not product(*given, expected.max(axis=0).astype(np.int32), 0, sums, above, 5)
+    assert not product(*given, expected.max(axis=0).astype(np.int32), sums, above, 5)
 
 
 def test_codes_that_tell_nothing_apart_leave_the_scan_to_float32(engine, monkeypatch):
