@@ -15,6 +15,7 @@ from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Clean
+from recsys_spark.data.clean import is_rejected
 from recsys_spark.lake.kept import kept
 
 Figures = dict[str, float]
@@ -69,12 +70,11 @@ def good_figures(kind: str, *, clean: Clean, among: Column) -> dict[str, Column]
 
 def reason_figures(reasons: Iterable[str]) -> dict[str, Column]:
     """Aggregates over a judged batch: rejected, and reject_<reason> of each; several may hold for one row."""
-    is_rejected = F.size("reject_reasons") > 0
     per_reason = {
-        f"{REJECT}{reason}": F.count_if(is_rejected & F.array_contains("reject_reasons", reason))
+        f"{REJECT}{reason}": F.count_if(is_rejected() & F.array_contains("reject_reasons", reason))
         for reason in reasons
     }
-    return {"rejected": F.count_if(is_rejected), **per_reason}
+    return {"rejected": F.count_if(is_rejected()), **per_reason}
 
 
 def preference_figures(*, cap: float) -> dict[str, Column]:
