@@ -127,13 +127,11 @@ class Lake:
         folder, system = located(self.spark, f"{self.path(table)}/_delta_log")
         if not system.exists(folder):
             return None
-        names = (status.getPath().getName() for status in system.listStatus(folder))
-        commits = [name for name in names if _COMMIT.fullmatch(name)]
-        if not commits:
+        files = {status.getPath().getName(): status.getPath() for status in system.listStatus(folder)}
+        newest = max((name for name in files if _COMMIT.fullmatch(name)), default=None)
+        if newest is None:
             return None
-        newest = max(commits)
-        file, system = located(self.spark, f"{self.path(table)}/_delta_log/{newest}")
-        stream = system.open(file)
+        stream = system.open(files[newest])
         try:
             lines = bytes(stream.readAllBytes()).splitlines()
         finally:
