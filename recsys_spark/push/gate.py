@@ -72,7 +72,7 @@ def _figures(
         "campaign string, k int, repeat_allowed boolean",
     )
     known = known_items.select("item_id").distinct().withColumn("is_known", F.lit(True))
-    # A list is one row from here on: what is asked of its slots needs no sort, and no join by slot.
+    # A list is one row from here on: what is asked of its slots needs no sort, and no join by user and item.
     lists = (
         staged.join(known, on="item_id", how="left")
         .groupBy("campaign", "user_id")

@@ -219,7 +219,9 @@ def user_batch(batch: pa.RecordBatch, n_items: int, rank: int) -> UserBatch:
     flat = batch.column("factors").flatten().to_numpy(zero_copy_only=False)
     factors[known] = flat.reshape(-1, rank) if rank else factors[known]
     names = batch.schema.names
-    fade = csr_of(batch.column("seen_items"), batch.column("fades")).values if "fades" in names else None
+    fade = None
+    if "fades" in names:
+        fade = batch.column("fades").flatten().to_numpy(zero_copy_only=False)
     return UserBatch(
         factors,
         sparse.csr_matrix((seen.values, seen.indices, seen.indptr), shape=(batch.num_rows, n_items)),
