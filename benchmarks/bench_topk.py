@@ -199,7 +199,7 @@ def product_share(items: int, dims: int, n_users: int) -> float:
                 np.matmul(tile, block, out=room.reshape(len(tile), -1))
 
     with one_blas_thread():
-        return min(seconds(multiply) for _ in range(3))
+        return best_of(3, multiply)
 
 
 def bare_product(size: Size, cores: int) -> float:
