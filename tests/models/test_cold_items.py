@@ -11,7 +11,7 @@ from recsys_spark.models.cold_items import cold_item_factors, fit_text_map, trun
 from tests.conftest import Frame
 
 ITEMS, WARM, TERMS, RANK = 600, 400, 40, 8
-SETTINGS = ColdItems(enabled=True, dims=20, min_items=50, seed=3)
+SETTINGS = ColdItems(enabled=True, dims=20, length=1.0, min_items=50, seed=3)
 
 
 def planted(seed: int = 0) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
