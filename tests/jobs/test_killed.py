@@ -18,19 +18,19 @@ from tests.shop import RUN_DATE, open_shop, write_conf
 
 pytestmark = pytest.mark.soak
 
-# Runs ingest and clean, and kills its whole process group before or after its n-th write to the lake.
+# Runs ingest and clean, and kills its whole process group before or after its n-th write to the lake. Each
+# write has a number of its own, since several are under way at once.
 DOOMED = """
-import os, signal, sys
+import itertools, os, signal, sys
 from recsys_spark.lake.store import Lake
-moment, number, writes = sys.argv[1], int(sys.argv[2]), 0
+moment, number, numbers = sys.argv[1], int(sys.argv[2]), itertools.count(1)
 def doomed(write):
     def wrapped(*arguments, **named):
-        global writes
-        writes += 1
-        if (moment, number) == ("before", writes):
+        mine = next(numbers)
+        if (moment, number) == ("before", mine):
             os.killpg(0, signal.SIGKILL)
         done = write(*arguments, **named)
-        if (moment, number) == ("after", writes):
+        if (moment, number) == ("after", mine):
             os.killpg(0, signal.SIGKILL)
         return done
     return wrapped
