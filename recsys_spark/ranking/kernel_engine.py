@@ -147,7 +147,13 @@ class CompiledEngine:
         loops: Any = code_loops()
         unit = self._best.unit[users]
         panels = loops.Panels(
-            users, coded.codes, coded.vectors, unit * coded.step * tile.step, unit * coded.margin(tile), fine
+            users,
+            -(-coded.vectors.shape[1] // 4),
+            coded.codes,
+            coded.vectors,
+            unit * coded.step * tile.step,
+            unit * coded.margin(tile),
+            fine,
         )
         codes = loops.TileCodes(tile.codes, tile.starts)
         state = self._best, self._scored, self._items, self._masks

@@ -3,6 +3,9 @@
 
 No function here is compiled with fast-math: the float64 sums are the definition of the score, term by
 term in ascending order, and must equal those of `kernel_exact` bit by bit.
+
+numba counts the users of an array whenever one is passed or taken from a tuple, by an instruction that locks
+the memory: in loops this small a seventh of the time. What allocates nothing is compiled without (`_nrt`).
 """
 
 from __future__ import annotations
@@ -95,7 +98,7 @@ def add_sparse(
                     row[u] += value * profile[u]
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _bisect(values, start, stop, wanted):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     while start < stop:
         middle = (start + stop) // 2
@@ -106,7 +109,7 @@ def _bisect(values, start, stop, wanted):  # type: ignore[no-untyped-def]  # noq
     return start
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _holds(ptr, places, u, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     if ptr.size == 0:
         return False
@@ -114,12 +117,12 @@ def _holds(ptr, places, u, place):  # type: ignore[no-untyped-def]  # noqa: ANN0
     return at < ptr[u + 1] and places[at] == place
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _is_allowed(allowed, group, u, j):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     return allowed.shape[0] == 0 or (allowed[group[u], j >> 3] >> (j & 7)) & 1 != 0
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _sparse_score(scored, items, u, j):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     total = 0.0
     if items.terms_ptr.size == 0 or scored.profile_ptr.size == 0:
@@ -134,7 +137,7 @@ def _sparse_score(scored, items, u, j):  # type: ignore[no-untyped-def]  # noqa:
     return total
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=True)
 def _rescore(best, scored, items, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Give every candidate of u its exact score. Dimension outermost: the sums of the candidates do
     not wait for one another, and each is still taken in ascending order. What is added to was exact
@@ -159,7 +162,7 @@ def _rescore(best, scored, items, u):  # type: ignore[no-untyped-def]  # noqa: A
         best.entry[u, waiting[w], HIGH] = exact
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _is_worse(entry, u, a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Whether candidate a comes after candidate b in (score descending, item ascending)."""
     if entry[u, a, LOW] != entry[u, b, LOW]:
@@ -167,13 +170,13 @@ def _is_worse(entry, u, a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
     return entry[u, a, ITEM] > entry[u, b, ITEM]
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _swap(entry, u, a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for part in range(4):
         entry[u, a, part], entry[u, b, part] = entry[u, b, part], entry[u, a, part]
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _sort(entry, u, n):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Heapsort of the n candidates of u, best first. (numpy's argsort costs seconds to compile.)"""
     for step in range(n // 2 + n):
@@ -192,7 +195,7 @@ def _sort(entry, u, n):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
             at = child
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=True)
 def _settle(best, scored, items, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Cut the candidates of u to the exact best k so far, in order (score descending, item ascending)."""
     _drop_hopeless(best, u)
@@ -208,7 +211,7 @@ def _settle(best, scored, items, u):  # type: ignore[no-untyped-def]  # noqa: AN
         best.floor[u] = max(best.floor[u], best.lows[u, 0])
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _drop_hopeless(best, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     kept = 0
     for c in range(best.n[u]):
@@ -219,7 +222,7 @@ def _drop_hopeless(best, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, AN
     best.n[u] = kept
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _raise_floor(lows, n_lows, floor, u, low):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Take a lower bound into the heap of the k largest; its root is the floor once there are k."""
     k = lows.shape[1]
@@ -245,7 +248,7 @@ def _raise_floor(lows, n_lows, floor, u, low):  # type: ignore[no-untyped-def]  
         floor[u] = max(floor[u], lows[u, 0])
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _bar(floor, margin, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """The floor in the tile's units, rounded down to float32, so that what equals the floor exceeds it."""
     exact = (floor - margin) / unit
@@ -257,7 +260,7 @@ def _bar(floor, margin, unit):  # type: ignore[no-untyped-def]  # noqa: ANN001, 
     return bar
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _put(entry, n, u, item, place, low, high):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Append a candidate; whether the row is now full."""
     entry[u, n[u], ITEM] = item
@@ -268,7 +271,7 @@ def _put(entry, n, u, item, place, low, high):  # type: ignore[no-untyped-def]  
     return n[u] == entry.shape[1]
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=True)
 def _make_room(best, scored, items, u):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     _drop_hopeless(best, u)
     if best.n[u] > (best.lows.shape[1] + best.entry.shape[1]) // 2:

@@ -34,7 +34,7 @@ def is_supported() -> bool:
 
 
 @intrinsic
-def block_product(  # type: ignore[no-untyped-def]
+def block_above(  # type: ignore[no-untyped-def]
     typing_context,  # noqa: ANN001, ARG001
     item_codes,  # noqa: ANN001
     item_at,  # noqa: ANN001
@@ -42,22 +42,40 @@ def block_product(  # type: ignore[no-untyped-def]
     start_at,  # noqa: ANN001
     user_codes,  # noqa: ANN001
     user_at,  # noqa: ANN001
-    bars,  # noqa: ANN001
-    sums,  # noqa: ANN001
-    above,  # noqa: ANN001
     steps,  # noqa: ANN001
+    bars,  # noqa: ANN001
+    above,  # noqa: ANN001
 ) -> Any:
-    """Whether any sum of a block of ROWS items × LANES users exceeds its user's bar; only then sums is set.
+    """Whether any sum of a block of ROWS items × LANES users exceeds its user's bar; only then above is set.
 
     item_codes int8, from item_at on [steps, ROWS, 4]; starts int32, from start_at on [ROWS]: what each sum
-    begins with; user_codes uint8, from user_at on [steps, LANES, 4]; bars int32 [LANES]; sums
-    int32 [ROWS, LANES]; above uint32 [ROWS]: bit l of row r is set where sums[r, l] > bars[l]. All flat and
-    contiguous but sums and above. Nothing is checked.
+    begins with; user_codes uint8, from user_at on [steps, LANES, 4]; bars int32 [LANES]; above uint32 [ROWS]:
+    bit l of row r is set where the sum of item r and user l is more than bars[l]. All flat and contiguous.
+    Nothing is checked.
     """
-    signature = types.boolean(
-        item_codes, item_at, starts, start_at, user_codes, user_at, bars, sums, above, steps
-    )
-    return signature, _write_block
+    operands = item_codes, item_at, starts, start_at, user_codes, user_at, steps, bars, above
+    return types.boolean(*operands), _write_above
+
+
+@intrinsic
+def block_largest(  # type: ignore[no-untyped-def]
+    typing_context,  # noqa: ANN001, ARG001
+    item_codes,  # noqa: ANN001
+    item_at,  # noqa: ANN001
+    starts,  # noqa: ANN001
+    start_at,  # noqa: ANN001
+    user_codes,  # noqa: ANN001
+    user_at,  # noqa: ANN001
+    steps,  # noqa: ANN001
+    largest,  # noqa: ANN001
+    number,  # noqa: ANN001
+) -> Any:
+    """Write each user's largest sum of the block to row `number` of largest, int32 [n, LANES], contiguous.
+
+    The other operands are those of block_above.
+    """
+    operands = item_codes, item_at, starts, start_at, user_codes, user_at, steps, largest, number
+    return types.none(*operands), _write_largest
 
 
 @intrinsic
@@ -87,17 +105,15 @@ def fetch(typing_context, rows, number):  # type: ignore[no-untyped-def]  # noqa
     return types.none(rows, types.int64), write
 
 
-def _write_block(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-    def pointer(n: int) -> Any:
-        return arrayobj.make_array(signature.args[n])(context, builder, args[n]).data
+def _write_above(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    block = _Block(context, builder, signature, args)
+    return block.compared(block.sums(), block.pointer(7), block.pointer(8))
 
-    block = _Block(builder, args[9])
-    sums = block.multiplied(
-        items=block.moved(pointer(0), args[1]),
-        starts=block.moved(pointer(2), args[3]),
-        users=block.moved(pointer(4), args[5]),
-    )
-    return block.compared(sums, pointer(6), pointer(7), pointer(8))
+
+def _write_largest(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    block = _Block(context, builder, signature, args)
+    block.store_largest(block.sums(), block.moved(7, builder.mul(args[8], _LONG(LANES))))
+    return context.get_dummy_value()
 
 
 _BYTE, _INT, _LONG = ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -107,13 +123,18 @@ _VECTOR, _BYTES = ir.VectorType(_INT, WIDTH), ir.VectorType(_BYTE, 4 * WIDTH)
 class _Block:
     """Writes the instructions of one block."""
 
-    def __init__(self, builder: Any, steps: Any) -> None:
-        self.builder, self.steps = builder, steps
+    def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
+        self.context, self.builder, self.kinds, self.args = context, builder, signature.args, args
         kinds = ir.FunctionType(_VECTOR, [_VECTOR, _BYTES, _BYTES])
         self.multiply = cgutils.get_or_insert_function(builder.module, kinds, MULTIPLY)
 
-    def moved(self, pointer: Any, by: Any) -> Any:
-        return self.builder.gep(pointer, [by])
+    def pointer(self, number: int) -> Any:
+        """To the first element of the operand, an array."""
+        return arrayobj.make_array(self.kinds[number])(self.context, self.builder, self.args[number]).data
+
+    def moved(self, number: int, by: Any) -> Any:
+        """To the operand's element number `by`."""
+        return self.builder.gep(self.pointer(number), [by])
 
     def _at(self, pointer: Any, kind: Any, offset: Any) -> Any:
         """A pointer to the kind's element number `offset` (int or value)."""
@@ -132,9 +153,10 @@ class _Block:
         one = self.builder.insert_element(undefined, value, _INT(0))
         return self.builder.shuffle_vector(one, undefined, ir.Constant(_VECTOR, [0] * WIDTH))
 
-    def multiplied(self, *, items: Any, starts: Any, users: Any) -> list[list[Any]]:
-        """The sums, a row of vectors for each item."""
+    def sums(self) -> list[list[Any]]:
+        """A row of vectors for each item."""
         builder, halves = self.builder, range(LANES // WIDTH)
+        items, starts, users = (self.moved(n, self.args[n + 1]) for n in (0, 2, 4))
         first = [self._splat(self._load(starts, _INT, row)) for row in range(ROWS)]
         before = builder.block
         loop, after = builder.append_basic_block("dimensions"), builder.append_basic_block("summed")
@@ -159,12 +181,12 @@ class _Block:
             for n in halves:
                 sums[row][n].add_incoming(first[row], before)
                 sums[row][n].add_incoming(added[row][n], loop)
-        builder.cbranch(builder.icmp_signed("<", following, self.steps), loop, after)
+        builder.cbranch(builder.icmp_signed("<", following, self.args[6]), loop, after)
         builder.position_at_end(after)
         return added
 
-    def compared(self, sums: list[list[Any]], bars: Any, into: Any, above: Any) -> Any:
-        """Whether any sum is above its bar; then the sums and the bits are written."""
+    def compared(self, sums: list[list[Any]], bars: Any, above: Any) -> Any:
+        """Whether any sum is above its bar; then the bits are written."""
         builder, mask = self.builder, ir.IntType(WIDTH)
         levels = [self._load(bars, _VECTOR, WIDTH * n, _INT) for n in range(LANES // WIDTH)]
         bits = [[builder.icmp_signed(">", value, levels[n]) for n, value in enumerate(row)] for row in sums]
@@ -173,11 +195,18 @@ class _Block:
             some = builder.or_(some, found)
         is_any = builder.icmp_unsigned("!=", builder.bitcast(some, mask), mask(0))
         with builder.if_then(is_any, likely=False):
-            for r, row in enumerate(sums):
-                for n, value in enumerate(row):
-                    place = self._at(into, _INT, r * LANES + WIDTH * n)
-                    builder.store(value, builder.bitcast(place, _VECTOR.as_pointer())).align = 4
-                    builder.store(
-                        builder.bitcast(bits[r][n], mask), self._at(above, mask, 2 * r + n)
-                    ).align = 2
+            for r, row in enumerate(bits):
+                for n, found in enumerate(row):
+                    place = self._at(above, mask, len(row) * r + n)
+                    builder.store(builder.bitcast(found, mask), place).align = 2
         return is_any
+
+    def store_largest(self, sums: list[list[Any]], into: Any) -> None:
+        """Write the largest sum of each user."""
+        builder = self.builder
+        for n in range(LANES // WIDTH):
+            largest = sums[0][n]
+            for row in sums[1:]:
+                largest = builder.select(builder.icmp_signed(">", row[n], largest), row[n], largest)
+            place = builder.bitcast(self._at(into, _INT, WIDTH * n), _VECTOR.as_pointer())
+            builder.store(largest, place).align = 4
