@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,12 +63,12 @@ class Bounds:
             self.n_terms,
         )
 
-    @property
+    @cached_property
     def is_zero(self) -> NDArray[np.bool_]:
         """Users whose every score, additive values apart, is 0."""
         return ~np.any(self.norms > 0, axis=1)
 
-    @property
+    @cached_property
     def absolute(self) -> Floats:
         """For underflow, of the scaled float32 product and of the float64 score."""
         return self.n_terms * (2.0**-90 * self.unit + 2.0**-1072)

@@ -141,11 +141,9 @@ def _driver_folder(name: str) -> Path:
 
 def shard_bytes(spark: SparkSession, share: float) -> int:
     """That share of an executor's memory (of the driver's in local mode, where it is the executor)."""
-    context = spark.sparkContext
-    local = str(context.master).startswith("local")
-    conf = context.getConf()
-    memory = str(conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g"))
-    return int(share * _bytes(memory))
+    is_local = str(spark.sparkContext.master).startswith("local")
+    memory = spark.conf.get("spark.driver.memory" if is_local else "spark.executor.memory", "1g")
+    return int(share * _bytes(str(memory)))
 
 
 def _bytes(size: str) -> int:

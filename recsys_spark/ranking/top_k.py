@@ -14,11 +14,12 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, FloatType, StringType
 
 from recsys_spark.errors import ConfigError, InputError, did_you_mean
-from recsys_spark.ranking.batches import csr_of, gathered, indptr_of, users_at_once
+from recsys_spark.ranking.batches import csr_of, gathered, indptr_of
 from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts
 from recsys_spark.ranking.kernel_caps import Cap, select_capped
 from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, SharedItems, share_items
 
+AT_ONCE = 16_384  # users of a call: for each, the excluded ids are numbered anew and every shard is mapped
 TOP_K_SCHEMA = "user_id string, item_id string, score double, rank int"
 LOOKED_UP_ITEMS = 2_000_000  # ids in a task's hash table, some 50 bytes each, that numbers excluded items
 
@@ -53,8 +54,8 @@ def top_k(
     user. Items come by falling norm, and a user leaves the pass when no later item can enter their list: on
     factors of a real shop that was a sixth of the product. Calling it runs the job that collects the items
     (4·I·D bytes on the driver, and files of that size per executor); the rest runs with the result. Memory
-    of a task: a batch of users (2,048, or 16,384 with several shards), the kernel's tiles and one shard of
-    items, however many users there are. max_item_share: items larger than this share of an executor's
+    of a task: a batch of users (16,384, or 64 MB of their rows), the kernel's tiles and one shard of items,
+    however many users there are. max_item_share: items larger than this share of an executor's
     memory are cut into shards, and a task maps one at a time.
 
     ConfigError: k or a cap below 1, a missing column or one of another type. InputError: a null, repeated
@@ -176,7 +177,7 @@ def _ranking(
         items = shared.load()
         caps = [Cap(items.extra[name], at_most) for name, at_most in limits.items()]
         last_id = None
-        for batch in gathered(batches, users_at_once(shared.outline.n_shards)):
+        for batch in gathered(batches, AT_ONCE):
             user_ids = batch.column("user_id")
             if last_id is not None and user_ids[0].as_py() == last_id:
                 raise InputError(f"top_k: user {last_id!r} comes twice")
