@@ -19,7 +19,11 @@ from recsys_spark.errors import ConfigError, did_you_mean
 
 TASKS = ("repeats_allowed", "new_items_only")
 COMPONENTS = ("als", "content", "history", "popularity", "trial")
+# What stands for popularity and trial where a user has nothing but a group: its popularity.
+POPULARITY_GROUP = "popularity_group"
 SIMILAR_COMPONENTS = ("als", "content", "co_purchase")
+# What silver.users says of the groups that a user belongs to.
+USER_GROUPS = ("country", "region", "segment", "age_band")
 # What is known of an item as a number beside its source's own attributes.
 PRICE, AGE_DAYS = "price", "age_days"
 # Sections whose keys are names that the user invents; everything else must exist in base.toml.
@@ -250,7 +254,25 @@ class History(Section):
 
 
 class Popularity(Section):
+    """Recent popularity; on request by groups, for users without a history, and with the season."""
+
     window_days: int = Field(gt=0)
+    by: list[Literal["country", "region", "segment", "age_band"]]
+    group_prior: float = Field(gt=0)
+    max_groups: int = Field(ge=1, le=256)
+    season_weight: float = Field(ge=0, lt=1)
+    season_days: int = Field(gt=0, le=180)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether popularity is everyone's recent one and nothing else."""
+        return not self.by and self.season_weight == 0
+
+    @model_validator(mode="after")
+    def _each_group_once(self) -> Popularity:
+        if len({*self.by}) < len(self.by):
+            raise ValueError(f"popularity.by names a column twice: {', '.join(self.by)}")
+        return self
 
 
 class Blend(Section):

@@ -29,7 +29,7 @@ from recsys_spark.models.repurchase import with_fade
 from recsys_spark.models.versions import of_version
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
-from recsys_spark.ranking.rankable import hybrids, on_sale, rankable_catalogue, user_factors
+from recsys_spark.ranking.rankable import hybrids, in_groups, on_sale, rankable_catalogue, user_factors
 
 SLICED = "ndcg@10"
 
@@ -140,7 +140,7 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
         k = max(*settings.evaluation.k, 10)
         blends = hybrids(job, trial.version)
         ranked = lists(
-            users,
+            in_groups(job, users, trial.cutoff),
             preferences=with_fade(
                 preferences, events=trial.known, run_date=trial.cutoff, settings=settings.history
             ),

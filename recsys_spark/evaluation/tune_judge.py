@@ -33,7 +33,7 @@ from recsys_spark.lake.tables import SILVER_ITEMS
 from recsys_spark.models.repurchase import with_fade
 from recsys_spark.models.versions import train_once
 from recsys_spark.ranking.lists import lists
-from recsys_spark.ranking.rankable import hybrids, rankable_catalogue, user_factors
+from recsys_spark.ranking.rankable import hybrids, in_groups, rankable_catalogue, user_factors
 
 K = 10
 METRIC = f"ndcg@{K}"
@@ -142,7 +142,7 @@ def _ranked_scores(job: Job, evidence: Evidence, pairs: DataFrame) -> Scores:
     try:
         ranked = kept(
             lists(
-                evidence.relevant.select("user_id").distinct(),
+                in_groups(job, evidence.relevant.select("user_id").distinct(), evidence.window.cutoff),
                 preferences=with_fade(
                     pairs,
                     events=liked(evidence.known, job.settings.preferences),

@@ -298,6 +298,11 @@ MODEL_CONTENT_TERMS = _model(
 MODEL_POPULARITY = _model(
     "popularity", {"item_id": STRING, "users": LONG, "new_users": LONG, "is_reference": BOOLEAN}, ("item_id",)
 )
+# `users`: what counts for popularity, a recent count, with the season mixed in. Of a group of users
+# (`segment=gold`) shrunk towards everyone's; of `everyone` only where the season is mixed in.
+MODEL_GROUP_POPULARITY = _model(
+    "group_popularity", {"group": STRING, "item_id": STRING, "users": DOUBLE}, ("group", "item_id")
+)
 # `values` in the order of `names`, which every row of a version repeats.
 MODEL_ITEM_FEATURES = _model(
     "item_features", {"item_id": STRING, "names": STRINGS, "values": FLOATS}, ("item_id",)

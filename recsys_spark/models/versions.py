@@ -17,6 +17,7 @@ from recsys_spark.lake.tables import (
     MODEL_COLD_ITEM_FACTORS,
     MODEL_CONTENT_TERMS,
     MODEL_CONTENT_VECTORS,
+    MODEL_GROUP_POPULARITY,
     MODEL_ITEM_FACTORS,
     MODEL_ITEM_FEATURES,
     MODEL_POPULARITY,
@@ -31,7 +32,7 @@ from recsys_spark.models.als import fit_als
 from recsys_spark.models.als_nights import earlier_night, training_rows
 from recsys_spark.models.cold_items import cold_item_factors
 from recsys_spark.models.content import fit_content
-from recsys_spark.models.popularity import popularity
+from recsys_spark.models.popularity import group_of_user, group_popularity, popularity
 
 
 def backtest_version(job: Job, cutoff: date) -> str:
@@ -121,18 +122,26 @@ def train_cold_items_once(job: Job, version: str, pairs: DataFrame) -> bool:
 
 
 def train_popularity_once(job: Job, version: str, day: date, *, events: DataFrame | None = None) -> bool:
-    """Count and store recent popularity as of the day, unless the version has it.
+    """Count and store recent popularity as of the day, of everyone and of groups, unless the version has it.
 
     events: what speaks for items, where it is not all that was liked up to the day.
     """
     if job.lake.has_partition(MODEL_POPULARITY, model_version=version):
         return False
+    known = liked_on(job, day) if events is None else events
+    settings = job.settings.popularity
+    if not settings.is_plain:
+        users = current_on(job.read(SILVER_USERS), day, "user_id")
+        groups = group_of_user(users, by=settings.by)
+        grouped = group_popularity(known, run_date=day, settings=settings, groups=groups)
+        _write(job, MODEL_GROUP_POPULARITY, version, grouped)
     counts = popularity(
-        liked_on(job, day) if events is None else events,
+        known,
         run_date=day,
-        window_days=job.settings.popularity.window_days,
+        window_days=settings.window_days,
         reference_days=job.settings.blend.reference_days,
     )
+    # Everyone's last: their presence marks the version's popularity as whole.
     _write(job, MODEL_POPULARITY, version, counts)
     return True
 

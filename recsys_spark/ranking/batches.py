@@ -61,8 +61,9 @@ def csr_of(lists: pa.Array, values: pa.Array | None = None) -> Csr:
 
 
 def maps_of(columns: Mapping[str, NDArray[np.float64]], size: int) -> pa.Array:
-    """A map<string, double> for each of `size` rows: the columns by name, in their order."""
-    offsets = pa.array(np.arange(size + 1, dtype=np.int32) * len(columns))
-    keys = pa.array([*columns] * size, pa.string())
-    values = pa.array(np.column_stack([*columns.values()]).ravel() if columns else np.zeros(0))
-    return pa.MapArray.from_arrays(offsets, keys, values)
+    """A map<string, double> for each of `size` rows: the columns by name, in their order; nan is left out."""
+    values = np.column_stack([*columns.values()]) if columns else np.zeros((size, 0))
+    row, column = np.nonzero(~np.isnan(values))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=size))]).astype(np.int32)
+    keys = pa.array([*columns], pa.string()).take(pa.array(column))
+    return pa.MapArray.from_arrays(pa.array(offsets), keys, pa.array(values[row, column]))

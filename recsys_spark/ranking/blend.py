@@ -3,7 +3,8 @@
 ALS, content and the logarithms of popularity and trial are divided by the standard deviation that they
 have for the user over a fixed reference set of items, before any mask; the mean changes no ranking and
 is dropped, and a deviation of 0 gives 0. History is log1p(strength), less what has faded since it fell
-due, the same scale for everyone, and 0 where absent.
+due, the same scale for everyone, and 0 where absent. A user of whom nothing is known, neither factors nor a
+history, may have the popularity of their group instead of everyone's popularity and trial.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Scaling:
     """How each component varies over the reference items.
 
     als: covariance [d, d] of the item factors. content_gram: sparse [V, V], of the same quadratic form as
-    E[t tᵀ], and content_mean [V] of the TF-IDF vectors t. counts: standard deviations of log1p(popularity)
-    and log1p(trial).
+    E[t tᵀ], and content_mean [V] of the TF-IDF vectors t. counts [2 + G]: standard deviations of
+    log1p(popularity), log1p(trial), and log1p of the popularity in each of G groups of users.
     """
 
     als: Floats
@@ -84,13 +85,22 @@ class Variant:
         return {name: np.array([weights[name] for weights in by_bin])[at] for name in COMPONENTS}
 
 
+def group_weight(weights: Mapping[str, float]) -> float:
+    """What a group's popularity weighs for those whom it carries: as much as what it stands for.
+
+    It is all that they have, so any weight above 0 gives the same order.
+    """
+    return max(weights["popularity"], weights["trial"])
+
+
 @dataclass(frozen=True)
 class UserBatch:
     """U users as they reach a worker.
 
     factors [U, d] float64 (zeros where unknown), strength [U, I] sparse float64: the preferences, over all
     items known, those of a user in the order of the items; fade float64, for each of them what is left of it
-    in history, None for all; excluded [U, I]: further items that the user may not get; group int32 [U].
+    in history, None for all; excluded [U, I]: further items that the user may not get; group int32 [U];
+    popularity_group int32 [U]: whose popularity carries them if nothing is known of them, -1 for everyone's.
     """
 
     factors: Floats
@@ -98,6 +108,7 @@ class UserBatch:
     excluded: Csr | None = None
     group: NDArray[np.int32] | None = None
     fade: Floats | None = None
+    popularity_group: NDArray[np.int32] | None = None
 
 
 def scaling_of(
@@ -193,7 +204,8 @@ class ScaledUsers:
     """A batch with each component standardised, before weights: what all variants share.
 
     history and seen are by candidate, what the kernel ranks; the profile is of all items known. pairs
-    int64 [U]: of the items known, how many the user has a preference for.
+    int64 [U]: of the items known, how many the user has a preference for. carried_by int32 [U]: the group
+    whose popularity is all that they have, -1 for none.
     """
 
     factors: Floats
@@ -204,6 +216,7 @@ class ScaledUsers:
     excluded: Csr | None
     group: NDArray[np.int32] | None
     pairs: NDArray[np.int64]
+    carried_by: NDArray[np.int32]
 
     @classmethod
     def of(
@@ -218,6 +231,7 @@ class ScaledUsers:
             np.log1p(batch.strength.data) * (1.0 if batch.fade is None else batch.fade),
         )
         history, excluded = had, batch.excluded
+        pairs = np.bincount(had.row[batch.strength.data > 0], minlength=had.n_rows)
         if candidate is not None:
             history = _among(had, candidate)
             excluded = excluded and _among(excluded, candidate)
@@ -229,17 +243,18 @@ class ScaledUsers:
             seen=Csr(history.indptr, history.indices),
             excluded=excluded,
             group=batch.group,
-            pairs=np.bincount(had.row[batch.strength.data > 0], minlength=had.n_rows),
+            pairs=pairs,
+            carried_by=_carried_by(batch, pairs),
         )
 
     def parts(self, variant: Variant) -> UserParts:
-        """As the kernel takes them: dense [als | popularity | trial], sparse content, additive history.
+        """As the kernel takes them: dense [als | popularity | trial | groups], sparse content, additive
+        history.
 
         A component that weighs nothing for everyone costs nothing; one that weighs nothing for some of the
         users is 0 for them.
         """
         weights = variant.weights_of(self.pairs)
-        counts = self.counts * np.column_stack([weights["popularity"], weights["trial"]])
         excluded = self.excluded
         if not variant.repeats_allowed:
             excluded = self.seen if excluded is None else self.seen.joined(excluded)
@@ -248,12 +263,29 @@ class ScaledUsers:
             values = np.asarray(self.history.values) * weights["history"][self.history.row]
             additive = Csr(self.history.indptr, self.history.indices, values)
         return UserParts(
-            dense=np.hstack([weights["als"][:, None] * self.factors, counts]),
+            dense=np.hstack([weights["als"][:, None] * self.factors, self._counts(variant, weights)]),
             sparse=_csr(self.profile, weights["content"]),
             additive=additive,
             excluded=excluded,
             group=self.group,
         )
+
+    def _counts(self, variant: Variant, weights: Mapping[str, Floats]) -> Floats:
+        """Weights of popularity, trial and each group's popularity over their deviations [U, 2 + G]."""
+        weighed = np.zeros((self.pairs.size, self.counts.size))
+        weighed[:, 0], weighed[:, 1] = weights["popularity"], weights["trial"]
+        carried = np.flatnonzero(self.carried_by >= 0)
+        weighed[carried, :2] = 0.0
+        # Without a pair they are in the lowest bin.
+        weighed[carried, 2 + self.carried_by[carried]] = group_weight(variant.weights)
+        return self.counts * weighed
+
+
+def _carried_by(batch: UserBatch, pairs: NDArray[np.int64]) -> NDArray[np.int32]:
+    if batch.popularity_group is None:
+        return np.full(pairs.size, -1, np.int32)
+    is_known = (pairs > 0) | np.any(batch.factors != 0, axis=1)
+    return np.where(is_known, -1, batch.popularity_group).astype(np.int32)
 
 
 def _among(matrix: Csr, candidate: NDArray[np.int32]) -> Csr:

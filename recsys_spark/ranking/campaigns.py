@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import COMPONENTS, Campaign
+from recsys_spark.config import COMPONENTS, POPULARITY_GROUP, Campaign
+from recsys_spark.ranking.blend import group_weight
 
 EVERYONE = "everyone"
 
@@ -17,6 +18,7 @@ REASONS = {
     "als": "Customers with a similar basket buy this",
     "content": "Similar to what you buy",
     "popularity": "Popular with other customers lately",
+    "popularity_group": "Popular with customers like you lately",
     "trial": "Many customers are trying this",
     "cold_item": "New here, and close to what you buy",
 }
@@ -48,17 +50,20 @@ def explained(
 ) -> DataFrame:
     """Adds source, the component that gave the slot most of its score, and the reason told for it.
 
-    Ties fall to the component named first. A slot to which no component gave anything is popularity's.
+    For a user without a history it may be the popularity of their group. Ties fall to the component named
+    first. A slot to which no component gave anything is popularity's.
     longer: weights of users with longer histories, by the column min_pairs. cold_items (item_id): those
     whose factors are from their words; where als carried one the source is cold_item.
     """
-    given = [
-        F.coalesce(F.col("component_scores")[name] * _weight(name, weights, longer or {}), F.lit(0.0))
-        for name in COMPONENTS
-    ]
-    most = F.greatest(*given)
+    weighed = {name: _weight(name, weights, longer or {}) for name in COMPONENTS}
+    weighed[POPULARITY_GROUP] = F.lit(group_weight(weights))
+    given = {
+        name: F.coalesce(F.col("component_scores")[name] * weight, F.lit(0.0))
+        for name, weight in weighed.items()
+    }
+    most = F.greatest(*given.values())
     source = F.lit("popularity")
-    for name, value in reversed(list(zip(COMPONENTS, given, strict=True))):
+    for name, value in reversed(given.items()):
         source = F.when((value == most) & (most > 0), F.lit(name)).otherwise(source)
     reason = F.create_map(*[F.lit(text) for pair in REASONS.items() for text in pair])
     if cold_items is not None:

@@ -26,7 +26,8 @@ class Catalogue:
 
     index: (item_id, item_index) on Spark, of all items known; shared: those ranked, in the same order, as
     arrays; rank: ALS dimensions; size: items ranked; groups: names of the users' groups that not all items
-    are for, in the order of the mask's rows; labels: what lists may be capped by.
+    are for, in the order of the mask's rows; labels: what lists may be capped by; popularity_groups: names of
+    the users' groups with a popularity of their own, in the order of its columns.
     """
 
     index: DataFrame
@@ -36,6 +37,7 @@ class Catalogue:
     size: int
     groups: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    popularity_groups: tuple[str, ...] = ()
 
 
 def catalogue_of(
@@ -44,6 +46,7 @@ def catalogue_of(
     factors: DataFrame,
     vectors: DataFrame,
     popularity: DataFrame,
+    group_popularity: DataFrame | None = None,
     candidates: DataFrame | None = None,
     forbidden: DataFrame | None = None,
     labels: Sequence[str] = (),
@@ -52,10 +55,12 @@ def catalogue_of(
     """Gather each item's ALS factors, TF-IDF vector and popularity into arrays and share them.
 
     `items` (item_id, unique): all that profiles and scales are made of; items without factors, words or
-    sales get zeros there. candidates (item_id): what may be ranked, None for all; 300 of 30,000 cost what
+    sales get zeros there. group_popularity (group, item_id, users): what counts for popularity among users of
+    a group. candidates (item_id): what may be ranked, None for all; 300 of 30,000 cost what
     300 cost, and a user's profile is still that of everything they had. forbidden (group, item_id): what
     users of that group (country, segment, age …) may not get. labels: string columns of `items`, category
-    or brand, that `lists` may cap. Driver memory: 4·(d + 2) bytes an item plus its words.
+    or brand, that `lists` may cap. Driver memory: 4·(d + 2 + G) bytes an item, G groups with a popularity of
+    their own, plus its words.
     """
     index = kept(dense_index(items, id_column="item_id", index_column="item_index"))
     item_ids = index.orderBy("item_index").select("item_id").toArrow().column("item_id").combine_chunks()
@@ -63,6 +68,8 @@ def catalogue_of(
     dense, rank = _dense(_indexed(factors, index, "factors"), size)
     words = _words(_indexed(vectors, index, "terms", "weights"), size)
     log_counts, reference = _counts(_indexed(popularity, index, "users", "new_users", "is_reference"), size)
+    popularity_groups, log_grouped = _grouped_counts(group_popularity, index, size)
+    log_counts = np.hstack([log_counts, log_grouped])
     scaling = scaling_of(dense, words, log_counts, reference)
     terms = Csr(words.indptr.astype(np.int64), words.indices.astype(np.int32), words.data)
     stacked = np.ascontiguousarray(np.hstack([dense, log_counts]))
@@ -78,9 +85,9 @@ def catalogue_of(
         stacked, terms, item_ids = stacked[chosen], terms.take(chosen), item_ids.take(pa.array(chosen))
         allowed = None if allowed is None else allowed[:, chosen]
     bits = None if allowed is None else packed(allowed)
-    parts = ItemParts(stacked, terms, bits, blocks=(rank, 1, 1))
+    parts = ItemParts(stacked, terms, bits, blocks=(rank, *[1] * log_counts.shape[1]))
     shared = share_items(items.sparkSession, parts, item_ids, extra=extra, max_item_share=max_item_share)
-    return Catalogue(index, shared, scaling, rank, len(item_ids), groups, tuple(labels))
+    return Catalogue(index, shared, scaling, rank, len(item_ids), groups, tuple(labels), popularity_groups)
 
 
 def _indexed(rows: DataFrame, index: DataFrame, *columns: str) -> pa.Table:
@@ -118,6 +125,20 @@ def _counts(rows: pa.Table, size: int) -> tuple[NDArray[np.float32], NDArray[np.
     reference = np.zeros(size, np.bool_)
     reference[at] = rows.column("is_reference").to_numpy()
     return log_counts, reference
+
+
+def _grouped_counts(
+    rows: DataFrame | None, index: DataFrame, size: int
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """The groups in order of name, and log1p of what counts for popularity in each [I, G]."""
+    if rows is None:
+        return (), np.zeros((size, 0), np.float32)
+    table = _indexed(rows, index, "group", "users")
+    names = sorted(set(table.column("group").to_pylist()))
+    group = pc.index_in(table.column("group"), pa.array(names, pa.string())).to_numpy()
+    log_counts = np.zeros((size, len(names)), np.float32)
+    log_counts[table.column("item_index").to_numpy(), group] = np.log1p(table.column("users").to_numpy())
+    return tuple(names), log_counts
 
 
 def _labels(items: DataFrame, index: DataFrame, name: str, size: int) -> NDArray[np.int32]:

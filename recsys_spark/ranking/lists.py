@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from recsys_spark.config import COMPONENTS
+from recsys_spark.config import COMPONENTS, POPULARITY_GROUP
 from recsys_spark.errors import ConfigError
 from recsys_spark.ranking.batches import csr_of, gathered, maps_of, users_at_once
 from recsys_spark.ranking.blend import ScaledUsers, UserBatch, Variant
@@ -27,6 +27,7 @@ LISTS_SCHEMA = (
     "task string, model string, user_id string, rank int, item_id string, score double, "
     "component_scores map<string,double>, min_pairs int"
 )
+NAMES = (*COMPONENTS, POPULARITY_GROUP)
 _COLUMNS = ("task", "model", "user_id", "rank", "item_id", "score", "component_scores", "min_pairs")
 # The kernel's names for the parts of a score, and ours.
 _PARTS = {
@@ -35,6 +36,7 @@ _PARTS = {
     "trial": "trial",
     "sparse": "content",
     "additive": "history",
+    "group": POPULARITY_GROUP,
 }
 
 
@@ -61,10 +63,13 @@ def lists(
     one label in a list, by label column of the catalogue; a list is what walking the whole ranking from the
     top and taking what the caps allow gives, and its first j places are the list of j. `users` may have a
     column group (string), for the catalogue's forbidden items; null, or a group that it does not know, may
-    get everything. carried: columns of `users` that each of a user's rows repeats; a join afterwards would
-    shuffle all lists.
+    get everything. A column popularity_group (string) says whose popularity a user with neither factors nor
+    a history gets, which component_scores name `popularity_group`; null, or a group that the catalogue does
+    not know, gets everyone's. carried: columns of `users` that each of a user's rows repeats; a join
+    afterwards would shuffle all lists.
 
-    One pass: at most U·I·(d + 2) multiply-adds per variant plus the profiles' words. Memory of a task: a
+    One pass: at most U·I·(d + 2 + G) multiply-adds per variant, G groups with a popularity of their own, plus
+    the profiles' words. Memory of a task: a
     batch of users (2,048, or 16,384 where items come in shards, and at most 64 MB of rows), the kernel's
     tiles and one shard of items; it does not grow with users, nor with anyone's history beyond their row.
     ConfigError: a cap below 1, or by a label that the catalogue does not have.
@@ -85,7 +90,7 @@ def lists(
         exclude=exclude,
         carried=carried,
     )
-    rows = _grouped(rows, users, catalogue.groups)
+    rows = _grouped(rows, users, catalogue)
     more = [f"{name} {users.schema[name].dataType.simpleString()}" for name in carried]
     return rows.repartition(partitions, "user_id").mapInArrow(score, ", ".join([LISTS_SCHEMA, *more]))
 
@@ -139,13 +144,23 @@ def user_rows(
     return rows.join(more, on="user_id", how="left").withColumn("excluded", both).drop("more")
 
 
-def _grouped(rows: DataFrame, users: DataFrame, groups: tuple[str, ...]) -> DataFrame:
-    """Adds group_index, the row of the mask that holds for the user: the last one allows everything."""
-    if not groups:
-        return rows
-    known = [F.lit(value) for pair in zip(groups, range(len(groups)), strict=True) for value in pair]
-    number = F.coalesce(F.create_map(*known)[F.col("group")], F.lit(len(groups)))
-    return rows.join(users.select("user_id", number.alias("group_index")), on="user_id", how="inner")
+def _grouped(rows: DataFrame, users: DataFrame, catalogue: Catalogue) -> DataFrame:
+    """Adds group_index, the row of the mask that holds for the user: the last one allows everything.
+
+    And popularity_index, the group whose popularity may carry the user, -1 for none.
+    """
+    numbers = []
+    if catalogue.groups:
+        numbers.append(_number("group", catalogue.groups, len(catalogue.groups)).alias("group_index"))
+    if catalogue.popularity_groups and POPULARITY_GROUP in users.columns:
+        number = _number(POPULARITY_GROUP, catalogue.popularity_groups, -1)
+        numbers.append(number.alias("popularity_index"))
+    return rows.join(users.select("user_id", *numbers), on="user_id", how="inner") if numbers else rows
+
+
+def _number(column: str, names: Sequence[str], otherwise: int) -> Column:
+    known = [F.lit(value) for number, name in enumerate(names) for value in (name, number)]
+    return F.coalesce(F.create_map(*known)[F.col(column)], F.lit(otherwise))
 
 
 def _scorer(
@@ -195,7 +210,7 @@ def _ranked(
             pa.array(place.astype(np.int32) + 1),
             items.ids.take(pa.array(index[chosen])).cast(pa.string()),
             pa.array(score[chosen]),
-            maps_of({name: given[name][chosen] for name in COMPONENTS if name in given}, size),
+            maps_of({name: given[name][chosen] for name in NAMES if name in given}, size),
             pa.array(variant.bin_of(users.pairs)[row]),
             *carried,
         ],
@@ -206,10 +221,18 @@ def _ranked(
 def plain_scores(
     items: LoadedItems, users: ScaledUsers, variant: Variant, index: NDArray[np.int32], rank: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Standardised scores before any weight of the variant's components for the items index [U, k]."""
+    """Standardised scores before any weight of the variant's components for the items index [U, k].
+
+    A user who is carried by a group has a score of its popularity and none, nan, of popularity and trial; all
+    others have none of a group.
+    """
     slices = {"als": slice(0, rank), "popularity": slice(rank, rank + 1), "trial": slice(rank + 1, rank + 2)}
+    slices["group"] = slice(rank + 2, rank + users.counts.size)
     given = component_scores(items.shards, users.parts(variant.plain), index, slices)
-    return {name: given[part] for part, name in _PARTS.items() if name in variant.components}
+    is_carried = users.carried_by >= 0
+    given["popularity"][is_carried] = given["trial"][is_carried] = given["group"][~is_carried] = np.nan
+    named = (*variant.components, POPULARITY_GROUP)
+    return {name: given[part] for part, name in _PARTS.items() if name in named}
 
 
 def user_batch(batch: pa.RecordBatch, n_items: int, rank: int) -> UserBatch:
@@ -228,4 +251,5 @@ def user_batch(batch: pa.RecordBatch, n_items: int, rank: int) -> UserBatch:
         fade=fade,
         excluded=csr_of(batch.column("excluded")),
         group=batch.column("group_index").to_numpy() if "group_index" in names else None,
+        popularity_group=batch.column("popularity_index").to_numpy() if "popularity_index" in names else None,
     )

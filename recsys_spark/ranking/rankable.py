@@ -5,39 +5,74 @@ from __future__ import annotations
 from datetime import date
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
+from recsys_spark.config import POPULARITY_GROUP
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import (
     MODEL_BLEND_WEIGHTS,
     MODEL_COLD_ITEM_FACTORS,
     MODEL_CONTENT_VECTORS,
+    MODEL_GROUP_POPULARITY,
     MODEL_ITEM_FACTORS,
     MODEL_POPULARITY,
     MODEL_USER_FACTORS,
     SILVER_ITEMS,
+    SILVER_USERS,
 )
+from recsys_spark.models.popularity import EVERYONE, group_of_user
 from recsys_spark.models.versions import of_version
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import Catalogue, catalogue_of
 
 
 def rankable_catalogue(job: Job, version: str, day: date, *, with_cold: bool = True) -> Catalogue:
-    """The items valid and available on the day, with the version's factors, words and popularity.
+    """The items valid and available on the day, with the version's factors, words and popularities.
 
     Items that nobody has had compete with factors from their words, where the version has such and
     with_cold says so.
     """
     items = on_sale(job.read(SILVER_ITEMS), day)
+    counts, grouped = _popularity(job, version)
     warm = of_version(job, MODEL_ITEM_FACTORS, version).select("item_id", "factors")
     return catalogue_of(
         items,
         factors=warm.unionByName(cold_items(job, version)) if with_cold else warm,
         vectors=of_version(job, MODEL_CONTENT_VECTORS, version),
-        popularity=of_version(job, MODEL_POPULARITY, version),
+        popularity=counts,
+        group_popularity=grouped,
         max_item_share=job.settings.ranking.max_item_share,
     )
+
+
+def _popularity(job: Job, version: str) -> tuple[DataFrame, DataFrame | None]:
+    """Everyone's (item_id, users, new_users, is_reference), with the season mixed in where there is one.
+
+    And that of groups (group, item_id, users), None where popularity does not go by groups.
+    """
+    counts = of_version(job, MODEL_POPULARITY, version)
+    if job.settings.popularity.is_plain:
+        return counts, None
+    grouped = kept(of_version(job, MODEL_GROUP_POPULARITY, version))
+    of_everyone = F.col("group") == EVERYONE
+    mixed = grouped.where(of_everyone).select("item_id", F.col("users").alias("mixed"))
+    counts = counts.join(mixed, on="item_id", how="left")
+    if not mixed.isEmpty():
+        counts = counts.withColumn("users", F.coalesce("mixed", F.lit(0.0)))
+    return counts.drop("mixed"), grouped.where(~of_everyone) if job.settings.popularity.by else None
+
+
+def in_groups(job: Job, users: DataFrame, day: date) -> DataFrame:
+    """`users` with popularity_group as valid on the day, where popularity goes by groups."""
+    by = job.settings.popularity.by
+    if not by:
+        return users
+    groups = group_of_user(current_on(job.read(SILVER_USERS), day, "user_id"), by=by)
+    named = groups.select("user_id", F.col("group").alias(POPULARITY_GROUP))
+    return users.join(named, on="user_id", how="left")
 
 
 def on_sale(items: DataFrame, day: date) -> DataFrame:

@@ -22,7 +22,7 @@ from recsys_spark.models.versions import preferences_of
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.campaigns import audience_of, explained
 from recsys_spark.ranking.lists import Catalogue, lists
-from recsys_spark.ranking.rankable import cold_items, hybrids, rankable_catalogue, user_factors
+from recsys_spark.ranking.rankable import cold_items, hybrids, in_groups, rankable_catalogue, user_factors
 from recsys_spark.ranking.similar import similar_items
 
 
@@ -104,7 +104,7 @@ def _ranked(
         )
     variant = blends[campaign.task]
     ranked = lists(
-        audience,
+        in_groups(job, audience, job.run_date),
         preferences=preferences,
         user_factors=user_factors(job, version),
         catalogue=catalogue,

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Clean, Source
+from recsys_spark.config import USER_GROUPS, Clean, Source
 from recsys_spark.data import rules
 from recsys_spark.data.kinds.kind import Columns, Kind, flag, text, validity
 
-GROUPS = ("country", "region", "segment", "age_band")
+GROUPS = USER_GROUPS
 
 
 def user_rules(clean: Clean, sources: Mapping[str, Source]) -> dict[str, Column]:
