@@ -22,6 +22,8 @@ COMPONENTS = ("als", "content", "history", "popularity", "trial")
 # What stands for popularity and trial where a user has nothing but a group: its popularity.
 POPULARITY_GROUP = "popularity_group"
 SIMILAR_COMPONENTS = ("als", "content", "co_purchase")
+# What groups items, and may be read as a whole beside its words.
+CONTENT_GROUPS = ("category", "brand", "tags")
 # What silver.users says of the groups that a user belongs to.
 USER_GROUPS = ("country", "region", "segment", "age_band")
 # What is known of an item as a number beside its source's own attributes.
@@ -235,6 +237,14 @@ class Content(Section):
     ngram: int = Field(ge=1, le=3)
     min_items: int = Field(ge=1)
     max_terms: int = Field(gt=0)
+    features: list[str] = Field(default_factory=list)
+    feature_weight: float = Field(default=0.5, gt=0, le=100)
+
+    @model_validator(mode="after")
+    def _each_feature_once(self) -> Content:
+        if len({*self.features}) < len(self.features):
+            raise ValueError(f"content.features names one twice: {', '.join(self.features)}")
+        return self
 
 
 class ColdItems(Section):

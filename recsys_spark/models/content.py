@@ -1,8 +1,8 @@
-"""TF-IDF vectors of the items' words, by Spark ML."""
+"""TF-IDF vectors of the items' words, by Spark ML, and beside them what else is known of the items."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,13 +13,18 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Content
 from recsys_spark.errors import InputError
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.workers import settle
+from recsys_spark.models.content_features import feature_weights
 
 
 @dataclass(frozen=True)
 class ContentModel:
-    """vectors: (item_id, terms int[], weights float[]), L2 norm 1; terms: (term_index, term, idf)."""
+    """vectors: (item_id, terms int[], weights float[]), L2 norm 1; terms: (term_index, term, idf).
+
+    The terms of features follow those of words, with an idf of 1.
+    """
 
     vectors: DataFrame
     terms: DataFrame
@@ -31,12 +36,13 @@ def item_text(fields: list[str]) -> Column:
     return F.lower(F.concat_ws(" ", *parts))
 
 
-def fit_content(items: DataFrame, settings: Content) -> ContentModel:
+def fit_content(items: DataFrame, settings: Content, *, numbers: DataFrame | None = None) -> ContentModel:
     """TF-IDF of words and n-grams: tf = count in the item, idf = log((n + 1) / (df + 1)).
 
     `items` holds one row per item with title, category, brand, tags. Letters and digits of any
-    script make words; items without a known word get an empty vector. Raises InputError where no
-    term is shared by `min_items` items.
+    script make words; items without a known word get an empty vector. Configured features are further
+    dimensions (`content_features`); `numbers` (item_id, names, values) are the numbers known of the items.
+    Raises InputError where no term is shared by `min_items` items.
     """
     texts = items.select("item_id", item_text(list(settings.fields)).alias("text"))
     grams = _with_grams(texts, settings.ngram)
@@ -49,9 +55,41 @@ def fit_content(items: DataFrame, settings: Content) -> ContentModel:
         (index, term, float(weight))
         for index, (term, weight) in enumerate(zip(vocabulary, idf.idf.toArray(), strict=True))
     ]
+    vectors = _sparse(weighted)
+    if settings.features:
+        none = frame_of(items.sparkSession, [], "item_id string, names array<string>, values array<float>")
+        features = kept(feature_weights(items, none if numbers is None else numbers, settings))
+        names = _names(features)
+        index = {name: place for place, name in enumerate(names, start=len(vocabulary))}
+        vectors = _with_features(vectors, features, index)
+        terms += [(at, name, 1.0) for name, at in index.items()]
     return ContentModel(
-        vectors=_sparse(weighted),
+        vectors=vectors,
         terms=frame_of(items.sparkSession, terms, "term_index int, term string, idf double"),
+    )
+
+
+def _names(features: DataFrame) -> list[str]:
+    rows = features.select(F.explode("features").alias("name", "weight")).select("name").distinct()
+    return sorted(row["name"] for row in rows.collect())
+
+
+def _with_features(words: DataFrame, features: DataFrame, index: Mapping[str, int]) -> DataFrame:
+    """The vectors with the features' dimensions behind those of words, of length 1 together."""
+    known = frame_of(words.sparkSession, list(index.items()), "name string, term_index int")
+    own = (
+        features.select("item_id", F.explode("features").alias("name", "weight"))
+        .join(F.broadcast(known), on="name", how="inner")
+        .groupBy("item_id")
+        .agg(F.sort_array(F.collect_list(F.struct("term_index", "weight"))).alias("own"))
+    )
+    both = words.join(own, on="item_id", how="left")
+    terms = F.concat("terms", F.coalesce("own.term_index", F.array().cast("array<int>")))
+    weights = F.concat("weights", F.coalesce("own.weight", F.array().cast("array<float>")))
+    squares = F.aggregate("whole", F.lit(0.0), lambda total, weight: total + weight * weight)
+    scaled = F.transform("whole", lambda weight: (weight / F.sqrt(squares)).cast("float"))
+    return both.select("item_id", terms.alias("terms"), weights.alias("whole")).select(
+        "item_id", "terms", scaled.alias("weights")
     )
 
 

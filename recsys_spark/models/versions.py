@@ -32,6 +32,7 @@ from recsys_spark.models.als import fit_als
 from recsys_spark.models.als_nights import earlier_night, training_rows
 from recsys_spark.models.cold_items import cold_item_factors
 from recsys_spark.models.content import fit_content
+from recsys_spark.models.content_features import check_features
 from recsys_spark.models.popularity import group_of_user, group_popularity, popularity
 
 
@@ -76,10 +77,13 @@ def train_als_once(job: Job, version: str, pairs: DataFrame) -> bool:
 
 
 def train_content_once(job: Job, version: str, day: date) -> bool:
-    """Train and store TF-IDF of the items valid on the day, unless the version has it."""
+    """Train and store TF-IDF, and configured features, of the items valid on the day, unless it is there."""
     if job.lake.has_partition(MODEL_CONTENT_VECTORS, model_version=version):
         return False
-    model = fit_content(current_on(job.read(SILVER_ITEMS), day, "item_id"), job.settings.content)
+    items = current_on(job.read(SILVER_ITEMS), day, "item_id")
+    settings = job.settings.content
+    numbers = _item_numbers(job, items, day) if settings.features else None
+    model = fit_content(items, settings, numbers=numbers)
     for table, rows in ((MODEL_CONTENT_TERMS, model.terms), (MODEL_CONTENT_VECTORS, model.vectors)):
         _write(job, table, version, rows)
     return True
@@ -89,18 +93,20 @@ def store_features_once(job: Job, version: str, day: date) -> bool:
     """Store the features of the items and users valid on the day, unless the version has them."""
     if job.lake.has_partition(MODEL_ITEM_FEATURES, model_version=version):
         return False
-    settings = job.settings.features
-    users = user_features(current_on(job.read(SILVER_USERS), day, "user_id"), min_users=settings.min_users)
-    items = item_features(
-        current_on(job.read(SILVER_ITEMS), day, "item_id"),
-        day,
-        names=number_names(job.settings.sources, settings),
-        log1p=settings.log1p,
-    )
+    at_least = job.settings.features.min_users
+    users = user_features(current_on(job.read(SILVER_USERS), day, "user_id"), min_users=at_least)
+    items = _item_numbers(job, current_on(job.read(SILVER_ITEMS), day, "item_id"), day)
     # Items last: their presence marks the version's features as whole.
     for table, rows in ((MODEL_USER_FEATURES, users), (MODEL_ITEM_FEATURES, items)):
         _write(job, table, version, rows)
     return True
+
+
+def _item_numbers(job: Job, items: DataFrame, day: date) -> DataFrame:
+    settings = job.settings
+    names = number_names(settings.sources, settings.features)
+    check_features(settings.content, names)
+    return item_features(items, day, names=names, log1p=settings.features.log1p)
 
 
 def train_cold_items_once(job: Job, version: str, pairs: DataFrame) -> bool:
