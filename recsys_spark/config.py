@@ -253,6 +253,7 @@ class ColdItems(Section):
     enabled: bool
     dims: int = Field(gt=0, le=1000)
     length: float = Field(gt=0)
+    prior: float = Field(default=1.0, ge=0)
     min_items: int = Field(ge=10)
     seed: int
 

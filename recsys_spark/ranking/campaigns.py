@@ -53,7 +53,8 @@ def explained(
     For a user without a history it may be the popularity of their group. Ties fall to the component named
     first. A slot to which no component gave anything is popularity's.
     longer: weights of users with longer histories, by the column min_pairs. cold_items (item_id): those
-    whose factors are from their words; where als carried one the source is cold_item.
+    whose factors are from their words; where als carried one, or the prior of what is popular, the source is
+    cold_item.
     """
     weighed = {name: _weight(name, weights, longer or {}) for name in COMPONENTS}
     weighed[POPULARITY_GROUP] = F.lit(group_weight(weights))
@@ -69,7 +70,8 @@ def explained(
     if cold_items is not None:
         cold = cold_items.select("item_id", F.lit(True).alias("_is_cold"))
         ranked = ranked.join(F.broadcast(cold), on="item_id", how="left")
-        source = F.when((source == "als") & F.col("_is_cold"), F.lit("cold_item")).otherwise(source)
+        by_prior = source.isin("als", "popularity", "trial") & F.col("_is_cold")
+        source = F.when(by_prior, F.lit("cold_item")).otherwise(source)
     return ranked.withColumn("source", source).drop("_is_cold").withColumn("reason", reason[F.col("source")])
 
 

@@ -47,6 +47,8 @@ def catalogue_of(
     vectors: DataFrame,
     popularity: DataFrame,
     group_popularity: DataFrame | None = None,
+    cold: DataFrame | None = None,
+    prior: float = 0.0,
     candidates: DataFrame | None = None,
     forbidden: DataFrame | None = None,
     labels: Sequence[str] = (),
@@ -56,11 +58,12 @@ def catalogue_of(
 
     `items` (item_id, unique): all that profiles and scales are made of; items without factors, words or
     sales get zeros there. group_popularity (group, item_id, users): what counts for popularity among users of
-    a group. candidates (item_id): what may be ranked, None for all; 300 of 30,000 cost what
-    300 cost, and a user's profile is still that of everything they had. forbidden (group, item_id): what
-    users of that group (country, segment, age …) may not get. labels: string columns of `items`, category
-    or brand, that `lists` may cap. Driver memory: 4·(d + 2 + G) bytes an item, G groups with a popularity of
-    their own, plus its words.
+    a group. cold (item_id): items whose popularity and trial nobody knows yet, for which `prior` times the
+    mean log count of the reference set stands. candidates (item_id): what may be ranked, None for all; 300 of
+    30,000 cost what 300 cost, and a user's profile is still that of everything they had. forbidden (group,
+    item_id): what users of that group (country, segment, age …) may not get. labels: string columns of
+    `items`, category or brand, that `lists` may cap. Driver memory: 4·(d + 2 + G) bytes an item, G groups
+    with a popularity of their own, plus its words.
     """
     index = kept(dense_index(items, id_column="item_id", index_column="item_index"))
     item_ids = index.orderBy("item_index").select("item_id").toArrow().column("item_id").combine_chunks()
@@ -68,12 +71,16 @@ def catalogue_of(
     dense, rank = _dense(_indexed(factors, index, "factors"), size)
     words = _words(_indexed(vectors, index, "terms", "weights"), size)
     log_counts, reference = _counts(_indexed(popularity, index, "users", "new_users", "is_reference"), size)
+    is_sold = log_counts[:, 0] > 0
+    if cold is not None:
+        log_counts = _with_prior(log_counts, reference, _indexed(cold.select("item_id"), index), prior)
     popularity_groups, log_grouped = _grouped_counts(group_popularity, index, size)
     log_counts = np.hstack([log_counts, log_grouped])
     scaling = scaling_of(dense, words, log_counts, reference)
     terms = Csr(words.indptr.astype(np.int64), words.indices.astype(np.int32), words.data)
     stacked = np.ascontiguousarray(np.hstack([dense, log_counts]))
     extra = {"words_indptr": terms.indptr, "words_indices": terms.indices, "words_values": words.data}
+    extra["is_sold"] = is_sold
     extra |= {f"label_{name}": _labels(items, index, name, size) for name in labels}
     groups, allowed = _allowed(forbidden, index, size)
     if candidates is not None:
@@ -125,6 +132,19 @@ def _counts(rows: pa.Table, size: int) -> tuple[NDArray[np.float32], NDArray[np.
     reference = np.zeros(size, np.bool_)
     reference[at] = rows.column("is_reference").to_numpy()
     return log_counts, reference
+
+
+def _with_prior(
+    log_counts: NDArray[np.float32], reference: NDArray[np.bool_], cold: pa.Table, prior: float
+) -> NDArray[np.float32]:
+    """The same, with prior times the mean over the reference set, where it has items, for the cold ones."""
+    if not reference.any():
+        return log_counts
+    filled = log_counts.copy()
+    filled[cold.column("item_index").to_numpy()] = prior * log_counts[reference].astype(np.float64).mean(
+        axis=0
+    )
+    return filled
 
 
 def _grouped_counts(

@@ -32,18 +32,21 @@ from recsys_spark.ranking.lists import Catalogue, catalogue_of
 def rankable_catalogue(job: Job, version: str, day: date, *, with_cold: bool = True) -> Catalogue:
     """The items valid and available on the day, with the version's factors, words and popularities.
 
-    Items that nobody has had compete with factors from their words, where the version has such and
-    with_cold says so.
+    Items that nobody has had compete with factors from their words and a prior for their popularity, where
+    the version has such and with_cold says so.
     """
     items = on_sale(job.read(SILVER_ITEMS), day)
     counts, grouped = _popularity(job, version)
     warm = of_version(job, MODEL_ITEM_FACTORS, version).select("item_id", "factors")
+    cold = cold_items(job, version) if with_cold and job.settings.cold_items.enabled else None
     return catalogue_of(
         items,
-        factors=warm.unionByName(cold_items(job, version)) if with_cold else warm,
+        factors=warm if cold is None else warm.unionByName(cold),
         vectors=of_version(job, MODEL_CONTENT_VECTORS, version),
         popularity=counts,
         group_popularity=grouped,
+        cold=cold,
+        prior=job.settings.cold_items.prior,
         max_item_share=job.settings.ranking.max_item_share,
     )
 

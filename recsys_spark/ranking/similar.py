@@ -82,8 +82,7 @@ def _shared(
     own = _baskets_of_items(baskets, catalogue.index, catalogue.size, at_most=settings.max_lines)
     held = np.diff(own.indptr)
     factors = _trusted(dense[:, : catalogue.rank], held / (held + settings.shrinkage))
-    log_sold = dense[:, catalogue.rank]
-    chosen = np.flatnonzero((log_sold > 0) | (settings.neighbours == "on_sale"))
+    chosen = np.flatnonzero(loaded.extra["is_sold"] | (settings.neighbours == "on_sale"))
     candidate = np.full(catalogue.size, -1, np.int32)
     candidate[chosen] = np.arange(chosen.size, dtype=np.int32)
     words = Csr(*(loaded.extra[f"words_{part}"] for part in ("indptr", "indices", "values")))

@@ -1,0 +1,66 @@
+"""An item that nobody has had counts as popular as the mean, not as what nobody wants."""
+
+from __future__ import annotations
+
+from math import log1p
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from recsys_spark.config import COMPONENTS
+from recsys_spark.lake.rows import frame_of
+from recsys_spark.ranking.blend import Variant
+from recsys_spark.ranking.campaigns import explained
+from recsys_spark.ranking.lists import catalogue_of, lists
+
+# By item: users and first-time users lately, or None for an item that nobody has had; i5 is of long ago.
+COUNTS = {"i0": (40, 9), "i1": (9, 8), "i2": (2, 1), "i3": (1, 0), "i4": None, "i5": (0, 0), "i6": None}
+REFERENCE = ("i0", "i1", "i2", "i3")
+WEIGHTS = {"als": 0.0, "content": 0.0, "history": 0.0, "popularity": 1.0, "trial": 0.5}
+
+
+@pytest.mark.parametrize("prior", [0.0, 1.0, 1.5])
+def test_unknown_popularity_is_the_mean_of_what_is_sold(spark: SparkSession, prior: float) -> None:
+    cold = [item for item, counts in COUNTS.items() if counts is None]
+    known = [(item, *counts, item in REFERENCE) for item, counts in COUNTS.items() if counts]
+    catalogue = catalogue_of(
+        frame_of(spark, [(item,) for item in COUNTS], "item_id string"),
+        factors=frame_of(spark, [], "item_id string, factors array<float>"),
+        vectors=frame_of(
+            spark, [("i0", [0], [1.0])], "item_id string, terms array<int>, weights array<float>"
+        ),
+        popularity=frame_of(spark, known, "item_id string, users long, new_users long, is_reference boolean"),
+        cold=frame_of(spark, [(item, [0.0]) for item in cold], "item_id string, factors array<float>"),
+        prior=prior,
+    )
+    is_sold = catalogue.shared.load().extra["is_sold"].tolist()
+    ranked = lists(
+        frame_of(spark, [("u",)], "user_id string"),
+        preferences=frame_of(spark, [], "user_id string, item_id string, strength double"),
+        user_factors=frame_of(spark, [], "user_id string, factors array<float>"),
+        catalogue=catalogue,
+        variants=[Variant("new_items_only", "hybrid", WEIGHTS)],
+        k=len(COUNTS),
+        partitions=1,
+    )
+    rows = explained(ranked, WEIGHTS, cold_items=frame_of(spark, [(i,) for i in cold], "item_id string"))
+    found = {row["item_id"]: row for row in rows.collect()}
+    catalogue.shared.release()
+
+    score = dict.fromkeys(COUNTS, 0.0)
+    for place, name in enumerate(("popularity", "trial")):
+        logs = {item: log1p(counts[place]) for item, counts in COUNTS.items() if counts}
+        reference = [logs[item] for item in REFERENCE]
+        logs |= dict.fromkeys(cold, prior * float(np.mean(reference)))
+        deviation = np.std(reference)
+        for item, value in logs.items():
+            given = found[item]["component_scores"][name]
+            assert given == pytest.approx(value / deviation, abs=1e-6), (item, name)
+            score[item] += WEIGHTS[name] * value / deviation
+    order = sorted(COUNTS, key=lambda item: (-round(score[item], 6), item))
+    assert sorted(found, key=lambda item: found[item]["rank"]) == order
+    assert is_sold == [bool(counts and counts[0]) for counts in COUNTS.values()], "a prior sells nothing"
+    sources = {item: found[item]["source"] for item in ("i0", *cold)}
+    assert sources == {"i0": "popularity", "i4": "cold_item", "i6": "cold_item"}
+    assert set(COMPONENTS) >= set(found["i4"]["component_scores"])
