@@ -40,7 +40,7 @@ from recsys_spark.ranking.kernel_bounds import Bounds
 from recsys_spark.ranking.kernel_codes import MAX_DIMS, CodedItems, CodedUsers, coded_items
 from recsys_spark.ranking.kernel_engine import Best, CompiledEngine, Engine, code_loops, engine_for
 from recsys_spark.ranking.kernel_exact import dense_scores, looked_up, sparse_scores
-from recsys_spark.ranking.kernel_parts import Csr, Floats, ItemParts, UserParts, packed, slices
+from recsys_spark.ranking.kernel_parts import Csr, Floats, ItemParts, Profiles, UserParts, packed, slices
 from recsys_spark.ranking.kernel_shards import Outline, PlacedUsers, Shard, Shards, in_memory
 
 __all__ = ["Csr", "ItemParts", "UserParts", "component_scores", "one_blas_thread", "packed", "select"]
@@ -223,7 +223,7 @@ class _Products:
     shard: Shard
     buffer: NDArray[np.float32]
     vectors: NDArray[np.float32]
-    terms: tuple[NDArray[np.int32], NDArray[np.float32]] | None
+    profiles: Profiles | None
 
     @classmethod
     def of(
@@ -232,18 +232,19 @@ class _Products:
         chosen, bounds = tile.active, tile.bounds
         vectors = np.zeros((outline.n_dims, _lanes_for(chosen.size)), np.float32)
         vectors[:, : chosen.size] = tile.near_one().T
-        terms = None
+        profiles = None
         if outline.is_sparse and tile.users.sparse is not None:
             exponent = -bounds.exponent[chosen] - bounds.sparse
-            terms = _profiles(tile.users.sparse.take(chosen), exponent, outline.n_terms, vectors.shape[1])
-        return cls(chosen, n_items, bounds, tile.engine, shard, buffer, vectors, terms)
+            sparse, lanes = tile.users.sparse.take(chosen), vectors.shape[1]
+            profiles = Profiles.of(sparse, exponent, n_terms=outline.n_terms, lanes=lanes)
+        return cls(chosen, n_items, bounds, tile.engine, shard, buffer, vectors, profiles)
 
     def take(self, columns: slice, margin: Floats) -> bool:
         shape = columns.stop - columns.start, self.vectors.shape[1]
         tile = self.buffer[: shape[0] * shape[1]].reshape(shape)
         np.matmul(_scaled(self.shard.dense[columns], self.bounds.dense), self.vectors, out=tile)
-        if self.terms is not None:
-            self.engine.add_sparse(tile, columns.start, *self.terms, np.ldexp(1.0, self.bounds.sparse))
+        if self.profiles is not None:
+            self.engine.add_sparse(tile, columns.start, self.profiles, np.ldexp(1.0, self.bounds.sparse))
         self.engine.take(tile, columns.start, self.users, margin)
         return True
 
@@ -285,22 +286,6 @@ def _scaled(dense: NDArray[np.float32], exponent: int) -> NDArray[np.float32]:
     if exponent == 0:
         return dense
     return np.ldexp(dense.astype(np.float64), exponent).astype(np.float32)
-
-
-def _profiles(
-    sparse: Csr, exponent: NDArray[np.int64], n_terms: int, lanes: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The users' sparse parts as dense rows, one per term that any of them has: (row of a term, rows)."""
-    known = sparse.indices < n_terms
-    row, term = sparse.row[known], sparse.indices[known]
-    values: Any = sparse.values
-    value = np.ldexp(values[known], exponent[row])
-    used, at = np.unique(term, return_inverse=True)
-    row_of_term = np.full(n_terms, -1, np.int32)
-    row_of_term[used] = np.arange(used.size, dtype=np.int32)
-    profiles = np.zeros((used.size, lanes), np.float32)
-    profiles[at, row] = value
-    return row_of_term, profiles
 
 
 def component_scores(

@@ -20,7 +20,7 @@ from recsys_spark.lake.compiled import compiled, frozen
 from recsys_spark.ranking.kernel_bounds import Bounds
 from recsys_spark.ranking.kernel_codes import CodedTile, CodedUsers
 from recsys_spark.ranking.kernel_exact import allowed, holds, part_scores
-from recsys_spark.ranking.kernel_parts import Csr
+from recsys_spark.ranking.kernel_parts import Csr, Profiles
 from recsys_spark.ranking.kernel_shards import PlacedUsers, Shard
 
 LOOPS = "recsys_spark.ranking.kernel_loops"
@@ -39,11 +39,8 @@ class Engine(Protocol):
     def begin(self, shard: Shard) -> None:
         """Take up a shard: first what needs no product, items with an additive value and users of zeros."""
 
-    def add_sparse(
-        self, tile: Tile, start: int, rows: NDArray[np.int32], profiles: Tile, scale: float
-    ) -> None:
-        """Add the sparse part of the shard's items from start on; rows maps a term to its row of profiles
-        [terms, lanes], or -1."""
+    def add_sparse(self, tile: Tile, start: int, profiles: Profiles, scale: float) -> None:
+        """Add the sparse part of the shard's items from start on, their weights times scale."""
 
     def take(self, tile: Tile, start: int, users: NDArray[np.int64], margin: Floats) -> None:
         """Take float32 scores [items, lanes] of these users, each within margin [users] of the exact one."""
@@ -125,12 +122,11 @@ class CompiledEngine:
             for u in np.flatnonzero(self._is_zero):
                 self._loops.take_zero(u, by_item, self._best, self._scored, self._items, self._masks)
 
-    def add_sparse(
-        self, tile: Tile, start: int, rows: NDArray[np.int32], profiles: Tile, scale: float
-    ) -> None:
+    def add_sparse(self, tile: Tile, start: int, profiles: Profiles, scale: float) -> None:
         items = self._items
         terms = items.terms_ptr, items.terms, items.term_values
-        self._loops.add_sparse(tile, start, *terms, scale, rows, profiles)
+        rare = profiles.rare_ptr, profiles.rare_lanes, profiles.rare_values
+        self._loops.add_sparse(tile, start, *terms, scale, profiles.number, profiles.common, *rare)
 
     def take(self, tile: Tile, start: int, users: NDArray[np.int64], margin: Floats) -> None:
         bar = np.empty(tile.shape[1], np.float32)
@@ -231,17 +227,20 @@ class PlainEngine:
             zeros = np.zeros(int(free.sum()))
             self._offer(Pool.of(row[free], places[free], shard, zeros, zeros.copy()))
 
-    def add_sparse(
-        self, tile: Tile, start: int, rows: NDArray[np.int32], profiles: Tile, scale: float
-    ) -> None:
+    def add_sparse(self, tile: Tile, start: int, profiles: Profiles, scale: float) -> None:
         terms = self.shard.sparse
         if terms is None or terms.values is None:
             return
+        n_common, ptr = len(profiles.common), profiles.rare_ptr
         for j in range(tile.shape[0]):
             entries = slice(terms.indptr[start + j], terms.indptr[start + j + 1])
-            at = rows[terms.indices[entries]]
-            weights = (terms.values[entries] * scale).astype(np.float32)[at >= 0]
-            tile[j] += weights @ profiles[at[at >= 0]]
+            number = profiles.number[terms.indices[entries]]
+            weights = (terms.values[entries] * scale).astype(np.float32)
+            is_common = (number >= 0) & (number < n_common)
+            tile[j] += weights[is_common] @ profiles.common[number[is_common]]
+            for at in np.flatnonzero(number >= n_common):
+                rare = slice(ptr[number[at] - n_common], ptr[number[at] - n_common + 1])
+                tile[j, profiles.rare_lanes[rare]] += weights[at] * profiles.rare_values[rare]
 
     def take(self, tile: Tile, start: int, users: NDArray[np.int64], margin: Floats) -> None:
         first, unit = self.shard.first + start, self.bounds.unit[users]

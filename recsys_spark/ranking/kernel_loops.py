@@ -82,20 +82,30 @@ def add_sparse(
     terms: NDArray[np.int32],
     term_values: NDArray[np.float32],
     scale: float,
-    row_of_term: NDArray[np.int32],
-    profiles: NDArray[np.float32],
+    number: NDArray[np.int32],
+    common: NDArray[np.float32],
+    rare_ptr: NDArray[np.int64],
+    rare_lanes: NDArray[np.int32],
+    rare_values: NDArray[np.float32],
 ) -> None:
-    """Add the sparse part to a tile [items, users]: all users of the tile at once for each item term."""
-    width = tile.shape[1]
+    """Add the sparse part to a tile [items, users]: for each item term the users who have it.
+
+    The other arrays are those of `kernel_parts.Profiles`. Most terms are those of few users, and a row for
+    every term would be longer than the cache.
+    """
+    width, n_common = tile.shape[1], common.shape[0]
     for j in range(tile.shape[0]):
         row = tile[j]
         for n in range(terms_ptr[first + j], terms_ptr[first + j + 1]):
-            at = row_of_term[terms[n]]
-            if at >= 0:
-                value = np.float32(term_values[n] * scale)
-                profile = profiles[at]
+            at = number[terms[n]]
+            value = np.float32(term_values[n] * scale)
+            if at >= n_common:
+                for r in range(rare_ptr[at - n_common], rare_ptr[at - n_common + 1]):
+                    row[rare_lanes[r]] += value * rare_values[r]
+            elif at >= 0:
+                weights = common[at]
                 for u in range(width):
-                    row[u] += value * profile[u]
+                    row[u] += value * weights[u]
 
 
 @njit(nogil=True, _nrt=False)
@@ -278,7 +288,7 @@ def _make_room(best, scored, items, u):  # type: ignore[no-untyped-def]  # noqa:
         _settle(best, scored, items, u)
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _offer_exact(best, scored, items, u, j, score):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     if score >= best.floor[u]:
         full = _put(best.entry, best.n, u, items.item[j], items.first + j, score, score)
@@ -291,23 +301,25 @@ def _offer_exact(best, scored, items, u, j, score):  # type: ignore[no-untyped-d
 def take_additive(best: Best, scored: Scored, items: Items, masks: Masks) -> None:
     """Offer the shard's items to whose score something is added, exactly: the scan leaves them out."""
     stop = items.first + items.item.size
+    ptr, places, values = scored.additive_ptr, scored.additive_places, scored.additive_values
+    users, norms, user_norms, dense = scored.dense, items.norms, scored.norms, items.dense
     for u in range(best.n.size):
         at = best.next_additive[u]
-        end = scored.additive_ptr[u + 1]
-        while at < end and scored.additive_places[at] < stop:
-            place = scored.additive_places[at]
-            value = scored.additive_values[at]
+        end = ptr[u + 1]
+        while at < end and places[at] < stop:
+            place = places[at]
+            value = values[at]
             j = place - items.first
             at += 1
             ceiling = best.absolute[u] + abs(value) * 1e-15
-            for b in range(items.norms.shape[1]):
-                ceiling += scored.norms[u, b] * items.norms[j, b] * 1.000001
+            for b in range(norms.shape[1]):
+                ceiling += user_norms[u, b] * norms[j, b] * 1.000001
             if value + ceiling < best.floor[u] or not _is_allowed(items.allowed, masks.group, u, j):
                 continue
             if not _holds(masks.excluded_ptr, masks.excluded_places, u, place):
                 total = 0.0
-                for d in range(scored.dense.shape[1]):
-                    total += scored.dense[u, d] * np.float64(items.dense[j, d])
+                for d in range(users.shape[1]):
+                    total += users[u, d] * np.float64(dense[j, d])
                 score = (total + _sparse_score(scored, items, u, j)) + value
                 _offer_exact(best, scored, items, u, j, score)
         best.next_additive[u] = at
@@ -328,7 +340,7 @@ def take_zero(
             given += 1
 
 
-@njit(nogil=True)
+@njit(nogil=True, _nrt=False)
 def _mask(tile, first, users, ptr, places, next_masked):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Take masked items out of the tile. Items that passed while a user was not in it do not come back."""
     stop = first + tile.shape[0]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Bits = NDArray[np.uint8]
 ROWS_AT_ONCE = 1 << 14
+COMMON = 1 / 16  # of the lanes: a term that more users have is added to all of them by vector instructions
 
 
 @dataclass(frozen=True)
@@ -249,3 +250,39 @@ def slices(n: int, step: int) -> Iterator[slice]:
     """0 … n in steps."""
     for start in range(0, n, step):
         yield slice(start, min(start + step, n))
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """The sparse parts of the users of a tile, by term: what one term of an item adds to all of them.
+
+    number int32 [V]: a term's own number, -1 for a term that no user has. Numbers below the rows of common
+    [C, lanes] are of terms that many users have, whose weights stand there for every lane; number C + s is of
+    a term with the weights rare_values, of the lanes rare_lanes, from rare_ptr[s] to rare_ptr[s + 1].
+    """
+
+    number: NDArray[np.int32]
+    common: NDArray[np.float32]
+    rare_ptr: NDArray[np.int64]
+    rare_lanes: NDArray[np.int32]
+    rare_values: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, users: Csr, exponent: NDArray[np.int64], *, n_terms: int, lanes: int) -> Profiles:
+        """users: one a lane; their weights are multiplied by 2^exponent, terms from n_terms on fall away."""
+        known = users.indices < n_terms
+        lane, term, values = users.row[known], users.indices[known], np.asarray(users.values)[known]
+        order = np.argsort(term, kind="stable")
+        lane, term = lane[order], term[order]
+        value = np.ldexp(values[order], exponent[lane]).astype(np.float32)
+        used, at, counts = np.unique(term, return_inverse=True, return_counts=True)
+        is_common = counts > lanes * COMMON
+        n_common = int(is_common.sum())
+        own = np.where(is_common, np.cumsum(is_common), n_common + np.cumsum(~is_common)) - 1
+        number = np.full(n_terms, -1, np.int32)
+        number[used] = own
+        common = np.zeros((n_common, lanes), np.float32)
+        often = is_common[at]
+        common[own[at[often]], lane[often]] = value[often]
+        rare_ptr = np.concatenate([[0], np.cumsum(counts[~is_common], dtype=np.int64)])
+        return cls(number, common, rare_ptr, lane[~often].astype(np.int32), value[~often])
