@@ -142,7 +142,10 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
         ranked = lists(
             in_groups(job, users, trial.cutoff),
             preferences=with_fade(
-                preferences, events=trial.known, run_date=trial.cutoff, settings=settings.history
+                preferences.join(F.broadcast(users), "user_id", "left_semi"),
+                events=trial.known,
+                run_date=trial.cutoff,
+                settings=settings.history,
             ),
             user_factors=user_factors(job, trial.version),
             catalogue=catalogue,

@@ -22,41 +22,38 @@ SHRINKAGE = 1.0  # the usual interval counts as so many of the user's own
 def with_fade(preferences: DataFrame, *, events: DataFrame, run_date: date, settings: History) -> DataFrame:
     """The preferences with `fade`, what is left of each pair's history, in (0, 1]; as they are where off.
 
-    `events` are those that speak for their item. Computed once, since the usual interval is a figure of all
-    pairs: a pass over the events.
+    `events` are those that speak for their item, and what the preferences are made of. A pass over them finds
+    the pairs of several purchase days, which are kept; of all others the preference tells the last day.
+    fade = 0.5^(intervals overdue / half-life), 1 before the interval is over; an interval is one day at
+    least. Where nobody has bought anything again no interval is known, and nothing fades.
     """
     if settings.overdue_half_life == 0:
         return preferences
-    bought = kept(purchase_days(events, run_date))
-    left = fades(bought, overdue_half_life=settings.overdue_half_life)
-    joined = preferences.join(left, on=list(PAIR), how="left")
-    return joined.withColumn("fade", F.coalesce("fade", F.lit(1.0)))
+    again = kept(bought_again(events, run_date))
+    usual = again.agg(F.median(F.col("span") / (F.col("times") - 1)).alias("usual"))
+    gaps, span = F.coalesce(F.col("times") - 1, F.lit(0)), F.coalesce("span", F.lit(0))
+    interval = (span + F.lit(SHRINKAGE) * F.col("usual")) / (gaps + F.lit(SHRINKAGE))
+    age = F.datediff(F.lit(run_date), F.to_date("last_event_at"))
+    overdue = F.greatest(age / F.greatest(interval, F.lit(1.0)) - 1, F.lit(0.0))
+    fade = F.pow(F.lit(0.5), overdue / F.lit(settings.overdue_half_life))
+    is_known = F.col("usual").isNotNull() & (F.col("events") > 0)
+    return (
+        preferences.join(again, on=list(PAIR), how="left")
+        .crossJoin(F.broadcast(usual))
+        .withColumn("fade", F.when(is_known, fade).otherwise(F.lit(1.0)))
+        .drop("times", "span", "usual")
+    )
 
 
-def purchase_days(events: DataFrame, run_date: date) -> DataFrame:
-    """(user_id, item_id, times, span, age): days with a purchase, from the first to the last, and since then.
+def bought_again(events: DataFrame, run_date: date) -> DataFrame:
+    """(user_id, item_id, times, span): pairs of several purchase days, and the days from first to last.
 
     Two purchases on one day are one: a receipt may hold several lines of a product.
     """
-    days = as_of(events, run_date).select(*PAIR, "event_date").distinct()
-    return days.groupBy(*PAIR).agg(
+    # Spread by pair at once: both groupings then find their rows together, where each would shuffle its own.
+    bought = as_of(events, run_date).select(*PAIR, "event_date").repartition(*PAIR)
+    days = bought.distinct().groupBy(*PAIR)
+    return days.agg(
         F.count(F.lit(1)).alias("times"),
         F.datediff(F.max("event_date"), F.min("event_date")).alias("span"),
-        F.datediff(F.lit(run_date), F.max("event_date")).alias("age"),
-    )
-
-
-def fades(bought: DataFrame, *, overdue_half_life: float) -> DataFrame:
-    """(user_id, item_id, fade): 0.5^(intervals overdue / half-life), 1 before the interval is over.
-
-    An interval is one day at least. Where nobody has bought anything again no interval is known, and
-    nothing fades.
-    """
-    again = bought.where(F.col("times") > 1)
-    usual = again.agg(F.median(F.col("span") / (F.col("times") - 1)).alias("usual"))
-    interval = (F.col("span") + F.lit(SHRINKAGE) * F.col("usual")) / (F.col("times") - 1 + F.lit(SHRINKAGE))
-    overdue = F.greatest(F.col("age") / F.greatest(interval, F.lit(1.0)) - 1, F.lit(0.0))
-    fade = F.pow(F.lit(0.5), overdue / F.lit(overdue_half_life))
-    return bought.crossJoin(F.broadcast(usual)).select(
-        *PAIR, F.when(F.col("usual").isNull(), F.lit(1.0)).otherwise(fade).alias("fade")
-    )
+    ).where(F.col("times") > 1)

@@ -12,7 +12,7 @@ from tests.conftest import Frame
 
 TODAY = date(2024, 6, 30)
 EVENTS = "user_id string, item_id string, event_at timestamp, event_date date"
-PAIRS = "user_id string, item_id string, strength double"
+PAIRS = "user_id string, item_id string, strength double, events long, last_event_at timestamp"
 
 
 def bought(user: str, item: str, *days_ago: int) -> list[tuple]:
@@ -21,7 +21,11 @@ def bought(user: str, item: str, *days_ago: int) -> list[tuple]:
 
 
 def faded(frame: Frame, rows: list[tuple], half_life: float) -> dict[tuple[str, str], float]:
-    pairs = sorted({(user, item, 1.0) for user, item, *_ in rows} | {("u9", "old", 1.0)})
+    last: dict[tuple[str, str], list[datetime]] = {}
+    for user, item, at, day in rows:
+        last.setdefault((user, item), []).extend([at] if day <= TODAY else [])
+    pairs = [(user, item, 1.0, len(known), max(known)) for (user, item), known in sorted(last.items())]
+    pairs.append(("u9", "old", 0.0, 0, datetime(2023, 1, 1)))
     found = with_fade(
         frame(PAIRS, pairs),
         events=frame(EVENTS, rows),
@@ -60,6 +64,6 @@ def test_nothing_fades_where_nobody_bought_anything_again(frame: Frame) -> None:
 
 
 def test_switched_off_the_preferences_are_as_they_were(frame: Frame) -> None:
-    pairs = frame(PAIRS, [("u1", "a", 1.0)])
+    pairs = frame(PAIRS, [("u1", "a", 1.0, 1, datetime(2024, 1, 1))])
     off = with_fade(pairs, events=frame(EVENTS, []), run_date=TODAY, settings=History(overdue_half_life=0.0))
     assert off is pairs
