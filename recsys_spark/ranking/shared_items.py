@@ -141,9 +141,11 @@ def _driver_folder(name: str) -> Path:
 
 def shard_bytes(spark: SparkSession, share: float) -> int:
     """That share of an executor's memory (of the driver's in local mode, where it is the executor)."""
-    is_local = str(spark.sparkContext.master).startswith("local")
-    memory = spark.conf.get("spark.driver.memory" if is_local else "spark.executor.memory", "1g")
-    return int(share * _bytes(str(memory)))
+    context = spark.sparkContext
+    local = str(context.master).startswith("local")
+    conf = context.getConf()  # the session's would tell what was asked for after the JVM had started, too
+    memory = str(conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g"))
+    return int(share * _bytes(memory))
 
 
 def _bytes(size: str) -> int:
