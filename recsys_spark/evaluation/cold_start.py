@@ -2,7 +2,8 @@
 
 A tenth of the items, drawn by a hash, loses all its events; models know the rest up to a window before the
 run date. The events taken away say who wanted those items, and lists of 50 of the whole catalogue are asked
-for them (ALS and popularity know nothing of them: what these find is 0). The window's events of all other
+for them. ALS knows them by the map only, popularity by `cold_items.prior` only: without that what it finds
+is 0, with it all of them stand in one place, in the order of their ids. The window's events of all other
 items say what the newcomers cost the rest: the same lists with and without factors from words.
 """
 

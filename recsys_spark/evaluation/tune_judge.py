@@ -29,7 +29,7 @@ from recsys_spark.evaluation.significance import Interval, paired_bootstrap
 from recsys_spark.lake.fingerprint import fingerprint
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.kept import kept
-from recsys_spark.lake.tables import SILVER_ITEMS
+from recsys_spark.lake.tables import SILVER_ITEMS, SILVER_USERS
 from recsys_spark.models.repurchase import with_fade
 from recsys_spark.models.versions import train_once
 from recsys_spark.ranking.lists import lists
@@ -115,12 +115,16 @@ def evidence_of(job: Job, window: Window) -> Evidence:
 
 
 def evidence_key(job: Job, evidence: Evidence) -> list[tuple[int, int]]:
-    """Equal for equal events to learn from and to judge by, and equal items, in any order.
+    """Equal for equal events to learn from and to judge by, equal items, and users' groups where they count.
 
-    What later nights add, or close from a later day on, changes nothing.
+    In any order. What later nights add, or close from a later day on, changes nothing.
     """
-    items = job.read(SILVER_ITEMS).where(F.col("valid_from") <= F.lit(evidence.window.cutoff))
-    looked_at = (evidence.known.select(*_OF_EVENT), evidence.relevant, items.select(*_OF_ITEM))
+    day = F.lit(evidence.window.cutoff)
+    items = job.read(SILVER_ITEMS).where(F.col("valid_from") <= day)
+    looked_at = [evidence.known.select(*_OF_EVENT), evidence.relevant, items.select(*_OF_ITEM)]
+    if by := job.settings.popularity.by:
+        users = job.read(SILVER_USERS).where(F.col("valid_from") <= day)
+        looked_at.append(users.select("user_id", "valid_from", *by))
     return [fingerprint(rows) for rows in looked_at]
 
 

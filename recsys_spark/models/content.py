@@ -75,7 +75,7 @@ def _names(features: DataFrame) -> list[str]:
 
 
 def _with_features(words: DataFrame, features: DataFrame, index: Mapping[str, int]) -> DataFrame:
-    """The vectors with the features' dimensions behind those of words, of length 1 together."""
+    """The vectors with the features' dimensions behind those of words; of length 1, without words at most."""
     known = frame_of(words.sparkSession, list(index.items()), "name string, term_index int")
     own = (
         features.select("item_id", F.explode("features").alias("name", "weight"))
@@ -87,7 +87,8 @@ def _with_features(words: DataFrame, features: DataFrame, index: Mapping[str, in
     terms = F.concat("terms", F.coalesce("own.term_index", F.array().cast("array<int>")))
     weights = F.concat("weights", F.coalesce("own.weight", F.array().cast("array<float>")))
     squares = F.aggregate("whole", F.lit(0.0), lambda total, weight: total + weight * weight)
-    scaled = F.transform("whole", lambda weight: (weight / F.sqrt(squares)).cast("float"))
+    length = F.greatest(F.sqrt(squares), F.lit(1.0))
+    scaled = F.transform("whole", lambda weight: (weight / length).cast("float"))
     return both.select("item_id", terms.alias("terms"), weights.alias("whole")).select(
         "item_id", "terms", scaled.alias("weights")
     )

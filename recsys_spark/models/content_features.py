@@ -4,9 +4,9 @@ A number is one dimension: its standardised value, held within ±3, 0 where it i
 what is dear is shown what is dear. A group (category, brand, tags) has a dimension for each value of enough
 items: 1 over the square root of the number of the item's values. With w `feature_weight` an item's vector is
 
-    [words, w·number_1, …, w·group_1, …] / its length
+    [words, w·number_1, …, w·group_1, …] / max(its length, 1)
 
-words being its TF-IDF vector of length 1, or none.
+words being its TF-IDF vector of length 1, or none: an item that is known by little alone stays near nothing.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def explained(
     if cold_items is not None:
         cold = cold_items.select("item_id", F.lit(True).alias("_is_cold"))
         ranked = ranked.join(F.broadcast(cold), on="item_id", how="left")
-        by_prior = source.isin("als", "popularity", "trial") & F.col("_is_cold")
+        by_prior = source.isin("als", "popularity", "trial", POPULARITY_GROUP) & F.col("_is_cold")
         source = F.when(by_prior, F.lit("cold_item")).otherwise(source)
     return ranked.withColumn("source", source).drop("_is_cold").withColumn("reason", reason[F.col("source")])
 

@@ -57,13 +57,13 @@ def catalogue_of(
     """Gather each item's ALS factors, TF-IDF vector and popularity into arrays and share them.
 
     `items` (item_id, unique): all that profiles and scales are made of; items without factors, words or
-    sales get zeros there. group_popularity (group, item_id, users): what counts for popularity among users of
-    a group. cold (item_id): items whose popularity and trial nobody knows yet, for which `prior` times the
-    mean log count of the reference set stands. candidates (item_id): what may be ranked, None for all; 300 of
-    30,000 cost what 300 cost, and a user's profile is still that of everything they had. forbidden (group,
-    item_id): what users of that group (country, segment, age …) may not get. labels: string columns of
-    `items`, category or brand, that `lists` may cap. Driver memory: 4·(d + 2 + G) bytes an item, G groups
-    with a popularity of their own, plus its words.
+    sales get zeros there. group_popularity (group, item_id, users): what counts for popularity among
+    users of a group. cold (item_id): items whose popularity, trial and popularity in a group nobody knows
+    yet, for which `prior` times the mean log count of the reference set stands. candidates (item_id):
+    what may be ranked, None for all; 300 of 30,000 cost what 300 cost, and a user's profile is still that
+    of everything they had. forbidden (group, item_id): what users of that group (country, segment, age …)
+    may not get. labels: string columns of `items`, category or brand, that `lists` may cap. Driver
+    memory: 4·(d + 2 + G) bytes an item, G groups with a popularity of their own, plus its words.
     """
     index = kept(dense_index(items, id_column="item_id", index_column="item_index"))
     item_ids = index.orderBy("item_index").select("item_id").toArrow().column("item_id").combine_chunks()
@@ -72,10 +72,10 @@ def catalogue_of(
     words = _words(_indexed(vectors, index, "terms", "weights"), size)
     log_counts, reference = _counts(_indexed(popularity, index, "users", "new_users", "is_reference"), size)
     is_sold = log_counts[:, 0] > 0
-    if cold is not None:
-        log_counts = _with_prior(log_counts, reference, _indexed(cold.select("item_id"), index), prior)
     popularity_groups, log_grouped = _grouped_counts(group_popularity, index, size)
     log_counts = np.hstack([log_counts, log_grouped])
+    if cold is not None:
+        log_counts = _with_prior(log_counts, reference, _indexed(cold.select("item_id"), index), prior)
     scaling = scaling_of(dense, words, log_counts, reference)
     terms = Csr(words.indptr.astype(np.int64), words.indices.astype(np.int32), words.data)
     stacked = np.ascontiguousarray(np.hstack([dense, log_counts]))

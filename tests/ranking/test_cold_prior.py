@@ -64,3 +64,43 @@ def test_unknown_popularity_is_the_mean_of_what_is_sold(spark: SparkSession, pri
     sources = {item: found[item]["source"] for item in ("i0", *cold)}
     assert sources == {"i0": "popularity", "i4": "cold_item", "i6": "cold_item"}
     assert set(COMPONENTS) >= set(found["i4"]["component_scores"])
+
+
+def test_the_prior_holds_for_the_popularity_of_a_group_too(spark: SparkSession) -> None:
+    counts = {"i0": 8.0, "i1": 3.0, "i2": 1.0}
+    catalogue = catalogue_of(
+        frame_of(spark, [(item,) for item in (*counts, "new")], "item_id string"),
+        factors=frame_of(spark, [], "item_id string, factors array<float>"),
+        vectors=frame_of(
+            spark, [("i0", [0], [1.0])], "item_id string, terms array<int>, weights array<float>"
+        ),
+        popularity=frame_of(
+            spark,
+            [(item, 1, 1, True) for item in counts],
+            "item_id string, users long, new_users long, is_reference boolean",
+        ),
+        group_popularity=frame_of(
+            spark,
+            [("segment=a", item, users) for item, users in counts.items()],
+            "group string, item_id string, users double",
+        ),
+        cold=frame_of(spark, [("new",)], "item_id string"),
+        prior=1.0,
+    )
+    ranked = lists(
+        frame_of(spark, [("u", "segment=a")], "user_id string, popularity_group string"),
+        preferences=frame_of(spark, [], "user_id string, item_id string, strength double"),
+        user_factors=frame_of(spark, [], "user_id string, factors array<float>"),
+        catalogue=catalogue,
+        variants=[Variant("new_items_only", "hybrid", WEIGHTS)],
+        k=4,
+        partitions=1,
+    )
+    rows = explained(ranked, WEIGHTS, cold_items=frame_of(spark, [("new",)], "item_id string")).collect()
+    catalogue.shared.release()
+    logs = np.log1p(list(counts.values()))
+    (newcomer,) = (row for row in rows if row["item_id"] == "new")
+    expected = logs.mean() / logs.std()
+    assert newcomer["component_scores"]["popularity_group"] == pytest.approx(expected, abs=1e-6)
+    assert newcomer["source"] == "cold_item"
+    assert [row["item_id"] for row in sorted(rows, key=lambda row: row["rank"])] == ["i0", "new", "i1", "i2"]
