@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from peers import peer_seconds
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from scipy.sparse import csr_matrix, save_npz
 
 from recsys_spark.config import Als
 from recsys_spark.evaluation.significance import paired_bootstrap
@@ -177,24 +179,14 @@ def seconds_to(history: tuple[Iteration, ...], loss: float) -> float:
 
 
 def implicit_seconds(data: Data, settings: Als, cores: int) -> float | None:
-    """Median seconds of an iteration of implicit's conjugate gradient, or None where it is not installed."""
-    try:
-        from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415 - optional
-    except ImportError:
-        return None
-    from scipy.sparse import csr_matrix  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
-
+    """Median seconds of an iteration of implicit's conjugate gradient, or None where it cannot be had."""
     confidence = csr_matrix(
         (settings.alpha * data.strength, (data.user, data.item)), (data.n_users, data.n_items)
     )
-    model = AlternatingLeastSquares(
-        factors=settings.rank, regularization=0.05, iterations=4, num_threads=cores, use_cg=True
-    )
-    spent: list[float] = []
-    with threadpool_limits(1, "blas"):
-        model.fit(confidence, show_progress=False, callback=lambda *at: spent.append(at[1]))
-    return statistics.median(spent)
+    with tempfile.TemporaryDirectory(prefix="bench-als-") as folder:
+        save_npz(Path(folder) / "confidence.npz", confidence)
+        (Path(folder) / "rank.json").write_text(json.dumps(settings.rank))
+        return peer_seconds("fit", Path(folder), cores)
 
 
 def mllib_to_ten(

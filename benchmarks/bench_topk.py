@@ -4,8 +4,9 @@
              TF-IDF and history on top
     peers    60,000 x 50,000, rank 64: ALSModel.recommendForAllUsers (masks nothing), implicit's recommend
     replay   60,000 x 15,000, rank 64: against RePlay 0.22's published 225 s with its seen filter
-    growth   100,000, 300,000 and 1,000,000 users x 50,000 items, rank 64: time and peak memory
-    cluster  two standalone workers of one core against one, on 40,000 x 50,000
+    growth   100,000, 300,000 and 1,000,000 users x 50,000 items, rank 64: time and peak memory, the JVM's
+             heap being the same 1 GB from the start
+    cluster  two standalone workers of one core against one, on 300,000 x 50,000
 
 The bare product is the fastest we can make numpy's sgemm for the same stacked dimension: a process per core
 with one BLAS thread each, tiles into reused buffers, nothing selected, nothing written. Ours is the whole of
@@ -20,6 +21,7 @@ import json
 import multiprocessing as mp
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -34,7 +36,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from peers import implicit_seconds
+from peers import peer_seconds
 from pyspark.ml.recommendation import ALS, ALSModel
 from pyspark.sql import DataFrame, SparkSession
 
@@ -47,10 +49,7 @@ from recsys_spark.ranking.top_k import top_k
 CHUNK = 10_000  # users generated and written at a time
 PRODUCT_USERS = 8_192  # the bare product is timed on so many users a core, and scaled
 VOCABULARY, ITEM_TERMS, PROFILE_TERMS, HISTORY, SEEN = 20_000, 12, 150, 40, 30
-OURS, THEIRS = (
-    8,
-    3,
-)  # runs of which the best counts: our 3 s are over before the JVM has compiled what they run
+OURS, THEIRS = 8, 3  # runs, of which the best counts: our 3 s are over before the JVM has compiled them
 REPLAY_SECONDS = 225.0  # RePlay 0.22 on Spark 4.1.4, 60,000 x 15,000, as published with this project's aims
 
 
@@ -307,6 +306,14 @@ def ours(spark: SparkSession, folder: Path, k: int, *, times: int = 1) -> float:
     )
 
 
+def pin(pid: int, core: int) -> None:
+    """Keep a worker, and the executors that it will start, on one core: JVM and Python would take two."""
+    worker = psutil.Process(pid)
+    for process in [worker, *worker.children(recursive=True)]:
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, {core})
+
+
 # --- the pieces ---------------------------------------------------------------------------------
 
 
@@ -378,27 +385,27 @@ class Bench:
         seen = np.array([int(item[1:]) for item in pairs], np.int32).reshape(len(users), -1)
         for name, values in (("users", users), ("items", parts.dense), ("seen", seen)):
             np.save(folder / f"{name}.npy", values)
-        return implicit_seconds(folder, self.cores)
+        return peer_seconds("recommend", folder, self.cores)
 
     def replay(self) -> None:
         size, folder = self.size(60_000, 15_000, 64), self.place("replay")
         write_all(folder, size)
         product = bare_product(size, self.cores)
-        rows = {
-            "bare product": product,
-            "top_k, seen mask": ours(session(self.cores), folder, self.k, times=OURS),
-        }
+        mine = ours(session(self.cores), folder, self.k, times=OURS)
+        rows = {"bare product": product, "top_k, seen mask": mine}
         rows["RePlay with its seen filter (published)"] = REPLAY_SECONDS
+        self.figures["vs_replay"] = REPLAY_SECONDS / mine
         self.say(size, rows, product)
-        self.figures["vs_replay"] = REPLAY_SECONDS / rows["top_k, seen mask"]
 
     def growth(self) -> None:
         per_user, peaks = [], []
         for users in (100_000, 300_000, 1_000_000):
             size, folder = self.size(users, 50_000, 64), self.place(f"growth-{users}")
             write_all(folder, size)
+            stop_session()
+            heap = {"spark_driver_memory": "1g", "spark_driver_extraJavaOptions": "-Xms1g"}
             with Peak() as peak:
-                spent = ours(session(self.cores), folder, self.k)
+                spent = ours(session(self.cores, **heap), folder, self.k, times=max(2, 600_000 // users))
             shutil.rmtree(folder)
             per_user.append(spent / size.users)
             peaks.append(peak.gb)
@@ -415,11 +422,13 @@ class Bench:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
         from cluster import down, up  # noqa: PLC0415  # of scripts/
 
-        size, spent = self.size(40_000, 50_000, 64), {}
+        size, spent = self.size(300_000, 50_000, 64), {}
         for workers in (1, 2):
             folder = self.place(f"cluster-{workers}")
             url = up(folder, workers=workers, cores=1, memory="2g", visible=False)
             try:
+                for core, number in zip(sorted(os.sched_getaffinity(0)), range(workers), strict=False):
+                    pin(int((folder / "pids" / f"worker-{number + 1}.pid").read_text()), core)
                 write_all(folder / "shared", size)
                 spent[workers] = self._on(url, folder)
             finally:
@@ -449,7 +458,7 @@ class Bench:
         )
         spark.sparkContext.addPyFile(package)
         try:
-            return ours(spark, folder / "shared", self.k)
+            return ours(spark, folder / "shared", self.k, times=2)
         finally:
             spark.stop()
             os.environ.pop("PYSPARK_PYTHON")
@@ -470,17 +479,36 @@ def main() -> None:
     chosen = pieces if args.pieces == "all" else args.pieces.split(",")
     if unknown := set(chosen) - set(pieces):
         parser.error(f"no piece {', '.join(sorted(unknown))}: have {', '.join(pieces)}")
+    figures = measured(chosen[0], args) if len(chosen) == 1 else {}
+    for piece in chosen if len(chosen) > 1 else ():
+        figures |= in_own_process(piece, args)
+    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+
+
+def measured(piece: str, args: argparse.Namespace) -> dict[str, float]:
+    """The figures of one piece, by name; its tables are printed."""
     folder = Path(tempfile.mkdtemp(prefix="bench-topk-"))
     bench = Bench(folder, args.cores, args.k, args.scale)
     try:
-        for piece in chosen:
-            getattr(bench, piece)()
-            if piece != "cluster":
-                shutil.rmtree(folder / piece, ignore_errors=True)
+        getattr(bench, piece)()
         stop_session()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps({name: round(value, 3) for name, value in bench.figures.items()}))
+    return bench.figures
+
+
+def in_own_process(piece: str, args: argparse.Namespace) -> dict[str, float]:
+    """The same, with a JVM that no other piece has warmed or filled."""
+    options = ("--k", args.k, "--scale", args.scale, "--cores", args.cores)
+    command = [sys.executable, __file__, "--pieces", piece, *map(str, options)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        line = "{}"
+        for following in process.stdout or ():
+            print(line if line != "{}" else "", end="", flush=True)
+            line = following
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return dict(json.loads(line))
 
 
 if __name__ == "__main__":
