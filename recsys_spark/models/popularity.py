@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Popularity
 from recsys_spark.data.events import as_of
+from recsys_spark.lake.kept import kept
 
 EVERYONE = "everyone"  # no name of a group, which are all column=value
 
@@ -65,23 +66,23 @@ def group_popularity(
     most users in the window, ties by name, one for each item that anyone had in the window or the season; and
     of `everyone` where the season is mixed in, which takes a first event at least a year before the run date.
     """
-    acts = _acts(as_of(events, run_date), run_date, settings)
+    acts = kept(_acts(as_of(events, run_date), run_date, settings))
     totals = F.broadcast(_totals(as_of(events, run_date), acts, run_date, settings))
     counted = [_counts(acts.withColumn("group", F.lit(EVERYONE)))]
     if settings.by:
         grouped = acts.join(groups.where(F.col("group").isNotNull()), on="user_id", how="inner")
         largest = F.broadcast(_largest(grouped, settings.max_groups))
         counted.append(_counts(grouped.join(largest, on="group", how="left_semi")))
-    own = [rows.crossJoin(totals).select("group", "item_id", _mixed().alias("users")) for rows in counted]
+    own = [rows.crossJoin(totals).withColumn("users", _mixed()) for rows in counted]
     everyone = own[0].where("users > 0")
-    seasonal = everyone.crossJoin(totals).where("season > 0").select("group", "item_id", "users")
+    seasonal = everyone.where("season > 0").select("group", "item_id", "users")
     if not settings.by:
         return seasonal
     own_users = F.coalesce("users", F.lit(0.0))
-    share = everyone.crossJoin(totals).select("item_id", F.try_divide("users", "recent_users").alias("share"))
+    share = everyone.select("item_id", F.try_divide("users", "recent_users").alias("share"))
     shrunk = (
         share.crossJoin(largest.select("group"))
-        .join(own[1], on=["group", "item_id"], how="left")
+        .join(own[1].select("group", "item_id", "users"), on=["group", "item_id"], how="left")
         .select("group", "item_id", (own_users + F.lit(settings.group_prior) * F.col("share")).alias("users"))
     )
     return seasonal.unionByName(shrunk)
