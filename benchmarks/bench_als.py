@@ -1,4 +1,4 @@
-"""The two ALS trainers side by side, and `implicit` where it is installed, in one run on the same data.
+"""The two ALS trainers side by side, and `implicit` where it can be had, in one run on the same data.
 
 `bench_als.py` · `bench_als.py --pairs 2400000` · `bench_als.py --pairs 24000000 --mllib-iterations 3`
 

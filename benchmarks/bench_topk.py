@@ -21,7 +21,6 @@ import json
 import multiprocessing as mp
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -479,9 +478,11 @@ def main() -> None:
     chosen = pieces if args.pieces == "all" else args.pieces.split(",")
     if unknown := set(chosen) - set(pieces):
         parser.error(f"no piece {', '.join(sorted(unknown))}: have {', '.join(pieces)}")
-    figures = measured(chosen[0], args) if len(chosen) == 1 else {}
-    for piece in chosen if len(chosen) > 1 else ():
-        figures |= in_own_process(piece, args)
+    figures: dict[str, float] = {}
+    # A process a piece: its JVM is one that no other piece has warmed or filled.
+    with ProcessPoolExecutor(1, mp.get_context("spawn"), max_tasks_per_child=1) as pool:
+        for piece in chosen:
+            figures |= pool.submit(measured, piece, args).result()
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
 
 
@@ -495,20 +496,6 @@ def measured(piece: str, args: argparse.Namespace) -> dict[str, float]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return bench.figures
-
-
-def in_own_process(piece: str, args: argparse.Namespace) -> dict[str, float]:
-    """The same, with a JVM that no other piece has warmed or filled."""
-    options = ("--k", args.k, "--scale", args.scale, "--cores", args.cores)
-    command = [sys.executable, __file__, "--pieces", piece, *map(str, options)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        line = "{}"
-        for following in process.stdout or ():
-            print(line if line != "{}" else "", end="", flush=True)
-            line = following
-    if process.returncode:
-        raise SystemExit(process.returncode)
-    return dict(json.loads(line))
 
 
 if __name__ == "__main__":

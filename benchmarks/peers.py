@@ -1,4 +1,4 @@
-"""The peers, each in an environment of its own (.tools/NAME): made on first use, versions pinned.
+"""implicit, in an environment of its own (.tools/peers): made on first use, versions pinned in peers.txt.
 
 peers.py recommend FOLDER CORES    implicit's `recommend` with the seen filter, the best of three, on
                                    FOLDER's users.npy, items.npy and seen.npy
@@ -17,27 +17,27 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PINS = {"recommend": "peers.txt", "fit": "peers.txt"}
+PYTHON = ROOT / ".tools" / "peers" / "bin" / "python"
 
 
 def peer_seconds(what: str, folder: Path, cores: int) -> float | None:
     """Their time on what is in `folder`; None, with a sentence, where the package cannot be had."""
-    uv, pins = ROOT / ".tools/uv/bin/uv", ROOT / "benchmarks" / PINS[what]
-    home = ROOT / ".tools" / pins.stem
-    ready, python = home / ".ready", home / "bin" / "python"
+    uv, pins = ROOT / ".tools/uv/bin/uv", ROOT / "benchmarks" / "peers.txt"
+    home = PYTHON.parents[1]
+    ready = home / ".ready"
     try:
         if not ready.exists() or ready.read_text() != pins.read_text():
             subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True)
-            fill = [uv, "pip", "install", "--quiet", "--python", python, "--only-binary", "implicit"]
-            subprocess.run([*fill, "-r", pins], check=True)
+            fill = [uv, "pip", "install", "--quiet", "--python", PYTHON, "--only-binary", ":all:", "-r", pins]
+            subprocess.run(fill, check=True)
             ready.write_text(pins.read_text())
         threads = {"OMP_NUM_THREADS": str(cores), "OPENBLAS_NUM_THREADS": "1"}
         environment = {**os.environ, **threads}
-        command = [python, __file__, what, folder, str(cores)]
+        command = [PYTHON, __file__, what, folder, str(cores)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     except (OSError, subprocess.CalledProcessError) as error:
         told = (getattr(error, "stderr", None) or "").strip().splitlines()[-1:]
-        print(f"  {what}: the peer could not be had or run: {error} {' '.join(told)}")
+        print(f"  {what}: implicit could not be had or run: {error} {' '.join(told)}")
         return None
     return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
