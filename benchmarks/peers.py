@@ -1,9 +1,11 @@
-"""implicit, in an environment of its own (.tools/peers): made on first use, versions pinned in peers.txt.
+"""Peers, each in an environment of its own (.tools/NAME): made on first use, versions pinned in NAME.txt.
 
 peers.py recommend FOLDER CORES    implicit's `recommend` with the seen filter, the best of three, on
                                    FOLDER's users.npy, items.npy and seen.npy
 peers.py fit FOLDER CORES          an iteration of implicit's conjugate gradient, the median of four, on
                                    confidence.npz, of the rank in rank.json
+peers.py predict FOLDER CORES      RePlay's ALSWrap.predict with its seen filter, once, to Parquet, on FOLDER's
+                                   users, items.parquet and exclude (ids: a letter and the index)
 """
 
 from __future__ import annotations
@@ -17,27 +19,28 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PYTHON = ROOT / ".tools" / "peers" / "bin" / "python"
+PACKAGES = {"recommend": "implicit", "fit": "implicit", "predict": "replay"}
 
 
 def peer_seconds(what: str, folder: Path, cores: int) -> float | None:
     """Their time on what is in `folder`; None, with a sentence, where the package cannot be had."""
-    uv, pins = ROOT / ".tools/uv/bin/uv", ROOT / "benchmarks" / "peers.txt"
-    home = PYTHON.parents[1]
-    ready = home / ".ready"
+    name = PACKAGES[what]
+    uv, pins = ROOT / ".tools/uv/bin/uv", ROOT / "benchmarks" / f"{name}.txt"
+    home = ROOT / ".tools" / name
+    python, ready = home / "bin" / "python", home / ".ready"
     try:
         if not ready.exists() or ready.read_text() != pins.read_text():
             subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True)
-            fill = [uv, "pip", "install", "--quiet", "--python", PYTHON, "--only-binary", ":all:", "-r", pins]
+            fill = [uv, "pip", "install", "--quiet", "--python", python, "--only-binary", "implicit", "-r", pins]
             subprocess.run(fill, check=True)
             ready.write_text(pins.read_text())
         threads = {"OMP_NUM_THREADS": str(cores), "OPENBLAS_NUM_THREADS": "1"}
         environment = {**os.environ, **threads}
-        command = [PYTHON, __file__, what, folder, str(cores)]
+        command = [python, __file__, what, folder, str(cores)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     except (OSError, subprocess.CalledProcessError) as error:
         told = (getattr(error, "stderr", None) or "").strip().splitlines()[-1:]
-        print(f"  {what}: implicit could not be had or run: {error} {' '.join(told)}")
+        print(f"  {what}: {name} could not be had or run: {error} {' '.join(told)}")
         return None
     return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
@@ -76,9 +79,55 @@ def fit(folder: Path, cores: int) -> float:
     return statistics.median(spent)
 
 
+def predict(folder: Path, cores: int) -> float:
+    from pyspark.ml.recommendation import ALSModel  # noqa: PLC0415
+    from pyspark.sql import SparkSession  # noqa: PLC0415
+    from replay.data import Dataset, FeatureHint, FeatureInfo, FeatureSchema, FeatureType  # noqa: PLC0415
+    from replay.models import ALSWrap  # noqa: PLC0415
+    from replay.utils import State  # noqa: PLC0415
+
+    conf = {
+        "spark.driver.memory": "8g",
+        "spark.sql.shuffle.partitions": str(2 * cores),
+        "spark.driver.host": "127.0.0.1",
+        "spark.ui.enabled": "false",
+    }
+    builder = SparkSession.builder.master(f"local[{cores}]")
+    for name, value in conf.items():
+        builder = builder.config(name, value)
+    spark = builder.getOrCreate()
+    State(spark)
+    at = [f"cast(substring({name}_id, 2) as int) as {name}_idx" for name in ("user", "item")]
+    spark.read.parquet(str(folder / "exclude")).selectExpr(
+        *at, "1.0D as rating", "current_timestamp() as timestamp"
+    ).write.mode("overwrite").parquet(str(folder / "seen"))
+    hints = {
+        "user_idx": (FeatureType.CATEGORICAL, FeatureHint.QUERY_ID),
+        "item_idx": (FeatureType.CATEGORICAL, FeatureHint.ITEM_ID),
+        "rating": (FeatureType.NUMERICAL, FeatureHint.RATING),
+        "timestamp": (FeatureType.NUMERICAL, FeatureHint.TIMESTAMP),
+    }
+    schema = FeatureSchema([FeatureInfo(name, kind, hint) for name, (kind, hint) in hints.items()])
+    seen = Dataset(schema, spark.read.parquet(str(folder / "seen")))
+    model = ALSWrap(rank=1, seed=1)
+    model.fit(seen)  # what it knows of users and items; its factors are then exchanged for ours
+    path = str(folder / "their-model")
+    model.model.write().overwrite().save(path)
+    for source, index, name in (
+        ("users", "user_index", "userFactors"),
+        ("items.parquet", "item_index", "itemFactors"),
+    ):
+        factors = spark.read.parquet(str(folder / source)).selectExpr(f"{index} as id", "factors as features")
+        factors.write.mode("overwrite").parquet(f"{path}/{name}")
+    model.model = ALSModel.load(path)
+    start = time.perf_counter()
+    model.predict(seen, 10, recs_file_path=str(folder / "theirs"))
+    return time.perf_counter() - start
+
+
 def main() -> None:
     what, folder, cores = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    work = {"recommend": recommend, "fit": fit}[what]
+    work = {"recommend": recommend, "fit": fit, "predict": predict}[what]
     print(json.dumps({"seconds": work(folder, cores)}))
 
 
