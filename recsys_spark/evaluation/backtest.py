@@ -13,7 +13,7 @@ from recsys_spark.config import COMPONENTS, TASKS
 from recsys_spark.data.reading import liked_on
 from recsys_spark.errors import InputError
 from recsys_spark.evaluation.baselines.suite import Learnt, all_lists, collected, models_of_night
-from recsys_spark.evaluation.metrics import averages, by_user, user_scores
+from recsys_spark.evaluation.metrics import averages, by_user, scores_of, tallies
 from recsys_spark.evaluation.significance import Interval, paired_bootstrap, paired_differences
 from recsys_spark.evaluation.slices import by_history
 from recsys_spark.evaluation.split import drawn, relevant_pairs
@@ -32,6 +32,7 @@ from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import hybrids, in_groups, on_sale, rankable_catalogue, user_factors
 
 SLICED = "ndcg@10"
+_BROADCAST_ITEMS = 1_000_000  # whose popularity is sent to every executor, some 50 bytes each
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,11 @@ def _measured(
     users = max(liked.select("user_id").distinct().count(), 1)
     popularity = liked.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity"))
     ks = sorted({*settings.k, 10})
-    scores = kept(user_scores(ranked, relevant, ks=ks, item_popularity=popularity))
-    rows = averages(scores, ranked, ks=ks, catalogue_size=size).collect()
+    if size <= _BROADCAST_ITEMS:
+        popularity = F.broadcast(popularity)
+    tallied = kept(tallies(ranked, relevant, ks=ks, item_popularity=popularity))
+    scores = scores_of(tallied, ks=ks)
+    rows = averages(tallied, ks=ks, catalogue_size=size).collect()
     values: dict[str, dict[str, dict[str, float]]] = {task: {} for task in TASKS}
     judged: dict[str, int] = {}
     for row in rows:

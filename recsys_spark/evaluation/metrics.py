@@ -31,7 +31,8 @@ from itertools import accumulate
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.evaluation.list_metrics import exposures, judged_slots
+from recsys_spark.evaluation.list_metrics import exposures
+from recsys_spark.evaluation.tally import tally
 
 PER_USER_METRICS = ("precision", "recall", "recall_capped", "f1", "ndcg", "map", "mrr", "hit_rate")
 EXPOSURE_METRICS = ("coverage", "gini")
@@ -63,12 +64,12 @@ def ranking_metrics(
     Means do not depend on partitioning, to the last bit. Coverage above 1 says that `catalogue_size`
     does not count all items that were shown.
 
-    `lists` is read three times: persist it, or pass what was read from a table.
+    `lists` is read twice: persist it, or pass what was read from a table.
     Raises ValueError for wrong `ks`, `by` or `catalogue_size`; the action fails on a rank below 1.
     """
     _check_knobs(ks, by)
-    scores = user_scores(lists, relevant, ks=ks, by=by, item_popularity=item_popularity)
-    return averages(scores, lists, ks=ks, by=by, catalogue_size=catalogue_size)
+    tallied = tallies(lists, relevant, ks=ks, by=by, item_popularity=item_popularity)
+    return averages(tallied, ks=ks, by=by, catalogue_size=catalogue_size)
 
 
 def per_user_metrics(
@@ -90,29 +91,44 @@ def user_scores(
     by: Sequence[str] = DEFAULT_BY,
     item_popularity: DataFrame | None,
 ) -> DataFrame:
-    """One row is one user in one group, one column a metric such as 'ndcg@10': what the others average.
+    """One row is one user in one group, one column a metric such as 'ndcg@10'.
 
-    Persist it to have both `averages` and `by_user` for one pass over the lists. Inputs and errors as
-    in `ranking_metrics`; n counts relevant items, shown the slots.
+    Inputs and errors as in `ranking_metrics`; n counts relevant items, shown the slots.
     """
-    _check_knobs(ks, by)
-    slots = judged_slots(lists, relevant, by=by, depth=max(ks), item_popularity=item_popularity)
-    described = () if item_popularity is None else POPULARITY_METRICS
-    users = slots.groupBy(*by, "user_id").agg(*_sums_over_slots(ks, described))
-    return users.select(*by, "user_id", "n", "shown", *_names(described, ks), *_accuracy(ks))
+    return scores_of(tallies(lists, relevant, ks=ks, by=by, item_popularity=item_popularity), ks=ks, by=by)
 
 
-def averages(
-    scores: DataFrame,
+def tallies(
     lists: DataFrame,
+    relevant: DataFrame,
     *,
     ks: Sequence[int],
     by: Sequence[str] = DEFAULT_BY,
-    catalogue_size: int,
+    item_popularity: DataFrame | None,
 ) -> DataFrame:
-    """`ranking_metrics` from the `user_scores` of the same lists."""
+    """What `averages` and `scores_of` are made of in one pass over the lists: persist it to have both.
+
+    Inputs and errors as in `ranking_metrics`.
+    """
+    _check_knobs(ks, by)
+    gains = discounts(max(ks))
+    return tally(lists, relevant, ks=ks, by=by, discounts=gains, item_popularity=item_popularity)
+
+
+def scores_of(tallied: DataFrame, *, ks: Sequence[int], by: Sequence[str] = DEFAULT_BY) -> DataFrame:
+    """`user_scores` from the `tallies` of the same lists."""
+    users = tallied.where(F.col("item_id").isNull())
+    described = [name for name in _names(POPULARITY_METRICS, ks) if name in tallied.columns]
+    return users.select(*by, "user_id", "n", "shown", *described, *_accuracy(ks))
+
+
+def averages(
+    tallied: DataFrame, *, ks: Sequence[int], by: Sequence[str] = DEFAULT_BY, catalogue_size: int
+) -> DataFrame:
+    """`ranking_metrics` from the `tallies` of the same lists."""
     if catalogue_size < 1:
         raise ValueError(f"catalogue_size: got {catalogue_size}, expected the number of items, at least 1")
+    scores, items = scores_of(tallied, ks=ks, by=by), tallied.where(F.col("item_id").isNotNull())
     accuracy = _names(PER_USER_METRICS, ks)
     looks = [name for name in _names(POPULARITY_METRICS, ks) if name in scores.columns]
     means = scores.groupBy(*by).agg(
@@ -120,7 +136,7 @@ def averages(
         F.count_if(F.col("n") > 0).alias("judged"),
         F.count_if(F.col("shown") > 0).alias("listed"),
     )
-    wide = means.join(exposures(lists, ks=ks, by=by, catalogue_size=catalogue_size), on=[*by], how="left")
+    wide = means.join(exposures(items, ks=ks, by=by, catalogue_size=catalogue_size), on=[*by], how="left")
     averaged_over = dict.fromkeys(accuracy, "judged")
     averaged_over |= dict.fromkeys([*looks, *_names(EXPOSURE_METRICS, ks)], "listed")
     rows = [
@@ -143,30 +159,6 @@ def order_free_mean(value: Column) -> Column:
     rounded to 15 decimals and must stay below 1e13.
     """
     return F.try_divide(F.sum(value.cast("decimal(28,15)")).cast("double"), F.count(value))
-
-
-def _sums_over_slots(ks: Sequence[int], described: Sequence[str]) -> list[Column]:
-    """What one user's slots add up to: n, shown, first, and at each k hits, dcg, ap and `described`.
-
-    A group's slots are sorted by position where they are summed, so these sums of doubles have one order.
-    """
-    position, is_hit = F.col("position"), F.col("is_wanted") & F.col("position").isNotNull()
-    # One table for gains and ideal, so that a perfect list scores exactly 1.
-    discount = F.get(_numbers(discounts(max(ks))), position - 1)
-    columns = [
-        F.count_if(F.col("is_wanted")).alias("n"),
-        F.count("position").alias("shown"),
-        F.min(F.when(is_hit, position)).alias("first"),
-    ]
-    for k in ks:
-        hit_within = is_hit & (position <= k)
-        columns += [
-            F.count_if(hit_within).alias(f"hits_{k}"),
-            F.sum(F.when(hit_within, discount).otherwise(0.0)).alias(f"dcg_{k}"),
-            F.sum(F.when(hit_within, F.col("wanted_so_far") / position).otherwise(0.0)).alias(f"ap_{k}"),
-            *[F.avg(F.when(position <= k, F.col(name))).alias(f"{name}@{k}") for name in described],
-        ]
-    return columns
 
 
 def _accuracy(ks: Sequence[int]) -> list[Column]:

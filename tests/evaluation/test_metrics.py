@@ -12,7 +12,15 @@ from pyspark.mllib.evaluation import RankingMetrics
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.evaluation.metrics import order_free_mean, per_user_metrics, ranking_metrics
+from recsys_spark.evaluation.list_metrics import exposures
+from recsys_spark.evaluation.metrics import (
+    discounts,
+    order_free_mean,
+    per_user_metrics,
+    ranking_metrics,
+    scores_of,
+)
+from recsys_spark.evaluation.tally import tally
 from tests.evaluation import oracle
 
 LISTS = "task string, model string, user_id string, item_id string, rank int"
@@ -20,6 +28,7 @@ RELEVANT = "task string, user_id string, item_id string"
 POPULARITY = "item_id string, popularity double"
 CATALOGUE = [f"i{number:03d}" for number in range(60)]
 KS = (1, 5, 10)
+BATCH = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 
 def values_of(metrics: DataFrame) -> dict[tuple[str, ...], float]:
@@ -280,6 +289,33 @@ def test_partitioning_does_not_change_one_bit(frame):
         return values_of(ranking_metrics(*frames[:2], ks=KS, item_popularity=frames[2], catalogue_size=60))
 
     assert metrics(1) == metrics(7)
+
+
+def test_lists_that_come_in_pieces_are_put_together(spark: SparkSession, frame):
+    lists, relevant = random_batch(9, users=40)
+    frames = frame(LISTS, lists, 5), frame(RELEVANT, relevant, 3)
+    usual = spark.conf.get(BATCH)
+
+    def rows(at_once: int) -> tuple[list[tuple[Any, ...]], ...]:
+        parts = tally(
+            *frames,
+            ks=KS,
+            by=("task", "model"),
+            discounts=discounts(10),
+            item_popularity=None,
+            at_once=at_once,
+        )
+        scores = scores_of(parts, ks=KS).collect()
+        shown = exposures(parts.where("item_id IS NOT NULL"), ks=KS, by=("task", "model"), catalogue_size=60)
+        return sorted(map(tuple, scores)), sorted(map(tuple, shown.collect()))
+
+    whole = rows(100_000)
+    assert len(whole[0]) == len({row[:3] for row in whole[0]}) > 100, "one row a list"
+    spark.conf.set(BATCH, "3")
+    try:
+        assert rows(1) == rows(7) == whole
+    finally:
+        spark.conf.set(BATCH, usual)
 
 
 def test_a_mean_is_the_same_to_the_last_bit_however_rows_are_spread(frame):
