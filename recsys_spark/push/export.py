@@ -8,7 +8,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
-from recsys_spark.lake.workers import settle
+from recsys_spark.ranking.batches import gathered
 
 # Legal in JSON, but some readers split lines at them, and lone surrogates cannot be written as UTF-8.
 _AWKWARD = re.compile("[\x85\u2028\u2029\ud800-\udfff]")
@@ -28,13 +28,10 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 # What the export says of a list, and of each of its slots.
 _OF_LIST = ("run_date", "channel", "campaign", "user_id", "arm", "model_version", "run_id")
 _OF_SLOT = ("rank", "item_id", "title", "category", "brand", "score", "source", "reason", "propensity")
-# The same as templates of JSON, keys sorted: a slot by place, a list by name.
-_SLOT_KEYS = sorted(_OF_SLOT)
-_SLOT = "{" + ",".join(f'"{name}":%s' for name in _SLOT_KEYS) + "}"
-_LIST = "{" + ",".join(f'"{name}":%({name})s' for name in sorted([*_OF_LIST, "items"])) + "}\n"
+_AT_ONCE = 16_384  # slots rendered together: each distinct value among them is made a text once
 
 
-def export_lines(slots: DataFrame) -> DataFrame:
+def export_lines(slots: DataFrame, *, at_once: int = _AT_ONCE) -> DataFrame:
     """One row is a list with its line of the export: (campaign, user_id, run_id, line), by campaign and user.
 
     `slots` are rows of gold.recommendations with title, category and brand. Spark's workers render them,
@@ -43,11 +40,15 @@ def export_lines(slots: DataFrame) -> DataFrame:
     """
 
     def render(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        settle()
-        open_list = _List()
-        for batch in batches:
-            yield _closed(list(open_list.followed_by(batch)))
-        yield _closed([open_list.line()] if open_list.head else [])
+        torn: list[pa.RecordBatch] = []  # the last list so far: what follows may be of it
+        for batch in gathered(batches, at_once):
+            rows = _joined([*torn, batch])
+            starts = _starts(rows)
+            torn = [rows.slice(starts[-1])]
+            if starts.size > 1:
+                yield _lines(rows.slice(0, starts[-1]), starts[:-1])
+        if torn:
+            yield _lines(torn[0], np.zeros(1, np.int64))
 
     ordered = slots.select(*_OF_LIST, *_OF_SLOT).repartitionByRange("campaign", "user_id")
     return ordered.sortWithinPartitions("campaign", "user_id", "rank").mapInArrow(
@@ -55,62 +56,53 @@ def export_lines(slots: DataFrame) -> DataFrame:
     )
 
 
-_Line = tuple[str, str, str, str]
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
-def _closed(lines: Sequence[_Line]) -> pa.RecordBatch:
-    columns = list(zip(*lines, strict=True)) or [()] * 4
-    names = ("campaign", "user_id", "run_id", "line")
-    return pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in columns], names=names)
+def _starts(rows: pa.RecordBatch) -> NDArray[np.int64]:
+    """Where the lists begin."""
+    is_new = np.zeros(rows.num_rows, np.bool_)
+    is_new[0] = True
+    for name in ("campaign", "user_id"):
+        column = rows.column(name)
+        is_new[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    return np.flatnonzero(is_new)
 
 
-@dataclass
-class _List:
-    """One user's list under way: who and which campaign, what its line begins and ends with, its slots.
+def _lines(rows: pa.RecordBatch, starts: NDArray[np.int64]) -> pa.RecordBatch:
+    """The lists that begin at `starts`, one line each.
 
-    Texts are made column by column, of each distinct value once: a fifth of what a dictionary per slot costs.
+    All is done column by column: a tenth of the time that Python takes slot by slot.
     """
-
-    head: tuple[str, str, str] | None = None
-    texts: dict[str, str] = field(default_factory=dict)
-    slots: list[str] = field(default_factory=list)
-
-    def followed_by(self, batch: pa.RecordBatch) -> Iterator[_Line]:
-        """Take a batch of slots in; the lines of the lists that are whole now."""
-        if batch.num_rows == 0:
-            return
-        slots = [
-            _SLOT % row for row in zip(*(_texts(batch.column(name)) for name in _SLOT_KEYS), strict=True)
-        ]
-        is_new = np.zeros(batch.num_rows, np.bool_)
-        for name in ("campaign", "user_id"):
-            column = batch.column(name)
-            is_new[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
-        starts = [0, *np.flatnonzero(is_new).tolist()]
-        first = batch.take(pa.array(starts))
-        heads = zip(
-            *(first.column(name).to_pylist() for name in ("campaign", "user_id", "run_id")), strict=True
-        )
-        texts = zip(*(_texts(first.column(name)) for name in _OF_LIST), strict=True)
-        ends = [*starts[1:], batch.num_rows]
-        for start, end, who, text in zip(starts, ends, heads, texts, strict=True):
-            if self.head is not None and self.head[:2] != who[:2]:
-                yield self.line()
-                self.slots = []
-            if not self.slots:
-                self.head, self.texts = who, dict(zip(_OF_LIST, text, strict=True))
-            self.slots.extend(slots[start:end])
-
-    def line(self) -> _Line:
-        head: Any = self.head
-        return (*head, _LIST % (self.texts | {"items": f"[{','.join(self.slots)}]"}))
+    slots = _objects({name: _texts(rows.column(name)) for name in _OF_SLOT})
+    ends = pa.array(np.append(starts, rows.num_rows).astype(np.int32))
+    items = _concatenated("[", pc.binary_join(pa.ListArray.from_arrays(ends, slots), ","), "]")
+    heads = rows.take(pa.array(starts))
+    lines = _objects({**{name: _texts(heads.column(name)) for name in _OF_LIST}, "items": items}, end="}\n")
+    names = ("campaign", "user_id", "run_id")
+    return pa.RecordBatch.from_arrays(
+        [*[heads.column(name) for name in names], lines], names=[*names, "line"]
+    )
 
 
-def _texts(column: pa.Array) -> list[str]:
+def _objects(texts: Mapping[str, pa.Array], *, end: str = "}") -> pa.Array:
+    """An object of JSON a row from the members' texts, keys sorted."""
+    parts: list[Any] = []
+    for name in sorted(texts):
+        parts += [f'{"," if parts else "{"}"{name}":', texts[name]]
+    return _concatenated(*parts, end)
+
+
+def _concatenated(*parts: Any) -> pa.Array:
+    return pc.binary_join_element_wise(*parts, "")
+
+
+def _texts(column: pa.Array) -> pa.Array:
     """The values as JSON, each distinct one rendered once."""
     encoded = column.dictionary_encode()
-    texts = [*(_text(value) for value in encoded.dictionary.to_pylist()), "null"]
-    return [texts[at] for at in pc.fill_null(encoded.indices, len(texts) - 1).to_pylist()]
+    texts = pa.array([_text(value) for value in encoded.dictionary.to_pylist()], pa.string())
+    return pc.fill_null(texts.take(encoded.indices), "null")
 
 
 def jsonl_line(row: Mapping[str, object]) -> str:

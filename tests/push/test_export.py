@@ -118,12 +118,10 @@ def test_a_row_reads_back_as_its_cells_and_none_starts_a_formula(values):
     assert not any(cell.lstrip().startswith(("=", "+", "-", "@")) for cell in cells)
 
 
-@pytest.mark.parametrize("rows_of_a_batch", ["1", "7", "10000"])
-def test_each_list_is_one_line_in_order_of_campaign_and_user_with_its_slots_by_rank(
-    spark, frame, rows_of_a_batch
-):
+@pytest.mark.parametrize("at_once", [1, 7, 10_000])
+def test_each_list_is_one_line_in_order_of_campaign_and_user_with_its_slots_by_rank(spark, frame, at_once):
     usual = spark.conf.get(BATCH)
-    spark.conf.set(BATCH, rows_of_a_batch)
+    spark.conf.set(BATCH, "3")
     shared = {"run_date": date(2024, 3, 1), "arm": "hybrid", "model_version": "m", "run_id": "r"}
     rest = {"title": "Tea \u2028", "category": None, "brand": "b", "source": "als", "reason": "why"}
     slots = [
@@ -154,6 +152,6 @@ def test_each_list_is_one_line_in_order_of_campaign_and_user_with_its_slots_by_r
         line = jsonl_line({**{name: of[0][name] for name in of_list}, "items": items})
         expected.append((campaign, user, "r", line))
     try:
-        assert [tuple(row) for row in export_lines(rows).toLocalIterator()] == expected
+        assert [tuple(row) for row in export_lines(rows, at_once=at_once).toLocalIterator()] == expected
     finally:
         spark.conf.set(BATCH, usual)
