@@ -9,8 +9,11 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Bots
 from recsys_spark.data.events import as_of
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import SILVER_EXCLUDED_USERS
+
+_BROADCAST_USERS = 1_000_000  # ids sent to every executor, some 50 bytes each
 
 
 def excluded_users(interactions: DataFrame, run_date: date, *, bots: Bots) -> DataFrame:
@@ -29,13 +32,17 @@ def excluded_users(interactions: DataFrame, run_date: date, *, bots: Bots) -> Da
     if not is_on(bots):
         return frame_of(interactions.sparkSession, [], SILVER_EXCLUDED_USERS.schema)
     events = as_of(interactions, run_date)
-    facts = _per_user(events)
+    # Kept, so that the other rules read events of those only whom they judge: usually very few.
+    facts = kept(_per_user(events))
     allowed: dict[str, float] = {"events_per_day": bots.max_events_per_day}
     heavy = facts.where(F.col("events") >= bots.min_events).select("user_id")
-    if bots.max_catalogue_share > 0 or bots.max_item_share > 0:
+    n_heavy = heavy.count()
+    if n_heavy <= _BROADCAST_USERS:
+        heavy = F.broadcast(heavy)
+    if n_heavy and (bots.max_catalogue_share > 0 or bots.max_item_share > 0):
         facts = facts.join(_per_item(events, heavy, min_items=bots.min_items), on="user_id", how="left")
         allowed |= {"catalogue_share": bots.max_catalogue_share, "item_share": bots.max_item_share}
-    if bots.max_same_second_share > 0:
+    if n_heavy and bots.max_same_second_share > 0:
         facts = facts.join(_same_second(events, heavy), on="user_id", how="left")
         allowed["same_second_share"] = bots.max_same_second_share
     broken = F.array_compact(F.array(*[_broken(name, limit) for name, limit in allowed.items() if limit > 0]))
@@ -67,9 +74,7 @@ def _broken(name: str, limit: float) -> Column:
 
 def _per_user(events: DataFrame) -> DataFrame:
     per_day = events.groupBy("user_id", "event_date").agg(F.count(F.lit(1)).alias("day"))
-    facts = per_day.groupBy("user_id").agg(F.sum("day").alias("events"), F.max("day").alias("events_per_day"))
-    # Always true; it keeps both columns alive in both uses, so that Spark computes this once for them.
-    return facts.where((F.col("events") > 0) & (F.col("events_per_day") > 0))
+    return per_day.groupBy("user_id").agg(F.sum("day").alias("events"), F.max("day").alias("events_per_day"))
 
 
 def _per_item(events: DataFrame, heavy: DataFrame, *, min_items: int) -> DataFrame:

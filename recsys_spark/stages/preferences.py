@@ -18,7 +18,8 @@ def run(job: Job) -> Summary:
     preload()
     day = job.run_date
     found = excluded_users(job.read(SILVER_INTERACTIONS), day, bots=job.settings.bots)
-    job.overwrite_partition(SILVER_EXCLUDED_USERS, found.coalesce(1), run_date=day)
+    # One file by a shuffle of the few that are found: `coalesce` would have one core look for them.
+    job.overwrite_partition(SILVER_EXCLUDED_USERS, found.repartition(1), run_date=day)
     job.overwrite_partition(SILVER_PREFERENCES, preferences_on(job, day), run_date=day)
     rows = job.lake.rows_written(SILVER_PREFERENCES)
     pairs = job.read(SILVER_PREFERENCES).where(F.col("run_date") == F.lit(day))

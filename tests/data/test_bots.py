@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 from recsys_spark.config import Bots
+from recsys_spark.data import bots
 from recsys_spark.data.bots import excluded_users, without
 from tests.conftest import Frame
 
@@ -71,6 +72,20 @@ def test_each_rule_names_who_breaks_it_with_what_was_seen_and_allowed(frame: Fra
         # 114 of 120 with one item; the loyal user has too few events to be judged.
         ("pusher", "item_share"): (114 / 120, 0.9),
     }
+
+
+def test_rules_of_many_events_judge_nobody_with_fewer(frame: Frame) -> None:
+    lenient = STRICT.model_copy(update={"min_events": 121})
+    found = excluded_users(frame(SCHEMA, events()), DAY, bots=lenient).collect()
+    assert [(row["user_id"], row["reason"]) for row in found] == [("hurried", "events_per_day")]
+
+
+def test_users_too_many_to_be_sent_around_are_judged_alike(frame: Frame, monkeypatch) -> None:
+    whole = frame(SCHEMA, events())
+    few = {tuple(row) for row in excluded_users(whole, DAY, bots=STRICT).collect()}
+    monkeypatch.setattr(bots, "_BROADCAST_USERS", 0)
+    assert {tuple(row) for row in excluded_users(whole, DAY, bots=STRICT).collect()} == few
+    assert len(few) == 4
 
 
 def test_without_a_limit_nobody_is_excluded(frame: Frame) -> None:
