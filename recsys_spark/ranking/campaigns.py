@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import COMPONENTS, POPULARITY_GROUP, Campaign
-from recsys_spark.ranking.blend import group_weight
+from recsys_spark.config import POPULARITY_GROUP, Campaign
 
 EVERYONE = "everyone"
 
@@ -42,41 +39,17 @@ def audience_of(
     )
 
 
-def explained(
-    ranked: DataFrame,
-    weights: dict[str, float],
-    longer: Mapping[int, dict[str, float]] | None = None,
-    cold_items: DataFrame | None = None,
-) -> DataFrame:
-    """Adds source, the component that gave the slot most of its score, and the reason told for it.
+def explained(ranked: DataFrame, cold_items: DataFrame | None = None) -> DataFrame:
+    """Adds the reason that is told for each slot's source.
 
-    For a user without a history it may be the popularity of their group. Ties fall to the component named
-    first. A slot to which no component gave anything is popularity's.
-    longer: weights of users with longer histories, by the column min_pairs. cold_items (item_id): those
-    whose factors are from their words; where als carried one, or the prior of what is popular, the source is
-    cold_item.
+    cold_items (item_id): those whose factors are from their words; where als carried one, or the prior of
+    what is popular, the source becomes cold_item.
     """
-    weighed = {name: _weight(name, weights, longer or {}) for name in COMPONENTS}
-    weighed[POPULARITY_GROUP] = F.lit(group_weight(weights))
-    given = {
-        name: F.coalesce(F.col("component_scores")[name] * weight, F.lit(0.0))
-        for name, weight in weighed.items()
-    }
-    most = F.greatest(*given.values())
-    source = F.lit("popularity")
-    for name, value in reversed(given.items()):
-        source = F.when((value == most) & (most > 0), F.lit(name)).otherwise(source)
     reason = F.create_map(*[F.lit(text) for pair in REASONS.items() for text in pair])
+    source = F.col("source")
     if cold_items is not None:
         cold = cold_items.select("item_id", F.lit(True).alias("_is_cold"))
         ranked = ranked.join(F.broadcast(cold), on="item_id", how="left")
         by_prior = source.isin("als", "popularity", "trial", POPULARITY_GROUP) & F.col("_is_cold")
         source = F.when(by_prior, F.lit("cold_item")).otherwise(source)
     return ranked.withColumn("source", source).drop("_is_cold").withColumn("reason", reason[F.col("source")])
-
-
-def _weight(name: str, weights: dict[str, float], longer: Mapping[int, dict[str, float]]) -> Column:
-    weight = F.lit(weights[name])
-    for min_pairs, others in longer.items():
-        weight = F.when(F.col("min_pairs") == min_pairs, F.lit(others[name])).otherwise(weight)
-    return weight

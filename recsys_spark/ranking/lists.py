@@ -15,7 +15,7 @@ from scipy import sparse
 from recsys_spark.config import COMPONENTS, POPULARITY_GROUP
 from recsys_spark.errors import ConfigError
 from recsys_spark.ranking.batches import csr_of, gathered, maps_of, users_at_once
-from recsys_spark.ranking.blend import ScaledUsers, UserBatch, Variant
+from recsys_spark.ranking.blend import ScaledUsers, UserBatch, Variant, group_weight
 from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
 from recsys_spark.ranking.kernel import Csr, component_scores
 from recsys_spark.ranking.kernel_caps import Cap, select_capped
@@ -25,10 +25,10 @@ __all__ = ["LISTS_SCHEMA", "Catalogue", "catalogue_of", "lists", "user_rows"]
 
 LISTS_SCHEMA = (
     "task string, model string, user_id string, rank int, item_id string, score double, "
-    "component_scores map<string,double>, min_pairs int"
+    "component_scores map<string,double>, source string, min_pairs int"
 )
 NAMES = (*COMPONENTS, POPULARITY_GROUP)
-_COLUMNS = ("task", "model", "user_id", "rank", "item_id", "score", "component_scores", "min_pairs")
+_COLUMNS = ("task", "model", "user_id", "rank", "item_id", "score", "component_scores", "source", "min_pairs")
 # The kernel's names for the parts of a score, and ours.
 _PARTS = {
     "als": "als",
@@ -55,8 +55,9 @@ def lists(
 ) -> DataFrame:
     """The top k of every variant for every user of `users` (user_id, unique); see LISTS_SCHEMA.
 
-    component_scores holds each weighing component's standardised score before its weight, min_pairs the bin
-    of the user's weights: their number of preferences for items known decides (`Variant.longer`). Order is
+    component_scores holds each weighing component's standardised score before its weight, source the one
+    that gave the slot most of its score (`sources`), min_pairs the bin of the user's weights: their number
+    of preferences for items known decides (`Variant.longer`). Order is
     score descending, item_id ascending; the result does not depend on partitions or shards. A user whose
     candidates run out gets a short list. exclude (user_id, item_id): what must not come back whatever the
     variant (sent lately), besides what the preferences call is_excluded. caps: at most so many items of
@@ -201,6 +202,9 @@ def _ranked(
     given = plain_scores(items, users, variant, index, rank)
     row, place = np.nonzero(chosen)
     size = row.size
+    scores = {name: given[name][chosen] for name in NAMES if name in given}
+    weights = {name: values[row] for name, values in variant.weights_of(users.pairs).items()}
+    weights[POPULARITY_GROUP] = np.full(size, group_weight(variant.weights))
     user_ids, *carried = named.take(pa.array(row)).columns
     return pa.RecordBatch.from_arrays(
         [
@@ -210,12 +214,30 @@ def _ranked(
             pa.array(place.astype(np.int32) + 1),
             items.ids.take(pa.array(index[chosen])).cast(pa.string()),
             pa.array(score[chosen]),
-            maps_of({name: given[name][chosen] for name in NAMES if name in given}, size),
+            maps_of(scores, size),
+            sources(scores, weights),
             pa.array(variant.bin_of(users.pairs)[row]),
             *carried,
         ],
         names=[*_COLUMNS, *named.schema.names[1:]],
     )
+
+
+def sources(
+    scores: Mapping[str, NDArray[np.float64]], weights: Mapping[str, NDArray[np.float64]]
+) -> pa.Array:
+    """The name of what gave each slot most: of each score [n] times its weight [n] the largest.
+
+    nan counts as 0, ties fall to the name that comes first in NAMES. A slot to which nothing gave anything
+    is popularity's.
+    """
+    size = next(iter(weights.values())).size
+    most, at = np.zeros(size), np.full(size, NAMES.index("popularity"))
+    for place, name in enumerate(NAMES):
+        if name in scores:
+            given = np.nan_to_num(scores[name] * weights[name])
+            at, most = np.where(given > most, place, at), np.maximum(given, most)
+    return pa.array(NAMES).take(pa.array(at))
 
 
 def plain_scores(

@@ -114,7 +114,7 @@ def _ranked(
         carried=["is_sendable"],
     )
     cold = cold_items(job, version) if job.settings.cold_items.enabled else None
-    return explained(ranked, variant.weights, variant.longer, cold).select(
+    return explained(ranked, cold).select(
         F.lit(job.run_date).alias("run_date"),
         F.lit(campaign.channel).alias("channel"),
         F.lit(name).alias("campaign"),

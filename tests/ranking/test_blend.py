@@ -9,7 +9,6 @@ from math import log1p
 import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.config import COMPONENTS
@@ -19,7 +18,7 @@ from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.campaigns import explained
 from recsys_spark.ranking.candidates import candidates
 from recsys_spark.ranking.kernel_shards import arranged
-from recsys_spark.ranking.lists import catalogue_of, lists
+from recsys_spark.ranking.lists import catalogue_of, lists, sources
 
 USERS, ITEMS, RANK, TERMS, K = 12, 30, 3, 7, 6
 REPEATS = {"als": 0.7, "content": 0.4, "history": 1.5, "popularity": 0.2, "trial": 0.0}
@@ -309,22 +308,28 @@ def test_weighted_component_scores_add_up_to_the_score(ranked: list) -> None:
 
 
 def test_the_source_of_a_slot_is_the_component_that_gave_it_most(spark: SparkSession) -> None:
-    weights = {"als": 1.0, "content": 10.0, "history": 1.0, "popularity": 1.0, "trial": 0.0}
-    rows = [
-        ("a", {"als": 3.0, "content": 0.2, "history": 0.0, "popularity": 1.0}),
-        ("b", {"als": 1.0, "content": 0.2, "history": 0.0, "popularity": 0.5}),
-        ("c", {"als": 2.0, "content": 0.0, "history": 2.0, "popularity": 2.0}),
-        ("d", {"als": -1.0, "content": 0.0, "history": 0.0, "popularity": -0.5}),
-    ]
-    frame = frame_of(spark, rows, "item_id string, component_scores map<string,double>")
-    found = {row["item_id"]: row["source"] for row in explained(frame, weights).collect()}
-    assert found == {"a": "als", "b": "content", "c": "als", "d": "popularity"}
-    binned = frame.withColumn("min_pairs", F.when(F.col("item_id") == "a", 10).otherwise(0))
-    rows = explained(binned, weights, {10: {**weights, "als": 0.0}}).collect()
-    assert {row["item_id"]: row["source"] for row in rows} == found | {"a": "content"}
-    cold = frame_of(spark, [("a",), ("b",)], "item_id string")
-    told = {row["item_id"]: row for row in explained(frame, weights, cold_items=cold).collect()}
-    assert {name: row["source"] for name, row in told.items()} == found | {"a": "cold_item"}
+    nan = float("nan")
+    scores = {
+        "als": np.array([3.0, 1.0, 2.0, -1.0, 3.0, nan]),
+        "content": np.array([0.2, 0.2, 0.0, 0.0, 0.2, 0.0]),
+        "history": np.array([0.0, 0.0, 2.0, 0.0, 0.0, 0.0]),
+        "popularity": np.array([1.0, 0.5, 2.0, -0.5, 1.0, nan]),
+        "popularity_group": np.array([nan, nan, nan, nan, nan, 0.1]),
+    }
+    weights = {name: np.ones(6) for name in (*scores, "trial")}
+    weights["content"] = np.full(6, 10.0)
+    weights["als"] = np.array(
+        [1.0, 1.0, 1.0, 1.0, 0.0, 1.0]
+    )  # the fifth is of a user for whom it does not count
+    found = sources(scores, weights).to_pylist()
+    assert found == ["als", "content", "als", "popularity", "content", "popularity_group"]
+    frame = frame_of(spark, [*zip("abcdef", found, strict=True)], "item_id string, source string")
+    told = {row["item_id"]: row for row in explained(frame).collect()}
+    assert told["b"]["reason"] == "Similar to what you buy"
+    cold = frame_of(spark, [("a",), ("b",), ("f",)], "item_id string")
+    told = {row["item_id"]: row for row in explained(frame, cold).collect()}
+    expected = dict(zip("abcdef", found, strict=True)) | {"a": "cold_item", "f": "cold_item"}
+    assert {name: row["source"] for name, row in told.items()} == expected
     assert told["a"]["reason"].startswith("New here")
 
 

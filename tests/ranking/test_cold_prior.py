@@ -44,7 +44,7 @@ def test_unknown_popularity_is_the_mean_of_what_is_sold(spark: SparkSession, pri
         k=len(COUNTS),
         partitions=1,
     )
-    rows = explained(ranked, WEIGHTS, cold_items=frame_of(spark, [(i,) for i in cold], "item_id string"))
+    rows = explained(ranked, cold_items=frame_of(spark, [(i,) for i in cold], "item_id string"))
     found = {row["item_id"]: row for row in rows.collect()}
     catalogue.shared.release()
 
@@ -96,7 +96,7 @@ def test_the_prior_holds_for_the_popularity_of_a_group_too(spark: SparkSession) 
         k=4,
         partitions=1,
     )
-    rows = explained(ranked, WEIGHTS, cold_items=frame_of(spark, [("new",)], "item_id string")).collect()
+    rows = explained(ranked, cold_items=frame_of(spark, [("new",)], "item_id string")).collect()
     catalogue.shared.release()
     logs = np.log1p(list(counts.values()))
     (newcomer,) = (row for row in rows if row["item_id"] == "new")
