@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from recsys_spark.lake.compiled import compiled, frozen
 from recsys_spark.ranking.kernel_bounds import Bounds
 from recsys_spark.ranking.kernel_codes import CodedTile, CodedUsers
-from recsys_spark.ranking.kernel_exact import allowed, holds, part_scores
+from recsys_spark.ranking.kernel_exact import LOOPS, allowed, holds, part_scores
 from recsys_spark.ranking.kernel_parts import Csr, Profiles
 from recsys_spark.ranking.kernel_shards import PlacedUsers, Shard
 
-LOOPS = "recsys_spark.ranking.kernel_loops"
 CODE_LOOPS = "recsys_spark.ranking.kernel_code_loops"
 Floats = NDArray[np.float64]
 Tile = NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""The definition of a score, in numpy: float64, one term after the other in ascending order."""
+"""The definition of a score: float64, one term after the other in ascending order."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_spark.lake.compiled import compiled, frozen
 from recsys_spark.ranking.kernel_parts import Csr, Floats
 from recsys_spark.ranking.kernel_shards import PlacedUsers, Shard
 
+LOOPS = "recsys_spark.ranking.kernel_loops"
 PAIRS_AT_ONCE = 1 << 16  # bounds the gathered item rows: 64 MB at 128 dimensions of float64
 
 Ints = NDArray[np.int64]
@@ -81,6 +83,20 @@ def holds(matrix: Csr | None, rows: Ints, columns: Ints) -> NDArray[np.bool_]:
 
 
 def _sought(matrix: Csr, rows: Ints, columns: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Where each pair is stored, and whether it is."""
+    loops = compiled(LOOPS)
+    if loops is None:
+        return _sought_plain(matrix, rows, columns)
+    at = loops.sought(
+        frozen(matrix.indptr, np.int64),
+        frozen(matrix.indices, np.int32),
+        frozen(rows, np.int64),
+        frozen(columns, np.int64),
+    )
+    return np.maximum(at, 0), at >= 0
+
+
+def _sought_plain(matrix: Csr, rows: Ints, columns: Ints) -> tuple[Ints, NDArray[np.bool_]]:
     low, high = matrix.indptr[rows].copy(), matrix.indptr[rows + 1].copy()
     end = high.copy()
     last = matrix.indices.size - 1

@@ -119,6 +119,18 @@ def _bisect(values, start, stop, wanted):  # type: ignore[no-untyped-def]  # noq
     return start
 
 
+@njit(cache=True, nogil=True)
+def sought(indptr, indices, rows, columns):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Where (rows[p], columns[p]) is stored, -1 where it is not; rows of indices ascend."""
+    at = np.full(rows.size, -1, np.int64)
+    for p in range(rows.size):
+        stop = indptr[rows[p] + 1]
+        place = _bisect(indices, indptr[rows[p]], stop, columns[p])
+        if place < stop and indices[place] == columns[p]:
+            at[p] = place
+    return at
+
+
 @njit(nogil=True, _nrt=False)
 def _holds(ptr, places, u, place):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     if ptr.size == 0:

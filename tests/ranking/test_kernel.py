@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import recsys_spark
 from recsys_spark.lake import compiled
-from recsys_spark.ranking import kernel, kernel_codes, kernel_engine
+from recsys_spark.ranking import kernel, kernel_codes, kernel_engine, kernel_exact
 from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, component_scores, packed, select
 from recsys_spark.ranking.kernel_caps import Cap, select_capped
 from recsys_spark.ranking.kernel_shards import CUT, Shards, arranged, in_memory, item_bytes
@@ -705,3 +705,17 @@ def test_codes_that_tell_nothing_apart_leave_the_scan_to_float32(engine, monkeyp
     )
     assert_exact(ItemParts(dense), UserParts(users), 3)
     assert min(taken) == (kernel.CODED_TILES * kernel.TILE_ITEMS * 2 if engine == "codes" else 0)
+
+
+def test_pairs_are_looked_up_alike_with_compiled_loops_and_without(monkeypatch):
+    draw = np.random.default_rng(4)
+    table = np.where(draw.random((50, 40)) < 0.2, draw.random((50, 40)), 0.0)
+    table[[0, 7, 49]] = 0.0  # rows of nothing
+    row, column = np.nonzero(table)
+    matrix = Csr(np.searchsorted(row, np.arange(51)), column.astype(np.int32), table[row, column])
+    rows, columns = (at.ravel() for at in np.indices(table.shape))
+    for has_loops in (True, False):
+        if not has_loops:
+            monkeypatch.setattr(kernel_exact, "compiled", lambda _name: None)
+        np.testing.assert_array_equal(kernel_exact.looked_up(matrix, rows, columns), table.ravel())
+        np.testing.assert_array_equal(kernel_exact.holds(matrix, rows, columns), table.ravel() > 0)
