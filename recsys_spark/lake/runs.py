@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from importlib import resources
 from importlib.resources.abc import Traversable
 
@@ -62,7 +62,12 @@ class Delivered:
 
 
 def delivered_files(lake: Lake) -> list[Delivered]:
-    """All files that bronze holds, in one Spark job."""
+    """All files that bronze holds: one Spark job, and none where bronze is as it was when last asked."""
+    return list(_delivered(lake, tuple(lake.state(table) for table in BRONZE.values())))
+
+
+@lru_cache(maxsize=2)
+def _delivered(lake: Lake, _state: tuple[str, ...]) -> tuple[Delivered, ...]:
     names = ("source", "source_file", "content_hash")
     per_kind = [
         lake.read(table).select(F.lit(kind).alias("kind"), *names)
@@ -70,8 +75,9 @@ def delivered_files(lake: Lake) -> list[Delivered]:
         if lake.exists(table)
     ]
     if not per_kind:
-        return []
-    return sorted(Delivered(*row) for row in reduce(DataFrame.unionAll, per_kind).distinct().collect())
+        return ()
+    found = reduce(DataFrame.unionAll, per_kind).distinct().collect()
+    return tuple(sorted(Delivered(*row) for row in found))
 
 
 def known_inputs(lake: Lake) -> tuple[dict[str, int], str]:

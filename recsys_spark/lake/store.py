@@ -43,6 +43,14 @@ class Lake:
         found = self._newest_commit(table)
         return found[0] if found else -1
 
+    def state(self, table: Table) -> str:
+        """What names the table's content: its newest commit, "" where it does not exist yet.
+
+        A version alone does not, since a table may be deleted and made again.
+        """
+        found = self._newest_commit(table)
+        return f"{found[0]}:{found[1].get('txnId', '')}:{found[1].get('timestamp', '')}" if found else ""
+
     def read(self, table: Table, *, version: int | None = None) -> DataFrame:
         """The table's rows; none of a table that no stage has written yet."""
         if not self.exists(table):

@@ -1,0 +1,56 @@
+"""What bronze holds is looked up once, and again when it has changed."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from recsys_spark.lake.rows import frame_of
+from recsys_spark.lake.runs import delivered_files
+from recsys_spark.lake.store import Lake
+from recsys_spark.lake.tables import BRONZE_INTERACTIONS, BRONZE_ITEMS, Table
+
+
+def deliver(lake: Lake, table: Table, file: str, content: str) -> None:
+    now = datetime(2024, 1, 1, tzinfo=UTC)
+    given: dict[str, Any] = {"source": "shop", "source_file": file, "content_hash": content, "row": 1}
+    given |= {"ingest_date": date(2024, 1, 1), "delivered_at": now, "ingested_at": now}
+    row = tuple(given.get(name) for name in table.columns)
+    lake.append(table, frame_of(lake.spark, [row], table.schema))
+
+
+def seen(lake: Lake) -> tuple[list[tuple[str, str, str]], int]:
+    """What is found, and how many jobs Spark ran for it."""
+    context = lake.spark.sparkContext
+    context.setJobGroup("delivered", "")
+    before = len(context.statusTracker().getJobIdsForGroup("delivered"))
+    try:
+        found = [(file.kind, file.file, file.content_hash) for file in delivered_files(lake)]
+    finally:
+        context.setLocalProperty("spark.jobGroup.id", None)
+    return found, len(context.statusTracker().getJobIdsForGroup("delivered")) - before
+
+
+def test_delivered_files_are_read_again_only_when_bronze_has_changed(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lake = Lake(spark, str(tmp_path))
+    assert seen(lake)[0] == []
+    deliver(lake, BRONZE_INTERACTIONS, "a.csv", "1")
+    deliver(lake, BRONZE_ITEMS, "i.csv", "2")
+    first, jobs = seen(lake)
+    assert first == [("interactions", "a.csv", "1"), ("items", "i.csv", "2")]
+    assert jobs > 0
+    assert seen(Lake(spark, str(tmp_path))) == (first, 0)
+    deliver(lake, BRONZE_ITEMS, "i.csv", "3")
+    assert seen(lake)[0] == [*first, ("items", "i.csv", "3")]
+    # The same versions of tables that were made anew are other tables.
+    for _ in range(2):
+        shutil.rmtree(lake.path(BRONZE_ITEMS))
+        deliver(lake, BRONZE_ITEMS, "j.csv", "4")
+        deliver(lake, BRONZE_ITEMS, "k.csv", "5")
+    assert [name for _, name, _ in seen(lake)[0]] == ["a.csv", "j.csv", "k.csv"]
