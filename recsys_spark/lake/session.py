@@ -25,6 +25,8 @@ ALWAYS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "1024",
     # Checkpoints cut ALS's lineage and are of no use after it.
     "spark.cleaner.referenceTracking.cleanCheckpoints": "true",
+    # Rows that are together by user are together by user and item: no shuffle between the two.
+    "spark.sql.requireAllClusterKeysForCoPartition": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     **{f"spark.hadoop.parquet.enable.dictionary#{column}": "false" for column in SELDOM_REPEATED},
 }

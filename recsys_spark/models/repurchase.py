@@ -38,7 +38,8 @@ def with_fade(preferences: DataFrame, *, events: DataFrame, run_date: date, sett
     fade = F.pow(F.lit(0.5), overdue / F.lit(settings.overdue_half_life))
     is_known = F.col("usual").isNotNull() & (F.col("events") > 0)
     return (
-        preferences.join(again, on=list(PAIR), how="left")
+        preferences.repartition("user_id")
+        .join(again, on=list(PAIR), how="left")
         .crossJoin(F.broadcast(usual))
         .withColumn("fade", F.when(is_known, fade).otherwise(F.lit(1.0)))
         .drop("times", "span", "usual")
@@ -50,8 +51,9 @@ def bought_again(events: DataFrame, run_date: date) -> DataFrame:
 
     Two purchases on one day are one: a receipt may hold several lines of a product.
     """
-    # Spread by pair at once: both groupings then find their rows together, where each would shuffle its own.
-    bought = as_of(events, run_date).select(*PAIR, "event_date").repartition(*PAIR)
+    # Spread by user at once: both groupings then find their rows together, where each would shuffle its own,
+    # and so do whose preferences and lists it is joined with.
+    bought = as_of(events, run_date).select(*PAIR, "event_date").repartition("user_id")
     days = bought.distinct().groupBy(*PAIR)
     return days.agg(
         F.count(F.lit(1)).alias("times"),
