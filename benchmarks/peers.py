@@ -4,8 +4,8 @@ peers.py recommend FOLDER CORES    implicit's `recommend` with the seen filter, 
                                    FOLDER's users.npy, items.npy and seen.npy
 peers.py fit FOLDER CORES          an iteration of implicit's conjugate gradient, the median of four, on
                                    confidence.npz, of the rank in rank.json
-peers.py predict FOLDER CORES      RePlay's ALSWrap.predict with its seen filter, once, to Parquet, on FOLDER's
-                                   users, items.parquet and exclude (ids: a letter and the index)
+peers.py predict FOLDER CORES      RePlay's ALSWrap.predict with its seen filter, once, to Parquet, on
+                                   FOLDER's users, items.parquet and exclude (ids: a letter and the index)
 """
 
 from __future__ import annotations
@@ -31,7 +31,18 @@ def peer_seconds(what: str, folder: Path, cores: int) -> float | None:
     try:
         if not ready.exists() or ready.read_text() != pins.read_text():
             subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True)
-            fill = [uv, "pip", "install", "--quiet", "--python", python, "--only-binary", "implicit", "-r", pins]
+            fill = [
+                uv,
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                python,
+                "--only-binary",
+                "implicit",
+                "-r",
+                pins,
+            ]
             subprocess.run(fill, check=True)
             ready.write_text(pins.read_text())
         threads = {"OMP_NUM_THREADS": str(cores), "OPENBLAS_NUM_THREADS": "1"}
