@@ -32,11 +32,12 @@ _AT_ONCE = 16_384  # slots rendered together: each distinct value among them is 
 
 
 def export_lines(slots: DataFrame, *, at_once: int = _AT_ONCE) -> DataFrame:
-    """One row is a list with its line of the export: (campaign, user_id, run_id, line), by campaign and user.
+    """One row is some hundred lists of a campaign: (campaign, run_id, user_ids, lines), by campaign and user.
 
-    `slots` are rows of gold.recommendations with title, category and brand. Spark's workers render them,
-    since that takes longer than all else of a delivery; a retried task gives the same lines again. Partitions
-    are ranges of (campaign, user_id), so no list is torn.
+    lines: each list's line of the export, one after the other; a row a list would cost the driver more than
+    to write them. `slots` are rows of gold.recommendations with title, category and brand. Spark's workers
+    render them, since that takes longer than all else of a delivery; a retried task gives the same lines
+    again. Partitions are ranges of (campaign, user_id), so no list is torn.
     """
 
     def render(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -46,13 +47,13 @@ def export_lines(slots: DataFrame, *, at_once: int = _AT_ONCE) -> DataFrame:
             starts = _starts(rows)
             torn = [rows.slice(starts[-1])]
             if starts.size > 1:
-                yield _lines(rows.slice(0, starts[-1]), starts[:-1])
+                yield _chunks(_lines(rows.slice(0, starts[-1]), starts[:-1]))
         if torn:
-            yield _lines(torn[0], np.zeros(1, np.int64))
+            yield _chunks(_lines(torn[0], np.zeros(1, np.int64)))
 
     ordered = slots.select(*_OF_LIST, *_OF_SLOT).repartitionByRange("campaign", "user_id")
     return ordered.sortWithinPartitions("campaign", "user_id", "rank").mapInArrow(
-        render, "campaign string, user_id string, run_id string, line string"
+        render, "campaign string, run_id string, user_ids array<string>, lines string"
     )
 
 
@@ -60,11 +61,11 @@ def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
-def _starts(rows: pa.RecordBatch) -> NDArray[np.int64]:
-    """Where the lists begin."""
+def _starts(rows: pa.RecordBatch, names: Sequence[str] = ("campaign", "user_id")) -> NDArray[np.int64]:
+    """Where the rows begin that have the same values: the lists."""
     is_new = np.zeros(rows.num_rows, np.bool_)
     is_new[0] = True
-    for name in ("campaign", "user_id"):
+    for name in names:
         column = rows.column(name)
         is_new[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
     return np.flatnonzero(is_new)
@@ -84,6 +85,21 @@ def _lines(rows: pa.RecordBatch, starts: NDArray[np.int64]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [*[heads.column(name) for name in names], lines], names=[*names, "line"]
     )
+
+
+def _chunks(lists: pa.RecordBatch) -> pa.RecordBatch:
+    """Lists (campaign, user_id, run_id, line) that follow each other in a campaign as one row."""
+    starts = _starts(lists, ("campaign", "run_id"))
+    offsets = pa.array(np.append(starts, lists.num_rows).astype(np.int32))
+    heads = lists.take(pa.array(starts))
+    lines = pc.binary_join(pa.ListArray.from_arrays(offsets, lists.column("line")), "")
+    columns = {
+        "campaign": heads.column("campaign"),
+        "run_id": heads.column("run_id"),
+        "user_ids": pa.ListArray.from_arrays(offsets, lists.column("user_id")),
+        "lines": lines,
+    }
+    return pa.RecordBatch.from_arrays([*columns.values()], names=[*columns])
 
 
 def _objects(texts: Mapping[str, pa.Array], *, end: str = "}") -> pa.Array:

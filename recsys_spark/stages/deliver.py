@@ -67,28 +67,35 @@ def _deliver(job: Job, lists: DataFrame) -> dict[str, int]:
     return sent
 
 
-def _campaign(job: Job, name: str, campaign: Campaign, lists: Iterator[Row]) -> Iterator[tuple[Any, ...]]:
-    """Write the campaign's export (whole or not at all) and mails; yields one outbox row a user."""
+def _campaign(job: Job, name: str, campaign: Campaign, chunks: Iterator[Row]) -> Iterator[tuple[Any, ...]]:
+    """Write the campaign's export (whole or not at all) and mails; yields one outbox row a user.
+
+    chunks: rows of `export_lines`.
+    """
     folder = job.output / str(job.run_date)
     mails = folder / "mails" / _file_name(name)
     mails.mkdir(parents=True, exist_ok=True)
     export = folder / "exports" / f"{_file_name(campaign.channel)}-{_file_name(name)}.jsonl"
     export.parent.mkdir(parents=True, exist_ok=True)
     partial = export.with_suffix(".partial")
-    formats = job.settings.delivery.formats
-    with partial.open("w", encoding="utf-8", newline="\n") as lines:
-        for count, found in enumerate(lists):
+    formats, mailed = job.settings.delivery.formats, 0
+    nothing = hashlib.sha256(b"").hexdigest()
+    with partial.open("w", encoding="utf-8", newline="\n") as export_file:
+        for chunk in chunks:
             if "jsonl" in formats:
-                lines.write(found["line"])
-            file, content = "", b""
-            if "html" in formats and count < job.settings.delivery.max_mails:
-                content = _mail(job, name, campaign, json.loads(found["line"])).encode()
-                path = mails / f"{_file_name(found['user_id'])}.html"
-                path.write_bytes(content)
-                file = str(path.relative_to(job.output))
-            digest = hashlib.sha256(content).hexdigest()
-            user_id, run_id = found["user_id"], found["run_id"]
-            yield (job.run_date, campaign.channel, name, user_id, run_id, "rendered", file, digest)
+                export_file.write(chunk["lines"])
+            wanted = job.settings.delivery.max_mails - mailed if "html" in formats else 0
+            lines = chunk["lines"].split("\n", wanted)[:wanted] if wanted > 0 else []
+            for place, user_id in enumerate(chunk["user_ids"]):
+                file, digest = "", nothing
+                if place < len(lines):
+                    content = _mail(job, name, campaign, json.loads(lines[place])).encode()
+                    path = mails / f"{_file_name(user_id)}.html"
+                    path.write_bytes(content)
+                    file, digest = str(path.relative_to(job.output)), hashlib.sha256(content).hexdigest()
+                    mailed += 1
+                run_id = chunk["run_id"]
+                yield (job.run_date, campaign.channel, name, user_id, run_id, "rendered", file, digest)
     partial.rename(export)
 
 

@@ -152,6 +152,13 @@ def test_each_list_is_one_line_in_order_of_campaign_and_user_with_its_slots_by_r
         line = jsonl_line({**{name: of[0][name] for name in of_list}, "items": items})
         expected.append((campaign, user, "r", line))
     try:
-        assert [tuple(row) for row in export_lines(rows, at_once=at_once).toLocalIterator()] == expected
+        chunks = list(export_lines(rows, at_once=at_once).toLocalIterator())
+        found = [
+            (chunk["campaign"], user_id, chunk["run_id"], f"{line}\n")
+            for chunk in chunks
+            for user_id, line in zip(chunk["user_ids"], chunk["lines"].split("\n")[:-1], strict=True)
+        ]
+        assert found == expected
+        assert (len(chunks) < 10) == (at_once > 1_000), "many lists are one row"
     finally:
         spark.conf.set(BATCH, usual)
