@@ -1,6 +1,7 @@
 """The two ALS trainers side by side, and `implicit` where it can be had, in one run on the same data.
 
 `bench_als.py` · `bench_als.py --pairs 2400000` · `bench_als.py --pairs 24000000 --mllib-iterations 3`
+`bench_als.py --workers`: the fast trainer on one standalone worker of one core and on two
 
 Made-up data: users belong to groups with tastes of their own among the groups of items, popularity follows
 Zipf. All trainers begin from the same indexed Parquet file; MLlib is given it unsorted, which is its
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from on_cluster import workers
 from peers import peer_seconds
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -254,6 +256,34 @@ def compare(spark: SparkSession, folder: Path, args: argparse.Namespace, n_pairs
     return figures
 
 
+def on_workers(folder: Path, args: argparse.Namespace, n_pairs: int) -> dict[str, float]:
+    """Seconds of an iteration on one worker over those on two, which must give the same factors."""
+    data, spent, found = kept(args, n_pairs), {}, {}
+    settings = Als(rank=args.rank, **{**SETTINGS, "iterations": 5, "driver_pairs": 0})
+    conf = {
+        "spark.driver.memory": args.memory,
+        "spark.executor.memory": "2g",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.sql.shuffle.partitions": "4",
+    }
+    for n in (1, 2):
+        place = folder / f"workers-{n}"
+        place.mkdir()
+        with workers(place, n, memory="3g", conf=conf) as spark:
+            pairs = indexed(spark, data, place / "shared" / "pairs")
+            factors, found[n] = ours(pairs, settings)
+            spent[n] = per_iteration(factors.history)
+        print(
+            f"  {n} standalone workers of one core, {data.user.size:,} pairs: {spent[n]:.2f} s an iteration",
+            flush=True,
+        )
+    if any(not np.array_equal(one, two) for one, two in zip(found[1], found[2], strict=True)):
+        raise SystemExit("two workers gave other factors than one")
+    return {"two_workers_vs_one": spent[1] / spent[2]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=60_000)
@@ -268,6 +298,7 @@ def main() -> None:
         "--mllib-iterations", type=int, default=10, help="fewer: MLlib's time is extrapolated linearly"
     )
     parser.add_argument("--data", default="", help="folder to keep the made-up data in; making it is slow")
+    parser.add_argument("--workers", action="store_true", help="one standalone worker against two, no more")
     parser.add_argument("--only-data", action="store_true", help="make the data in --data, and stop")
     args = parser.parse_args()
     if args.only_data:
@@ -275,6 +306,13 @@ def main() -> None:
             kept(args, n_pairs)
         return
     folder = Path(tempfile.mkdtemp(prefix="bench-als-"))
+    if args.workers:
+        try:
+            ratios = [on_workers(folder, args, n_pairs) for n_pairs in args.pairs[-1:]]
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        print(json.dumps(ratios[0]))
+        return
     try:
         spark = start_session(
             "bench ALS",

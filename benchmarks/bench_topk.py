@@ -21,7 +21,6 @@ import json
 import multiprocessing as mp
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -35,6 +34,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from on_cluster import workers
 from peers import peer_seconds
 from pyspark.ml.recommendation import ALS, ALSModel
 from pyspark.sql import DataFrame, SparkSession
@@ -258,19 +258,20 @@ def mllib_model(spark: SparkSession, folder: Path, rank: int) -> ALSModel:
     return ALSModel.load(path)
 
 
+def local_conf(cores: int) -> dict[str, str]:
+    return {
+        "spark.master": f"local[{cores}]",
+        "spark.driver.memory": "3g",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.sql.shuffle.partitions": str(2 * cores),  # as conf/spark-local.conf has it
+    }
+
+
 def session(cores: int, **conf: str) -> SparkSession:
-    return start_session(
-        "bench top-k",
-        {
-            "spark.master": f"local[{cores}]",
-            "spark.driver.memory": "3g",
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
-            "spark.driver.host": "127.0.0.1",
-            "spark.sql.shuffle.partitions": str(2 * cores),  # as conf/spark-local.conf has it
-            **{name.replace("_", "."): value for name, value in conf.items()},
-        },
-    )
+    given = {name.replace("_", "."): value for name, value in conf.items()}
+    return start_session("bench top-k", local_conf(cores) | given)
 
 
 def stop_session() -> None:
@@ -302,14 +303,6 @@ def ours(spark: SparkSession, folder: Path, k: int, *, times: int = 1) -> float:
             top_k(users, items, k=k, exclude=exclude).write.mode("overwrite").parquet(str(folder / "ours"))
         ),
     )
-
-
-def pin(pid: int, core: int) -> None:
-    """Keep a worker, and the executors that it will start, on one core: JVM and Python would take two."""
-    worker = psutil.Process(pid)
-    for process in [worker, *worker.children(recursive=True)]:
-        for thread in process.threads():
-            os.sched_setaffinity(thread.id, {core})
 
 
 # --- the pieces ---------------------------------------------------------------------------------
@@ -420,51 +413,19 @@ class Bench:
         }
 
     def cluster(self) -> None:
-        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-        from cluster import down, up  # noqa: PLC0415  # of scripts/
-
         size, spent = self.size(300_000, 50_000, 64), {}
-        for workers in (1, 2):
-            folder = self.place(f"cluster-{workers}")
-            url = up(folder, workers=workers, cores=1, memory="2g", visible=False)
-            try:
-                for core, number in zip(sorted(os.sched_getaffinity(0)), range(workers), strict=False):
-                    pin(int((folder / "pids" / f"worker-{number + 1}.pid").read_text()), core)
+        conf = local_conf(2) | {"spark.executor.memory": "1g"}
+        for n in (1, 2):
+            folder = self.place(f"cluster-{n}")
+            with workers(folder, n, memory="2g", conf=conf) as spark:
                 write_all(folder / "shared", size)
-                spent[workers] = self._on(url, folder)
-            finally:
-                down(folder)
-            print(
-                f"{workers} standalone workers of one core, {size.users:,} users: {spent[workers]:.1f} s",
-                flush=True,
-            )
+                spent[n] = ours(spark, folder / "shared", self.k, times=3)
+            print(f"{n} standalone workers of one core, {size.users:,} users: {spent[n]:.1f} s", flush=True)
         lists = [pq.read_table(self.folder / f"cluster-{n}" / "shared" / "ours") for n in (1, 2)]
         order = [("user_id", "ascending"), ("rank", "ascending")]
         if not lists[0].sort_by(order).equals(lists[1].sort_by(order)):
             raise SystemExit("two workers gave other lists than one")
         self.figures["two_workers_vs_one"] = spent[1] / spent[2]
-
-    def _on(self, url: str, folder: Path) -> float:
-        package = shutil.make_archive(
-            str(folder / "driver" / "package"), "zip", Path(__file__).resolve().parents[1], "recsys_spark"
-        )
-        stop_session()
-        mine = os.environ.get("PYSPARK_PYTHON")
-        os.environ["PYSPARK_PYTHON"] = str(folder / "env/bin/python")  # the workers' own
-        spark = session(
-            2,
-            spark_master=url,
-            spark_executor_memory="1g",
-            spark_executor_cores="1",
-        )
-        spark.sparkContext.addPyFile(package)
-        try:
-            return ours(spark, folder / "shared", self.k, times=2)
-        finally:
-            spark.stop()
-            os.environ.pop("PYSPARK_PYTHON")
-            if mine is not None:
-                os.environ["PYSPARK_PYTHON"] = mine
 
 
 def main() -> None:
