@@ -95,7 +95,7 @@ def predict(folder: Path, cores: int) -> float:
     from pyspark.sql import SparkSession  # noqa: PLC0415
     from replay.data import Dataset, FeatureHint, FeatureInfo, FeatureSchema, FeatureType  # noqa: PLC0415
     from replay.models import ALSWrap  # noqa: PLC0415
-    from replay.utils import State  # noqa: PLC0415
+    from replay.utils.session_handler import State  # noqa: PLC0415
 
     conf = {
         "spark.driver.memory": "8g",
@@ -119,9 +119,14 @@ def predict(folder: Path, cores: int) -> float:
         "timestamp": (FeatureType.NUMERICAL, FeatureHint.TIMESTAMP),
     }
     schema = FeatureSchema([FeatureInfo(name, kind, hint) for name, (kind, hint) in hints.items()])
-    seen = Dataset(schema, spark.read.parquet(str(folder / "seen")))
-    model = ALSWrap(rank=1, seed=1)
-    model.fit(seen)  # what it knows of users and items; its factors are then exchanged for ours
+    pairs = spark.read.parquet(str(folder / "seen"))
+    seen = Dataset(schema, pairs)
+    # It must know each user and item, which a pair of each shows; its factors are exchanged for ours.
+    few = pairs.dropDuplicates(["user_idx"]).union(pairs.dropDuplicates(["item_idx"])).distinct()
+    few.write.mode("overwrite").parquet(str(folder / "few"))
+    rank = len(spark.read.parquet(str(folder / "items.parquet")).first()["factors"])
+    model = ALSWrap(rank=rank, seed=1)
+    model.fit(Dataset(schema, spark.read.parquet(str(folder / "few"))))
     path = str(folder / "their-model")
     model.model.write().overwrite().save(path)
     for source, index, name in (
