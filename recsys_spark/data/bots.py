@@ -45,7 +45,10 @@ def excluded_users(interactions: DataFrame, run_date: date, *, bots: Bots) -> Da
     if n_heavy and bots.max_same_second_share > 0:
         facts = facts.join(_same_second(events, heavy), on="user_id", how="left")
         allowed["same_second_share"] = bots.max_same_second_share
-    broken = F.array_compact(F.array(*[_broken(name, limit) for name, limit in allowed.items() if limit > 0]))
+    rules = [_broken(name, limit) for name, limit in allowed.items() if limit > 0]
+    if not rules:  # none but rules of many events, and nobody has as many
+        return frame_of(interactions.sparkSession, [], SILVER_EXCLUDED_USERS.schema)
+    broken = F.array_compact(F.array(*rules))
     return facts.select("user_id", F.explode(broken).alias("rule")).select(
         F.lit(run_date).alias("run_date"), "user_id", "rule.reason", "rule.observed", "rule.allowed"
     )

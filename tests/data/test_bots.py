@@ -78,6 +78,8 @@ def test_rules_of_many_events_judge_nobody_with_fewer(frame: Frame) -> None:
     lenient = STRICT.model_copy(update={"min_events": 121})
     found = excluded_users(frame(SCHEMA, events()), DAY, bots=lenient).collect()
     assert [(row["user_id"], row["reason"]) for row in found] == [("hurried", "events_per_day")]
+    without_days = lenient.model_copy(update={"max_events_per_day": 0})
+    assert excluded_users(frame(SCHEMA, events()), DAY, bots=without_days).collect() == []
 
 
 def test_users_too_many_to_be_sent_around_are_judged_alike(frame: Frame, monkeypatch) -> None:
