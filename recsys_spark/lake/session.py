@@ -30,6 +30,7 @@ ALWAYS = {
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     **{f"spark.hadoop.parquet.enable.dictionary#{column}": "false" for column in SELDOM_REPEATED},
 }
+_READ_PARTS = "spark.sql.files.minPartitionNum"
 
 
 def is_submitted() -> bool:
@@ -52,6 +53,10 @@ def start_session(app_name: str, conf: Mapping[str, str]) -> SparkSession:
     for key, value in {**conf, **ALWAYS}.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
+    if spark.conf.get(_READ_PARTS, None) is None:
+        # Spark reads a table in one part a core, or in parts of 128 MB: of three of them one of two cores
+        # reads two while the other waits.
+        spark.conf.set(_READ_PARTS, str(4 * spark.sparkContext.defaultParallelism))
     # What goes wrong is told in one sentence, and its whole trace kept in a file (see recsys_spark.night);
     # below FATAL Spark would print the same trace two or three times over it.
     logging.getLogger("DataFrameQueryContextLogger").setLevel(logging.CRITICAL)
