@@ -19,6 +19,7 @@ from recsys_spark.config import Campaign
 from recsys_spark.data.validity import known_on
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import GOLD_OUTBOX, GOLD_RECOMMENDATIONS, SILVER_ITEMS
 from recsys_spark.push.export import export_lines
 from recsys_spark.push.render import Mail, MailSlot, render_mail
@@ -44,25 +45,21 @@ def run(job: Job) -> Summary:
 def _deliver(job: Job, lists: DataFrame) -> dict[str, int]:
     items = known_on(job.read(SILVER_ITEMS), job.run_date, "item_id")
     slots = lists.join(items.select("item_id", "title", "category", "brand"), on="item_id", how="left")
-    # Counted first: an iterator alone would have one partition after the other rendered.
-    rendered = export_lines(slots).persist(StorageLevel.DISK_ONLY)
+    # All at once: an iterator alone would have one partition after the other rendered.
+    rendered = kept(export_lines(slots), StorageLevel.DISK_ONLY)
     sent = dict.fromkeys(job.settings.campaigns, 0)
     # A merge reads all that the night has delivered so far; the first delivery of a date has nothing to meet.
     is_first = job.read(GOLD_OUTBOX).where(F.col("run_date") == F.lit(job.run_date)).isEmpty()
     outbox: list[tuple[Any, ...]] = []
-    try:
-        rendered.count()
-        for name, of_campaign in groupby(rendered.toLocalIterator(), key=itemgetter("campaign")):
-            if name not in job.settings.campaigns:
-                continue
-            for entry in _campaign(job, name, job.settings.campaigns[name], of_campaign):
-                outbox.append(entry)
-                sent[name] += 1
-                if len(outbox) == _OUTBOX_BATCH:
-                    _keep(job, outbox, is_first=is_first)
-                    outbox = []
-    finally:
-        rendered.unpersist()
+    for name, of_campaign in groupby(rendered.toLocalIterator(), key=itemgetter("campaign")):
+        if name not in job.settings.campaigns:
+            continue
+        for entry in _campaign(job, name, job.settings.campaigns[name], of_campaign):
+            outbox.append(entry)
+            sent[name] += 1
+            if len(outbox) == _OUTBOX_BATCH:
+                _keep(job, outbox, is_first=is_first)
+                outbox = []
     _keep(job, outbox, is_first=is_first)
     return sent
 
