@@ -195,7 +195,8 @@ def _measured(
     users = max(liked.select("user_id").distinct().count(), 1)
     popularity = liked.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity"))
     ks = sorted({*settings.k, 10})
-    if size <= _BROADCAST_ITEMS:
+    popularity = kept(popularity)
+    if popularity.count() <= _BROADCAST_ITEMS:
         popularity = F.broadcast(popularity)
     tallied = kept(tallies(ranked, relevant, ks=ks, item_popularity=popularity))
     scores = scores_of(tallied, ks=ks)

@@ -64,7 +64,8 @@ def ranking_metrics(
     Means do not depend on partitioning, to the last bit. Coverage above 1 says that `catalogue_size`
     does not count all items that were shown.
 
-    `lists` is read twice: persist it, or pass what was read from a table.
+    Ids and the values of `by` are not null. `lists` is read twice: persist it, or pass what was read from
+    a table.
     Raises ValueError for wrong `ks`, `by` or `catalogue_size`; the action fails on a rank below 1.
     """
     _check_knobs(ks, by)

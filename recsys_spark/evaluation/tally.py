@@ -46,7 +46,8 @@ def tally(
     Every user with a wanted item has a row in every group. A list's items get positions from their best
     ranks, each pushed down where an earlier item, by rank and then by item_id, already holds it: no position
     and no item occurs twice. Sums have one order, so no partition changes a bit. `relevant` meets `lists` on
-    the columns of `by` that it has. The action fails on a rank that is below 1 or null.
+    the columns of `by` that it has. Ids and the values of `by` are not null. The action fails on a rank that
+    is below 1 or null.
 
     Memory of a task: `at_once` rows and those of one list.
     """
@@ -62,11 +63,12 @@ def tally(
     together = (
         rows.withColumn(_LIST, F.xxhash64(*by, "user_id")).repartition(_LIST).sortWithinPartitions(_LIST)
     )
-    types = ", ".join(f"{name} {lists.schema[name].dataType.simpleString()}" for name in (*by, "user_id"))
+    named = (*by, "user_id", "item_id")
+    types = ", ".join(f"{name} {lists.schema[name].dataType.simpleString()}" for name in named)
     figures = ", ".join(_figures(ks, described))
     return together.mapInArrow(
         _adder(tuple(by), tuple(ks), np.asarray(discounts), described, at_once),
-        f"{types}, item_id string, {figures}",
+        f"{types}, {figures}",
     )
 
 
@@ -224,7 +226,7 @@ def _of_users(
     head = pa.array(slots.row[np.flatnonzero(_changes(slots.of))])
     columns: dict[str, pa.Array] = {name: rows.column(name).take(head) for name in (*by, "user_id")}
     columns |= {
-        "item_id": pa.nulls(size, pa.string()),
+        "item_id": pa.nulls(size, rows.schema.field("item_id").type),
         "n": pa.array(total(slots.is_wanted).astype(np.int64)),
         "shown": pa.array(total(is_shown).astype(np.int64)),
         "first": pa.array(first, mask=first == 0),
@@ -256,7 +258,7 @@ def _of_items(
     _, head, of = np.unique(codes, return_index=True, return_inverse=True)
     first = pa.array(row[head])
     columns: dict[str, pa.Array] = {name: rows.column(name).take(first) for name in (*by, "item_id")}
-    columns["user_id"] = pa.nulls(head.size, pa.string())
+    columns["user_id"] = pa.nulls(head.size, rows.schema.field("user_id").type)
     for k in ks:
         counts = np.bincount(of, weights=position <= k, minlength=head.size)
         columns[f"shown_{k}"] = pa.array(counts.astype(np.int64))
