@@ -3,7 +3,8 @@
     gemm     200,000 x 50,000, two dense parts of rank 64, seen mask: against the bare product; then with
              TF-IDF and history on top
     peers    60,000 x 50,000, rank 64: ALSModel.recommendForAllUsers (masks nothing), implicit's recommend
-    replay   60,000 x 15,000, rank 64: against RePlay 0.22's ALSWrap with its seen filter
+    replay   60,000 x 15,000, rank 64, the 2.4 million pairs of bench_als.py seen: against RePlay 0.22's
+             ALSWrap, which asks MLlib for K items and as many more as the busiest user has seen
     growth   100,000, 300,000 and 1,000,000 users x 50,000 items, rank 64: time and peak memory, the JVM's
              heap being the same 1 GB from the start
     cluster  two standalone workers of one core against one, on 300,000 x 50,000
@@ -34,6 +35,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from bench_als import Data, make
 from on_cluster import workers
 from peers import peer_seconds
 from pyspark.ml.recommendation import ALS, ALSModel
@@ -151,6 +153,14 @@ def write_users(folder: Path, size: Size) -> None:
         for name, columns in (("users", users), ("exclude", pairs)):
             (folder / name).mkdir(parents=True, exist_ok=True)
             pq.write_table(pa.table(columns), folder / name / f"part-{part:05d}.parquet")
+
+
+def write_pairs(folder: Path, pairs: Data) -> None:
+    """Seen pairs of made-up users, of whom some have seen far more than others, in place of what is there."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+    ids = {"user_id": np.char.mod("u%08d", pairs.user), "item_id": np.char.mod("i%08d", pairs.item)}
+    pq.write_table(pa.table(ids), folder / "part-00000.parquet")
 
 
 def item_ids(size: Size) -> pa.Array:
@@ -381,6 +391,7 @@ class Bench:
     def replay(self) -> None:
         size, folder = self.size(60_000, 15_000, 64), self.place("replay")
         write_all(folder, size)
+        write_pairs(folder / "exclude", make(size.users, size.items, 40 * size.users))
         product = bare_product(size, self.cores)
         mine = ours(session(self.cores), folder, self.k, times=OURS)
         rows = {"bare product": product, "top_k, seen mask": mine}

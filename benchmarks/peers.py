@@ -47,6 +47,8 @@ def peer_seconds(what: str, folder: Path, cores: int) -> float | None:
             ready.write_text(pins.read_text())
         threads = {"OMP_NUM_THREADS": str(cores), "OPENBLAS_NUM_THREADS": "1"}
         environment = {**os.environ, **threads}
+        for name_of in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):  # ours, where Spark runs in this process
+            environment.pop(name_of, None)
         command = [python, __file__, what, folder, str(cores)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     except (OSError, subprocess.CalledProcessError) as error:
