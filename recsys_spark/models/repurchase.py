@@ -51,8 +51,7 @@ def bought_again(events: DataFrame, run_date: date) -> DataFrame:
 
     Two purchases on one day are one: a receipt may hold several lines of a product.
     """
-    # Spread by user at once: both groupings then find their rows together, where each would shuffle its own,
-    # and so do whose preferences and lists it is joined with.
+    # Spread by user at once: both groupings then find their rows together, where each would shuffle its own.
     bought = as_of(events, run_date).select(*PAIR, "event_date").repartition("user_id")
     days = bought.distinct().groupBy(*PAIR)
     return days.agg(
