@@ -33,6 +33,7 @@ from recsys_spark.config import Settings, conf_dir
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.memory import MemoryWatch
 from recsys_spark.lake.session import properties, start_session
+from recsys_spark.lake.workers import preload
 from recsys_spark.night import STAGES, run_stage
 from recsys_spark.night_report import make_report
 
@@ -150,6 +151,7 @@ def night(root: Path, settings: Settings, spark_conf: Mapping[str, str]) -> list
     session = measured("session", lambda _: start_session("bench-night", spark_conf))
     spark = session.result
     spark.sparkContext.setCheckpointDir(str(root / "lake" / "_checkpoints"))
+    preload(spark)  # as `recsys run` does
     stages = [measured(stage, partial(run_stage, stage, Job(spark, settings, RUN_DATE))) for stage in STAGES]
     return [session, *stages, measured("report", lambda _: make_report(Job(spark, settings, RUN_DATE)))]
 

@@ -30,6 +30,7 @@ from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.session import is_submitted, properties, start_session
 from recsys_spark.lake.store import java_reason
 from recsys_spark.lake.tables import OPS_METRICS
+from recsys_spark.lake.workers import preload as preload_workers
 
 STAGES = (
     "ingest",
@@ -74,6 +75,7 @@ def run_night(
     """The stages from `first` to `last` without those of `skip`; the peak memory of all processes in GB."""
     job = Job(spark, settings, run_date)
     stages = stages_between(first, last, skip=skip)
+    preload_workers(spark)
     with holding(settings, f"the night of {run_date}") as memory:
         if "clean" in stages:
             quality.preload()  # while the first stage waits for Spark, not while the second writes its plans

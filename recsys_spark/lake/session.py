@@ -6,8 +6,10 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
 from recsys_spark.lake.tables import SELDOM_REPEATED
@@ -44,13 +46,31 @@ def properties(path: Path) -> dict[str, str]:
     return {parts[0]: parts[1].strip() for parts in lines if len(parts) == 2}
 
 
+def _own_daemon(conf: Mapping[str, str]) -> dict[str, str]:
+    """The daemon that has our tasks' imports already, where it can be found: on this machine, by the
+    interpreter that this package is installed for. Executors elsewhere may have no more than a zip of it."""
+    master = conf.get("spark.master") or (SparkConf().get("spark.master") if is_submitted() else None) or ""
+    is_own = Path(os.environ["PYSPARK_PYTHON"]).parent == Path(sys.executable).parent
+    if not (master.startswith("local") and is_own and _is_installed()):
+        return {}
+    return {"spark.python.daemon.module": "recsys_spark.lake.daemon"}
+
+
+def _is_installed() -> bool:
+    try:
+        distribution("recsys-spark")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def start_session(app_name: str, conf: Mapping[str, str]) -> SparkSession:
     """Start (or get) the session; `conf` holds what spark-submit has not already set."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.appName(app_name)
-    for key, value in {**conf, **ALWAYS}.items():
+    for key, value in {**_own_daemon(conf), **conf, **ALWAYS}.items():
         builder = builder.config(key, value)
     spark = builder.getOrCreate()
     if spark.conf.get(_READ_PARTS, None) is None:

@@ -8,8 +8,10 @@ results come back, and their order and sums depend on the block counts only, nev
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,7 @@ from recsys_spark.models.als_blocks import Blocks, Chunk, blocks_of
 from recsys_spark.models.als_factors import Factors, IndexedPairs, Iteration
 from recsys_spark.models.als_solve import Matrix, Objective, gramian, solve_rows
 
+SEEDED_AT_ONCE = 1024
 NEW = 0.01  # norm of a new row's start beside that of the known ones: it must not disturb them
 
 
@@ -162,15 +165,24 @@ def _begin(users: Side, items: Side, indexed: IndexedPairs, settings: Als, start
         if known is None and kind == "item":
             continue
         matrix = side.series.begin()
-        for first in range(0, len(matrix), 1 << 16):
-            rows = np.arange(first, min(first + (1 << 16), len(matrix)))
-            matrix[rows] = seeded(rows, settings.rank, settings.seed + salt)
+        _fill(matrix, settings.rank, settings.seed + salt)
         if known is not None and known[0].size:
             index, factors = known
             matrix *= np.float32(NEW * np.mean(np.linalg.norm(factors, axis=1)))
             matrix[index] = factors
         side.gram = gramian(matrix)
         side.series.share(matrix)
+
+
+def _fill(matrix: Matrix, rank: int, seed: int) -> None:
+    """All rows of the matrix seeded, in pieces that stay in a core's cache."""
+
+    def fill(first: int) -> None:
+        rows = np.arange(first, min(first + SEEDED_AT_ONCE, len(matrix)))
+        matrix[first : first + rows.size] = seeded(rows, rank, seed)
+
+    with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as threads:
+        list(threads.map(fill, range(0, len(matrix), SEEDED_AT_ONCE)))
 
 
 def seeded(rows: NDArray[np.int64], rank: int, seed: int) -> Matrix:

@@ -9,6 +9,10 @@ from pyspark.sql import functions as F
 
 from recsys_spark.data.ids import dense_index
 from recsys_spark.errors import InputError
+from recsys_spark.lake.kept import kept
+
+# Ids of one side that travel to every executor, some 100 bytes each in its memory; above, rows travel to ids.
+BROADCAST_IDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,14 @@ def index_pairs(preferences: DataFrame) -> IndexedPairs:
             "in preferences.event_weights. Next: check the interactions source and the run date."
         )
     pairs = (
-        preferences.join(users, on="user_id", how="inner")
-        .join(items, on="item_id", how="inner")
+        preferences.join(_near(users, n_users), on="user_id", how="inner")
+        .join(_near(items, n_items), on="item_id", how="inner")
         .select("user_index", "item_index", F.col("strength").cast("float").alias("strength"))
     )
+    # Read by each side, and for the loss: texts are looked up once.
+    pairs = kept(pairs)
     return IndexedPairs(users, items, pairs, n_users, n_items, preferences.count())
+
+
+def _near(ids: DataFrame, count: int) -> DataFrame:
+    return F.broadcast(ids) if count <= BROADCAST_IDS else ids
