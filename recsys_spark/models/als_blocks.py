@@ -50,7 +50,7 @@ class Blocks:
     """
 
     spark: SparkSession
-    chunks: RDD[Any]
+    chunks: RDD[Any] | None
     n_rows: int
     n_blocks: int
     held: list[Any] | None = None
@@ -65,6 +65,8 @@ class Blocks:
                 found = list(threads.map(lambda record: next(_each(work)([record])), self.held))
             yield [result for _, result in sorted(found, key=lambda one: one[0])]
             return
+        if self.chunks is None:
+            raise RuntimeError("blocks that nobody holds")
         per_block = -(-self.n_rows // self.n_blocks) * bytes_per_row
         limit = _result_limit(self.spark)
         if limit and per_block > limit:
@@ -82,7 +84,7 @@ class Blocks:
             yield [result for _, result in sorted(found, key=lambda one: one[0])]
 
     def release(self) -> None:
-        if self.held is None:
+        if self.chunks is not None:
             self.chunks.unpersist()
 
 
@@ -94,7 +96,6 @@ def blocks_of(
     value: str,
     n_rows: int,
     n_blocks: int,
-    on_driver: bool = False,
 ) -> Blocks:
     """Cut pairs (row int, column int, value float; unique) into blocks by row, and cache them."""
     n_blocks = min(n_blocks, n_rows)
@@ -104,10 +105,19 @@ def blocks_of(
     with _large_batches(pairs.sparkSession):
         frame = by_block.mapInArrow(_cutting(n_blocks), CHUNK_SCHEMA)
         chunks = frame.rdd.map(_chunk, preservesPartitioning=True)
-        if on_driver:
-            return Blocks(pairs.sparkSession, chunks, n_rows, n_blocks, chunks.collect())
         chunks.persist(StorageLevel.MEMORY_AND_DISK)
     return Blocks(pairs.sparkSession, chunks, n_rows, n_blocks)
+
+
+def blocks_held(
+    spark: SparkSession, pairs: pa.Table, *, row: str, column: str, value: str, n_rows: int, n_blocks: int
+) -> Blocks:
+    """The same blocks of pairs that the driver has, for it to work on itself."""
+    n_blocks = min(n_blocks, n_rows)
+    columns = [pairs.column(name).to_numpy() for name in (row, column, value)]
+    batches = _blocks_cut(*columns, n_blocks)
+    records = [record for batch in batches for record in zip(*batch.to_pydict().values(), strict=True)]
+    return Blocks(spark, None, n_rows, n_blocks, records)
 
 
 def _each(work: Callable[[Chunk], Any]) -> Callable[[Iterable[Any]], Iterator[Any]]:
@@ -148,11 +158,16 @@ def _cutting(n_blocks: int) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.
             return
         row, column, value = (np.concatenate([part[n] for part in parts]) for n in range(3))
         parts.clear()
-        for block in np.unique(row % n_blocks):
-            own = row % n_blocks == block
-            yield from _chunks_of(int(block), row[own] // n_blocks, column[own], value[own])
+        yield from _blocks_cut(row, column, value, n_blocks)
 
     return cut
+
+
+def _blocks_cut(row: Any, column: Any, value: Any, n_blocks: int) -> Iterator[pa.RecordBatch]:
+    block_of = row % n_blocks
+    for block in np.unique(block_of):
+        own = block_of == block
+        yield from _chunks_of(int(block), row[own] // n_blocks, column[own], value[own])
 
 
 def _chunks_of(block: int, row: Any, column: Any, value: Any) -> Iterator[pa.RecordBatch]:

@@ -26,7 +26,7 @@ from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.executor_files import MatrixSeries, SharedMatrix
 from recsys_spark.lake.kept import kept
 from recsys_spark.lake.workers import settle
-from recsys_spark.models.als_blocks import Blocks, Chunk, blocks_of
+from recsys_spark.models.als_blocks import Blocks, Chunk, blocks_held, blocks_of
 from recsys_spark.models.als_factors import Factors, IndexedPairs, Iteration
 from recsys_spark.models.als_solve import Matrix, Objective, gramian, solve_rows
 
@@ -50,7 +50,9 @@ def fit_cg(indexed: IndexedPairs, settings: Als, *, start: Factors | None = None
     begin as unit vectors drawn for (index, seed), items at zero.
     """
     began = time.perf_counter()
-    users, items = _side(indexed, settings, "user"), _side(indexed, settings, "item")
+    on_driver = indexed.n_pairs <= settings.driver_pairs
+    held = indexed.pairs.toArrow() if on_driver else None
+    users, items = (_side(indexed, settings, kind, held) for kind in ("user", "item"))
     try:
         _begin(users, items, indexed, settings, start)
         history = _iterate(users, items, settings, began)
@@ -65,24 +67,20 @@ def fit_cg(indexed: IndexedPairs, settings: Als, *, start: Factors | None = None
             side.series.close()
 
 
-def _side(indexed: IndexedPairs, settings: Als, kind: str) -> Side:
+def _side(indexed: IndexedPairs, settings: Als, kind: str, held: pa.Table | None) -> Side:
+    """held: the pairs, where they are so few that the driver solves all rows itself."""
     n_rows, n_blocks, other = (
         (indexed.n_users, settings.user_blocks, "item")
         if kind == "user"
         else (indexed.n_items, settings.item_blocks, "user")
     )
-    on_driver = indexed.n_pairs <= settings.driver_pairs
-    blocks = blocks_of(
-        indexed.pairs,
-        row=f"{kind}_index",
-        column=f"{other}_index",
-        value="strength",
-        n_rows=n_rows,
-        n_blocks=n_blocks,
-        on_driver=on_driver,
-    )
+    names = {"row": f"{kind}_index", "column": f"{other}_index", "value": "strength"}
     spark = indexed.pairs.sparkSession
-    series = MatrixSeries(spark, f"als-{kind}-factors", n_rows, settings.rank, on_driver)
+    if held is None:
+        blocks = blocks_of(indexed.pairs, **names, n_rows=n_rows, n_blocks=n_blocks)
+    else:
+        blocks = blocks_held(spark, held, **names, n_rows=n_rows, n_blocks=n_blocks)
+    series = MatrixSeries(spark, f"als-{kind}-factors", n_rows, settings.rank, held is not None)
     return Side(blocks, series, np.zeros((settings.rank, settings.rank)))
 
 

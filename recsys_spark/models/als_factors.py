@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from recsys_spark.data.ids import dense_index
@@ -66,9 +66,10 @@ def index_pairs(preferences: DataFrame) -> IndexedPairs:
         .join(_near(items, n_items), on="item_id", how="inner")
         .select("user_index", "item_index", F.col("strength").cast("float").alias("strength"))
     )
-    # Read by each side, and for the loss: texts are looked up once.
-    pairs = kept(pairs)
-    return IndexedPairs(users, items, pairs, n_users, n_items, preferences.count())
+    # Read by each side, and for the loss: texts are looked up once, and the pairs counted meanwhile.
+    counted = Observation()
+    pairs = kept(pairs.observe(counted, F.count(F.lit(1)).alias("pairs")))
+    return IndexedPairs(users, items, pairs, n_users, n_items, int(counted.get["pairs"]))
 
 
 def _near(ids: DataFrame, count: int) -> DataFrame:

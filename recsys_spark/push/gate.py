@@ -81,14 +81,9 @@ def _figures(
             F.count_if(F.col("is_known").isNull()).alias("unknown_items"),
         )
     )
-    had = (
-        owned.groupBy("user_id", "item_id")
-        .agg(F.bool_or("is_excluded").alias("is_unwanted"))
-        .groupBy("user_id")
-        .agg(
-            F.collect_list("item_id").alias("owned"),
-            F.collect_list(F.when(F.col("is_unwanted"), F.col("item_id"))).alias("unwanted"),
-        )
+    had = owned.groupBy("user_id").agg(
+        F.collect_list("item_id").alias("owned"),
+        F.collect_list(F.when(F.col("is_excluded"), F.col("item_id"))).alias("unwanted"),
     )
     rows, score, items = F.size("slots"), F.col("slots.score"), F.col("slots.item_id")
     rises = F.zip_with(score, F.slice(score, 2, rows), lambda before, after: after > before)

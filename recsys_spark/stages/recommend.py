@@ -112,6 +112,7 @@ def _ranked(
         k=campaign.k,
         partitions=job.spark.sparkContext.defaultParallelism,
         carried=["is_sendable"],
+        in_order=True,
     )
     cold = cold_items(job, version) if job.settings.cold_items.enabled else None
     return explained(ranked, cold).select(
