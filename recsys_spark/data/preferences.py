@@ -13,8 +13,8 @@ from recsys_spark.data.events import PAIR, as_of
 
 # What a preference is made of.
 _EVENT = ("user_id", "item_id", "event_type", "event_at", "event_date", "value")
-# Sums are of whole numbers, so that no order of events changes the last bit, and a third faster than decimals. In
-# these units a pair may sum to half a million, and one event counts for a quarter of that at most.
+# Sums are of whole numbers, so that no order of events changes the last bit, and faster than of decimals. In
+# these units a pair may sum to half a million, and one event counts for a quarter of a million at most.
 _UNIT = 2.0**-44
 _MOST = 2.0**18
 

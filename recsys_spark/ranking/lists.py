@@ -69,8 +69,8 @@ def lists(
     get everything. A column popularity_group (string) says whose popularity a user with neither factors nor
     a history gets, which component_scores name `popularity_group`; null, or a group that the catalogue does
     not know, gets everyone's. carried: columns of `users` that each of a user's rows repeats; a join
-    afterwards would shuffle all lists. in_order: partitions are ranges of user_id, and their rows sorted by it,
-    which costs a sort of users here and spares one of lists later.
+    afterwards would shuffle all lists. in_order: partitions are ranges of user_id, their rows sorted by it:
+    a sort of users here, and none of lists later.
 
     One pass: at most U·I·(d + 2 + G) multiply-adds per variant, G groups with a popularity of their own, plus
     the profiles' words. Memory of a task: a
