@@ -12,6 +12,7 @@ from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StringType
 
 from recsys_spark.config import Privacy, Source
+from recsys_spark.data.rules import BLANKS
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.workers import settle
 
@@ -79,7 +80,8 @@ def pseudonymous(column: Column, key: bytes) -> Column:
 def _hashed(value: bytes | None, key: bytes) -> str | None:
     if value is None:
         return None
-    if not value.strip(b" "):
+    # The twin of `rules.blank`: what is no id is judged as it came. Most begin with a visible character.
+    if not b" " < value[:1] < b"\x7f" and not value.decode(errors="replace").strip(BLANKS):
         return value.decode()
     return hmac.digest(key, value, "sha256").hex()[:LENGTH]
 

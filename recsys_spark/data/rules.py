@@ -13,13 +13,36 @@ from recsys_spark.config import Source
 EPOCH = "1970-01-01 00:00:00"
 # Joins several tags in one bronze string: a control character that no text holds.
 TAG_JOINER = "\u001f"
+# What leaves nothing to read: Unicode's white space, and the zero-width space, joiner and byte order mark.
+BLANKS = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680"
+    "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\u200b\u2060\ufeff"
+)
 # The time format of a source that names none.
 _USUAL = "iso"
 
 
 def is_blank(name: str) -> Column:
     """True for null, empty and white space only."""
-    return F.coalesce(F.trim(F.col(name)) == "", F.lit(True))
+    return blank(F.col(name))
+
+
+def blank(text: Column) -> Column:
+    """True for null, empty and white space only (`BLANKS`)."""
+    # Nearly every text begins with a visible character of ASCII, which two comparisons of bytes tell.
+    is_usual = (text >= F.lit("!")) & (text < F.lit("\x7f"))
+    return F.coalesce(~is_usual & (F.ltrim(text, F.lit(BLANKS)) == ""), F.lit(True))
+
+
+def latest_time(tolerance_days: int) -> Column:
+    """As late as an event may be: so many days after its delivery.
+
+    Not after its ingestion, or a lake that is built again from the same files would hold other events. Only
+    where the store gives no time of delivery (0) the ingestion has to do.
+    """
+    delivered = F.when(F.col("delivered_at") > F.lit(EPOCH).cast("timestamp"), F.col("delivered_at"))
+    return F.coalesce(delivered, "ingested_at") + F.make_dt_interval(days=F.lit(tolerance_days))
 
 
 def is_longer(name: str, length: int) -> Column:

@@ -22,7 +22,8 @@ SOURCES = {
     "shop": Source(kind="interactions", format="csv", path="x"),
     "epoch": Source(kind="interactions", format="csv", path="x", time_format="seconds"),
 }
-ARRIVED = datetime(2024, 5, 1)
+ARRIVED, LATER = datetime(2024, 5, 1), datetime(2024, 6, 1)
+NO_TIME = {"delivered_at": datetime(1970, 1, 1), "ingested_at": LATER}
 
 
 def bronze(spark: SparkSession, rows: list[dict], table=BRONZE_INTERACTIONS) -> DataFrame:
@@ -49,6 +50,11 @@ def test_every_rule_names_the_rows_that_break_it_and_no_other(spark: SparkSessio
         "good": ({}, []),
         "blank user": ({"user_id": " "}, ["missing_user_id"]),
         "no item": ({"item_id": None}, ["missing_item_id"]),
+        "user of tabs": ({"user_id": "\t \r\n"}, ["missing_user_id"]),
+        "item of hard spaces": ({"item_id": "\u00a0\u3000\ufeff"}, ["missing_item_id"]),
+        "blanks around": ({"user_id": "\tu", "item_id": "  i\u00a0"}, []),
+        "odd first letters": ({"user_id": "\u007f", "item_id": "ä"}, []),
+        "no quantity": ({"quantity": "\t"}, []),
         "long id": ({"item_id": "x" * 21}, ["overlong_id"]),
         "emoji id": ({"user_id": "😀\u0000"}, []),
         "type": ({"event_type": "teleport"}, ["unknown_event_type"]),
@@ -57,6 +63,9 @@ def test_every_rule_names_the_rows_that_break_it_and_no_other(spark: SparkSessio
         "epoch": ({"event_at": "1970-01-01 00:00:00"}, ["before_epoch"]),
         "future": ({"event_at": "2024-05-02 00:00:01"}, ["future_time"]),
         "just in time": ({"event_at": "2024-05-02 00:00:00"}, []),
+        "ingested late": ({"event_at": "2024-05-02 00:00:01", "ingested_at": LATER}, ["future_time"]),
+        "no time of delivery": ({"event_at": "2024-05-02 00:00:01", **NO_TIME}, []),
+        "after its ingestion": ({"event_at": "2024-06-02 00:00:01", **NO_TIME}, ["future_time"]),
         "year 9999": ({"event_at": "9999-12-31 00:00:00"}, ["future_time"]),
         "NaN": ({"quantity": "NaN"}, ["bad_quantity"]),
         "infinite": ({"value": "Infinity"}, ["bad_value"]),

@@ -38,16 +38,16 @@ def oracle(value: str, key: bytes = KEY) -> str:
 
 
 def test_pseudonyms_are_those_of_pythons_hmac_and_blank_ids_stay_blank(frame: Frame) -> None:
-    ids = ["u1", "u2", " u1", "😀", "a\u0000b", "x" * 10_000, "é", "e\u0301", "\t"]
-    rows = [*((value,) for value in ids), (None,), ("",), ("   ",)]
+    ids = ["u1", "u2", " u1", "😀", "a\u0000b", "x" * 10_000, "é", "e\u0301", "\tu", "\u007f"]
+    blanks = ["", "   ", "\t", "\u00a0\r\n", "\ufeff"]
+    rows = [*((value,) for value in [*ids, *blanks]), (None,)]
     long_key = b"k" * 65  # longer than SHA-256's block of 64 bytes, where RFC 2104 hashes the key first
     users = frame("id string", rows)
     hashed = users.select("id", *[pseudonymous(F.col("id"), key) for key in (KEY, long_key)])
     assert {(row[0], row[1], row[2]) for row in hashed.collect()} == {
         *((value, oracle(value), oracle(value, long_key)) for value in ids),
         (None, None, None),
-        ("", "", ""),
-        ("   ", "   ", "   "),
+        *((value, value, value) for value in blanks),
     }
     plan = io.StringIO()
     with redirect_stdout(plan):

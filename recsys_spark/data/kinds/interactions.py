@@ -14,7 +14,6 @@ from recsys_spark.data.kinds.kind import Columns, Kind
 
 def _broken(clean: Clean, *, event_at: Column) -> dict[str, Column]:
     """reason -> condition, over bronze.interactions."""
-    latest = F.col("ingested_at") + F.make_dt_interval(days=F.lit(clean.future_tolerance_days))
     never = F.lit(False)
     return {
         "malformed_row": F.col("malformed").isNotNull(),
@@ -27,7 +26,7 @@ def _broken(clean: Clean, *, event_at: Column) -> dict[str, Column]:
         "unknown_event_type": ~F.coalesce(F.col("event_type").isin(clean.event_types), never),
         "unparsable_time": event_at.isNull(),
         "before_epoch": F.coalesce(event_at <= F.lit(rules.EPOCH).cast("timestamp"), never),
-        "future_time": F.coalesce(event_at > latest, never),
+        "future_time": F.coalesce(event_at > rules.latest_time(clean.future_tolerance_days), never),
         "bad_quantity": rules.is_bad_number("quantity", limit=clean.max_abs_value),
         **({"negative_quantity": _is_return()} if clean.returns == "quarantine" else {}),
         "bad_value": rules.is_bad_number("value", limit=clean.max_abs_value),

@@ -29,7 +29,7 @@ def _delivered() -> Column:
     """
     parsed = F.from_json(F.col("attributes"), "map<string,string>")
     names = F.map_keys(parsed)
-    given = F.map_filter(parsed, lambda _, value: F.coalesce(F.trim(value) != "", F.lit(False)))
+    given = F.map_filter(parsed, lambda _, value: ~rules.blank(value))
     return F.when(
         F.size(F.array_distinct(names)) == F.size(names),
         F.map_from_entries(F.array_sort(F.map_entries(given))),
@@ -66,7 +66,7 @@ def _broken(clean: Clean, sources: Mapping[str, Source], *, released_at: Column)
 
 
 def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
-    tags = F.filter(F.split(F.coalesce("tags", F.lit("")), rules.TAG_JOINER), lambda tag: F.trim(tag) != "")
+    tags = F.filter(F.split(F.coalesce("tags", F.lit("")), rules.TAG_JOINER), lambda tag: ~rules.blank(tag))
     released_at = rules.point_in_time("released_at", sources)
     columns = {
         "item_id": F.col("item_id"),
