@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def delivered(
 
 
 def as_known(delivery: Delivery) -> Known:
-    contents = {one_slash(file.uri): frozenset({file.content_hash}) for file in delivery.files}
+    contents = {one_slash(file.uri): {file.content_hash: file.modified_ms} for file in delivery.files}
     return Known(contents, delivery.columns)
 
 
@@ -100,6 +101,25 @@ def test_folders_that_name_a_value_are_columns_and_unfinished_files_are_left_alo
     assert rows == [("u1", "i", "2017-12-03", None), ("u2", "i", "2017-12-04 10:00", None)]
 
 
+def test_an_id_of_several_columns_is_missing_where_one_of_them_is(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    columns = {**COLUMNS, "event_id": ["order", "line"], "cancels_event_id": ["undoes", "undone"]}
+    rows = ["1,2,,", ",2,,", "1, ,7,3", ",2,7,", '"\t",,,3']
+    text = "order,line,undoes,undone,user,item,at\n" + "".join(f"{row},u,i,2024\n" for row in rows)
+    (tmp_path / "events.csv").write_text(text, encoding="utf-8")
+    source = EVENTS.model_copy(update={"columns": columns})
+    found = read_source(spark, "shop", source, find_files(spark, "shop", str(tmp_path))).orderBy("row")
+    # A cancellation that names half an event stays one: of an event that nobody knows.
+    assert [(row["event_id"], row["cancels_event_id"]) for row in found.collect()] == [
+        ("1:2", None),
+        (None, None),
+        (None, "7:3"),
+        (None, "7:"),
+        (None, ":3"),
+    ]
+
+
 def test_keys_of_json_may_come_late_and_lists_become_tags(spark: SparkSession, tmp_path: Path) -> None:
     lines = [f'{{"sku": "i{n}"}}' for n in range(20_000)] + [
         '{"sku": "late", "price": 2.5, "labels": ["a", "b"]}'
@@ -121,6 +141,7 @@ def test_a_file_delivered_again_with_other_content_is_a_new_version_and_says_so(
 ) -> None:
     path = tmp_path / "events.csv"
     path.write_text("user,item,at\nu,i,2024\n", encoding="utf-8")
+    os.utime(path, (1, 1))
     known = as_known(delivered(spark, tmp_path))
     (tmp_path / "copy.csv").write_bytes(path.read_bytes())
     assert delivered(spark, tmp_path, known=known).rows is None
@@ -128,6 +149,16 @@ def test_a_file_delivered_again_with_other_content_is_a_new_version_and_says_so(
     again = delivered(spark, tmp_path, known=known)
     assert [file.name for file in again.files] == ["events.csv"]
     assert again.notes == ("new column 'extra' is ignored", "events.csv delivered again with other content")
+    [(place, first)] = known.contents.items()
+    other = {file.content_hash: file.modified_ms for file in again.files}
+    known = Known({place: {**first, **other}}, again.columns)
+    path.write_bytes((tmp_path / "copy.csv").read_bytes())
+    os.utime(path, ns=(0, (other.popitem()[1] + 1000) * 10**6))
+    back = delivered(spark, tmp_path, known=known)
+    assert [file.content_hash for file in back.files] == [f"{next(iter(first))}#2"]
+    assert back.notes == ("events.csv delivered again with content that it had before",)
+    assert back.rows is not None
+    assert [row["event_at"] for row in back.rows.collect()] == ["2024"]
 
 
 def test_all_that_changed_in_all_sources_is_told_in_one_error(spark: SparkSession, tmp_path: Path) -> None:

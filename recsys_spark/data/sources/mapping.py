@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import and_
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
@@ -9,7 +12,7 @@ from pyspark.sql.types import ArrayType
 from recsys_spark.config import Source
 from recsys_spark.data.kinds import KINDS
 from recsys_spark.data.kinds.items import attributes_as_json
-from recsys_spark.data.rules import TAG_JOINER
+from recsys_spark.data.rules import TAG_JOINER, any_of, blank
 from recsys_spark.errors import ConfigError, did_you_mean
 from recsys_spark.lake.tables import FIELDS_BY_KIND
 
@@ -69,7 +72,20 @@ def _ours(field: str, mapping: str | list[str], source: Source, lists: set[str])
     values = [column(name).cast("string") for name in names]
     if len(values) == 1:
         return values[0]
-    return F.concat_ws(":" if field.endswith("_id") else " ", *values)
+    if field.endswith("_id"):
+        return _joined_id(values, may_have_gaps=field == "cancels_event_id")
+    return F.concat_ws(" ", *values)
+
+
+def _joined_id(parts: list[Column], *, may_have_gaps: bool) -> Column:
+    """The parts with a colon between them; null where one is missing, or every row without it were the same.
+
+    With gaps, null only where all are missing: what names another event in part is a cancellation of an
+    event that nobody knows, and no event of its own.
+    """
+    blanks = [blank(part) for part in parts]
+    whole = F.concat_ws(":", *[F.coalesce(part, F.lit("")) for part in parts])
+    return F.when(~(reduce(and_, blanks) if may_have_gaps else any_of(blanks)), whole)
 
 
 def _tags(name: str, source: Source, *, is_list: bool) -> Column:
