@@ -51,6 +51,7 @@ def test_every_rule_of_outcomes_names_the_rows_that_break_it_and_no_other(spark:
         "no time": ({"event_at": "soon"}, ["unparsable_time"]),
         "epoch": ({"event_at": "0"}, ["before_epoch"]),
         "future": ({"event_at": "1714700000"}, ["future_time"]),
+        "ingested late": ({"event_at": "1714700000", "ingested_at": datetime(2025, 1, 1)}, ["future_time"]),
         "malformed": ({"malformed": '{"who": '}, ["malformed_row"]),
         "three faults": (
             {"user_id": "", "item_id": "", "run_date": ""},
@@ -90,6 +91,7 @@ def test_an_outcome_without_an_id_is_known_by_its_content(spark: SparkSession) -
         {"run_date": "2024-03-31"},
         {"campaign": "fresh"},
         {"event_at": "1711965601"},
+        {"event_at": " 1711965600.0", "run_date": "2024-03-30 00:00:00", "channel": "email "},  # the first
         {"user_id": "u", "item_id": "i"},  # the same as the first
         {"user_id": "ui", "item_id": ""},
     ]

@@ -37,12 +37,14 @@ def _is_return() -> Column:
     return F.coalesce(rules.number("quantity") < 0, F.lit(False))
 
 
-def _content_key() -> Column:
+def _content_key(event_at: Column) -> Column:
     """The identity of an event without an id: a corrected quantity or value is the same event again.
 
     A return and a cancellation are not the purchase that they take back, also where all else is equal.
+    One instant is one, however a source spells it.
     """
-    named = [F.coalesce(name, F.lit("")) for name in ("user_id", "item_id", "event_type", "event_at")]
+    instant = F.unix_micros(event_at).cast("string")
+    named = [F.coalesce(name, F.lit("")) for name in ("user_id", "item_id", "event_type", instant)]
     # The blank before it keeps a return apart from a basket of that name.
     other = F.concat_ws("\u0000", F.lit(""), F.when(_is_return(), F.lit("return")), _cancels())
     return F.sha2(F.concat_ws("\u0000", *named, "basket_id", F.when(other != "", other)), 256)
@@ -55,7 +57,7 @@ def _cancels() -> Column:
 def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
     event_at = rules.point_in_time("event_at", sources)
     columns = {
-        "event_id": F.when(rules.is_blank("event_id"), _content_key()).otherwise(F.col("event_id")),
+        "event_id": F.when(rules.is_blank("event_id"), _content_key(event_at)).otherwise(F.col("event_id")),
         "user_id": F.col("user_id"),
         "item_id": F.col("item_id"),
         "event_type": F.col("event_type"),

@@ -14,12 +14,11 @@ from recsys_spark.data.kinds.kind import Columns, Kind, text
 # What befalls one item of a list, and what befalls the mail or the address.
 ITEM_OUTCOMES = ("impression", "click", "purchase", "dislike")
 LIST_OUTCOMES = ("open", "unsubscribe", "bounce")
-_KEY_FIELDS = ("user_id", "item_id", "outcome_type", "event_at", "run_date", "channel", "campaign")
+_CONTENT = ("user_id", "item_id", "outcome_type", "event_at", "run_date", "channel", "campaign")
 
 
 def _broken(clean: Clean, *, outcome_type: Column, event_at: Column, run_date: Column) -> dict[str, Column]:
     """reason -> condition, over bronze.outcomes."""
-    latest = F.col("ingested_at") + F.make_dt_interval(days=F.lit(clean.future_tolerance_days))
     never = F.lit(False)
     needs_item = F.coalesce(outcome_type.isin(*ITEM_OUTCOMES), never)
     return {
@@ -35,8 +34,15 @@ def _broken(clean: Clean, *, outcome_type: Column, event_at: Column, run_date: C
         "unknown_outcome_type": ~F.coalesce(outcome_type.isin(*ITEM_OUTCOMES, *LIST_OUTCOMES), never),
         "unparsable_time": event_at.isNull(),
         "before_epoch": F.coalesce(event_at <= F.lit(rules.EPOCH).cast("timestamp"), never),
-        "future_time": F.coalesce(event_at > latest, never),
+        "future_time": F.coalesce(event_at > rules.latest_time(clean.future_tolerance_days), never),
     }
+
+
+def _content_key(columns: Columns) -> Column:
+    """The identity of an outcome without an id, made of what its texts mean and not of how they are spelt."""
+    instant = F.unix_micros(columns["event_at"])
+    named = [{**columns, "event_at": instant}[name].cast("string") for name in _CONTENT]
+    return F.sha2(F.concat_ws("\u0000", *[F.coalesce(value, F.lit("")) for value in named]), 256)
 
 
 def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
@@ -44,11 +50,7 @@ def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Column
     outcome_type = F.lower(F.trim(F.col("outcome_type")))
     # The date of one of our own runs, written as we write it, whatever the source's times look like.
     run_date = F.to_date(F.try_to_timestamp(F.col("run_date")))
-    content_key = F.sha2(
-        F.concat_ws("\u0000", *[F.coalesce(F.col(name), F.lit("")) for name in _KEY_FIELDS]), 256
-    )
     columns = {
-        "event_id": F.when(rules.is_blank("event_id"), content_key).otherwise(F.col("event_id")),
         "run_date": run_date,
         "channel": text("channel"),
         "campaign": text("campaign"),
@@ -59,7 +61,10 @@ def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Column
         "event_date": F.to_date(event_at),
         "source": F.col("source"),
     }
-    return columns, _broken(clean, outcome_type=outcome_type, event_at=event_at, run_date=run_date)
+    key = F.when(rules.is_blank("event_id"), _content_key(columns)).otherwise(F.col("event_id"))
+    return {"event_id": key, **columns}, _broken(
+        clean, outcome_type=outcome_type, event_at=event_at, run_date=run_date
+    )
 
 
 OUTCOMES = Kind(
