@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 
 from pyspark.sql import DataFrame, SparkSession
@@ -13,6 +14,7 @@ from recsys_spark.data.pseudonyms import without_plain_ids
 from recsys_spark.data.sources import (
     SourceFile,
     bronze_rows,
+    content_of,
     find_files,
     read_source,
     with_content_hash,
@@ -33,7 +35,7 @@ def rows_again(
 ) -> tuple[DataFrame | None, str]:
     """Bronze rows of the source's files that still lie where they were taken from, unchanged.
 
-    taken: content hash -> (file, its rows in bronze). Returns the rows, or None and the reason in words.
+    taken: content key -> (file, its rows in bronze). Returns the rows, or None and the reason in words.
     A file that has another number of rows under today's mapping is left out: its rows are others, and
     what stood in row 7 cannot be found again by its number.
     """
@@ -77,19 +79,22 @@ def remapped(bronze: DataFrame, again: DataFrame, *, payload: Sequence[str]) -> 
     return joined.withColumns({**values, "is_changed": changed}).select(*bronze.columns, "is_changed")
 
 
-def _unchanged(spark: SparkSession, name: str, place: str, content_hash: str) -> SourceFile | None:
+def _unchanged(spark: SparkSession, name: str, place: str, key: str) -> SourceFile | None:
     """The file where it still lies at its place with the same content."""
     try:
         hashed = [with_content_hash(spark, file) for file in find_files(spark, name, place)]
     except RecsysError:
         return None
-    return next((file for file in hashed if file.content_hash == content_hash), None)
+    same = (file for file in hashed if file.content_hash == content_of(key))
+    return next((replace(file, content_hash=key) for file in same), None)
 
 
 def _mapped_again(
     spark: SparkSession, name: str, source: Source, files: Sequence[SourceFile], key: bytes | None
 ) -> DataFrame:
-    mapped = without_plain_ids(read_source(spark, name, source, files), source, key)
+    # A file that was taken twice, with another content in between, is read once and has two keys.
+    once = list({file.uri: file for file in files}.values())
+    mapped = without_plain_ids(read_source(spark, name, source, once), source, key)
     never_used = date(1970, 1, 1)
     payload = FIELDS_BY_KIND[source.kind]
     return bronze_rows(mapped, name=name, files=files, run_date=never_used, payload=payload)

@@ -53,12 +53,13 @@ def _sources(folder: Traversable, at: str) -> Iterator[tuple[str, bytes]]:
 
 @dataclass(frozen=True, order=True)
 class Delivered:
-    """A file that bronze holds: of which kind and source, where it lay, and its content's hash."""
+    """A file that bronze holds: of which kind and source, where it lay, its content's key, and since when."""
 
     kind: str
     source: str
     file: str
     content_hash: str
+    modified_ms: int
 
 
 def delivered_files(lake: Lake) -> list[Delivered]:
@@ -68,7 +69,7 @@ def delivered_files(lake: Lake) -> list[Delivered]:
 
 @lru_cache(maxsize=2)
 def _delivered(lake: Lake, _state: tuple[str, ...]) -> tuple[Delivered, ...]:
-    names = ("source", "source_file", "content_hash")
+    names = ("source", "source_file", "content_hash", F.unix_millis("delivered_at"))
     per_kind = [
         lake.read(table).select(F.lit(kind).alias("kind"), *names)
         for kind, table in BRONZE.items()

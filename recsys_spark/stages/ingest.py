@@ -70,20 +70,14 @@ def _new_rows(job: Job, known: Mapping[str, Known]) -> dict[str, Delivery]:
 
 def _known(job: Job) -> dict[str, Known]:
     """What bronze holds of each source, and the columns that its deliveries had."""
-    contents: dict[str, dict[str, set[str]]] = {}
+    contents: dict[str, dict[str, dict[str, int]]] = {}
     for taken in delivered_files(job.lake):
         files = contents.setdefault(taken.source, {})
-        files.setdefault(one_slash(taken.file), set()).add(taken.content_hash)
+        files.setdefault(one_slash(taken.file), {})[taken.content_hash] = taken.modified_ms
     columns: dict[str, dict[str, str]] = {}
     for row in job.read(OPS_SOURCE_COLUMNS).orderBy("recorded_at", "column_name").collect():
         columns.setdefault(row["source"], {})[row["column_name"]] = row["type"]
-    return {
-        name: Known(
-            {file: frozenset(hashes) for file, hashes in contents.get(name, {}).items()},
-            columns.get(name, {}),
-        )
-        for name in job.settings.sources
-    }
+    return {name: Known(contents.get(name, {}), columns.get(name, {})) for name in job.settings.sources}
 
 
 def _remember_columns(job: Job, deliveries: Mapping[str, Delivery], known: Mapping[str, Known]) -> None:

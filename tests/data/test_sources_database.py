@@ -138,7 +138,7 @@ def test_each_partition_of_a_table_is_taken_once_and_again_when_its_rows_changed
     assert rows["4"]["event_at"] == "2024-04-01 10:04:00"
     assert len({(row["source_file"], row["row"]) for row in rows.values()}) == 100
     assert sorted(part.size for part in first.files) == [25, 25, 25, 25]
-    before = Known({part.uri: frozenset({part.content_hash}) for part in first.files}, first.columns)
+    before = Known({part.uri: {part.content_hash: part.modified_ms} for part in first.files}, first.columns)
     # The same rows, laid down in another order.
     database(
         "create table copy as select * from orders order by id desc; drop table orders; alter table copy rename to orders"
@@ -150,6 +150,17 @@ def test_each_partition_of_a_table_is_taken_once_and_again_when_its_rows_changed
     assert [part.name for part in again.files] == ["orders#1", "orders#3"]
     assert again.notes == ("orders#1, orders#3 delivered again with other content",)
     assert again.rows.count() == 51
+    database("update orders set paid = id * 1.5 where id = 30; delete from orders where id = 100")
+    changed = {part.uri: {part.content_hash: part.modified_ms} for part in again.files}
+    both = {uri: {**keys, **changed.get(uri, {})} for uri, keys in before.contents.items()}
+    back = taken(spark, orders, Known(both, first.columns))
+    assert back.rows is not None
+    assert back.notes == ("orders#1, orders#3 delivered again with content that it had before",)
+    first_keys = {part.name: part.content_hash for part in first.files}
+    assert [part.content_hash for part in back.files] == [
+        f"{first_keys[part]}#2" for part in ("orders#1", "orders#3")
+    ]
+    assert back.rows.count() == 50
 
 
 def test_credentials_come_from_the_environment_and_are_in_no_sentence(

@@ -1,15 +1,17 @@
 """Sources: from what is delivered to rows of texts tied to their file and content."""
 
 from recsys_spark.data.sources.bronze import bronze_rows, one_slash
-from recsys_spark.data.sources.deliveries import Delivery, Known, new_deliveries, read_source
+from recsys_spark.data.sources.deliveries import Delivery, new_deliveries, read_source
 from recsys_spark.data.sources.failures import reading, writing
 from recsys_spark.data.sources.files import SourceFile, find_files, with_content_hash
+from recsys_spark.data.sources.known import Known, content_of
 
 __all__ = [
     "Delivery",
     "Known",
     "SourceFile",
     "bronze_rows",
+    "content_of",
     "find_files",
     "new_deliveries",
     "one_slash",

@@ -17,28 +17,13 @@ from recsys_spark.data.sources.database import look_at_table, read_table
 from recsys_spark.data.sources.delta import look_at_delta, scan_delta
 from recsys_spark.data.sources.failures import reading
 from recsys_spark.data.sources.files import SourceFile, find_files, with_content_hashes
+from recsys_spark.data.sources.known import Known, came_back
 from recsys_spark.data.sources.mapping import FILE, check_mapping, mapped, their_columns
 from recsys_spark.data.sources.parquet import scan_parquet, unreadable
 from recsys_spark.data.sources.text import scan_csv, scan_jsonl
 from recsys_spark.errors import ConfigError, InputError
 
 _FILE_FORMATS = ("csv", "jsonl", "parquet")
-
-
-@dataclass(frozen=True)
-class Known:
-    """What was taken from one source before.
-
-    contents: file -> hashes of the contents it was delivered with. columns: column -> class of types.
-    """
-
-    contents: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def hashes(self) -> frozenset[str]:
-        """Of all contents."""
-        return frozenset().union(*self.contents.values())
 
 
 @dataclass(frozen=True)
@@ -101,13 +86,9 @@ def _look(spark: SparkSession, name: str, source: Source, path: str, known: Know
     if source.format == "delta":
         with reading(name, source, path):
             found = look_at_delta(spark, name, source, path)
-        return [] if found.file.content_hash in known.hashes else [found]
+        return [found] if known.new([found.file]) else []
     files = with_content_hashes(spark, find_files(spark, name, path))
-    taken = known.hashes
-    # Of equal contents the first by path is taken.
-    contents = {file.content_hash: file for file in reversed(files) if file.content_hash not in taken}
-    new = sorted(contents.values(), key=lambda file: file.path)
-    return [look_into(spark, name, source, file) for file in new]
+    return [look_into(spark, name, source, file) for file in known.new(files)]
 
 
 def _take(
@@ -121,7 +102,7 @@ def _take(
     if source.format == "jdbc":
         with reading(name, source, source.table):
             table = read_table(spark, name, source)
-        files = [part for part in table.parts if part.content_hash not in known.hashes]
+        files = known.new(table.parts)
         rows: DataFrame = table.rows.where(F.col("source_file").isin([part.path for part in files]))
         is_empty = not table.parts
     elif source.format == "delta":
@@ -142,9 +123,15 @@ def _take(
 
 
 def _again(files: Sequence[SourceFile], known: Known) -> list[str]:
-    again = [file.name for file in files if one_slash(file.uri) in known.contents]
-    shown = ", ".join(again[:3]) + (f" and {len(again) - 3} more" if len(again) > 3 else "")
-    return [f"{shown} delivered again with other content"] if again else []
+    again = [file for file in files if one_slash(file.uri) in known.contents]
+    back = [file.name for file in again if came_back(file)]
+    other = [file.name for file in again if not came_back(file)]
+    told = {"other content": other, "content that it had before": back}
+    return [f"{_shown(names)} delivered again with {what}" for what, names in told.items() if names]
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _read_files(
