@@ -332,6 +332,7 @@ class Campaign(Section):
     k: int = Field(gt=0, le=1000)
     repeat_allowed: bool
     audience: str = "everyone"
+    honours_unsubscribes: bool = True
     brand_name: str = ""
     subject: str = ""
     unsubscribe_url: str = ""

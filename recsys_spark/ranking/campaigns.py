@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import POPULARITY_GROUP, Campaign
+from recsys_spark.data.events import as_of
 
 EVERYONE = "everyone"
 
@@ -36,6 +39,28 @@ def audience_of(
         members = audiences.where(F.col("audience") == campaign.audience).select("user_id").distinct()
     return members.join(consent, on="user_id", how="left").select(
         "user_id", F.coalesce("is_consented", F.lit(False)).alias("is_sendable")
+    )
+
+
+def without_unsubscribed(
+    audience: DataFrame, *, outcomes: DataFrame, users: DataFrame, channel: str, run_date: date
+) -> DataFrame:
+    """The audience, `is_sendable` false for who unsubscribed from the channel up to the run date.
+
+    It holds for every campaign of the channel, whichever mail it answered. Only a version of the user
+    (`users`: those valid on the run date) that began on a later day than the last unsubscribe gives
+    consent anew; of a source of users without dates none ever does.
+    """
+    is_meant = (F.col("outcome_type") == "unsubscribe") & (F.lower("channel") == F.lit(channel.lower()))
+    told = as_of(outcomes, run_date).where(is_meant)
+    last = told.groupBy("user_id").agg(F.max("event_date").alias("left_on"))
+    since = users.groupBy("user_id").agg(F.max("valid_from").alias("began_on"))
+    has_returned = F.coalesce(F.col("began_on") > F.col("left_on"), F.lit(False))
+    gone = last.join(since, on="user_id", how="left").where(~has_returned)
+    marked = gone.select("user_id", F.lit(True).alias("_is_gone"))
+    stays = F.col("_is_gone").isNull()
+    return audience.join(marked, on="user_id", how="left").select(
+        "user_id", (F.col("is_sendable") & stays).alias("is_sendable")
     )
 
 

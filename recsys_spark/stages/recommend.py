@@ -10,17 +10,24 @@ from collections.abc import Mapping
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.config import Campaign
 from recsys_spark.data.baskets import baskets
 from recsys_spark.data.preferences import valid_on
 from recsys_spark.data.reading import liked_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.tables import GOLD_SIMILAR, GOLD_STAGED, SILVER_AUDIENCES, SILVER_USERS
+from recsys_spark.lake.tables import (
+    GOLD_SIMILAR,
+    GOLD_STAGED,
+    SILVER_AUDIENCES,
+    SILVER_OUTCOMES,
+    SILVER_USERS,
+)
 from recsys_spark.models.repurchase import with_fade
 from recsys_spark.models.versions import preferences_of
 from recsys_spark.ranking.blend import Variant
-from recsys_spark.ranking.campaigns import audience_of, explained
+from recsys_spark.ranking.campaigns import audience_of, explained, without_unsubscribed
 from recsys_spark.ranking.lists import Catalogue, lists
 from recsys_spark.ranking.rankable import cold_items, hybrids, in_groups, rankable_catalogue, user_factors
 from recsys_spark.ranking.similar import similar_items
@@ -91,12 +98,7 @@ def _ranked(
     job: Job, name: str, catalogue: Catalogue, blends: Mapping[str, Variant], preferences: DataFrame
 ) -> DataFrame:
     campaign, version = job.settings.campaigns[name], job.run.run_id
-    audience = audience_of(
-        campaign,
-        users=current_on(job.read(SILVER_USERS), job.run_date, "user_id"),
-        audiences=valid_on(job.read(SILVER_AUDIENCES), job.run_date),
-        preferences=preferences_of(job),
-    )
+    audience = audience_on(job, campaign)
     if audience.isEmpty():
         raise InputError(
             f"campaign {name!r}: audience {campaign.audience!r} has no user on {job.run_date}. "
@@ -131,6 +133,26 @@ def _ranked(
         F.lit(1.0).alias("propensity"),
         F.lit(version).alias("model_version"),
         F.lit(version).alias("run_id"),
+    )
+
+
+def audience_on(job: Job, campaign: Campaign) -> DataFrame:
+    """(user_id, is_sendable) of all who get a list of the campaign on the run date."""
+    users = current_on(job.read(SILVER_USERS), job.run_date, "user_id")
+    audience = audience_of(
+        campaign,
+        users=users,
+        audiences=valid_on(job.read(SILVER_AUDIENCES), job.run_date),
+        preferences=preferences_of(job),
+    )
+    if not campaign.honours_unsubscribes:
+        return audience
+    return without_unsubscribed(
+        audience,
+        outcomes=job.read(SILVER_OUTCOMES),
+        users=users,
+        channel=campaign.channel,
+        run_date=job.run_date,
     )
 
 

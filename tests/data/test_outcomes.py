@@ -38,6 +38,8 @@ def test_every_rule_of_outcomes_names_the_rows_that_break_it_and_no_other(spark:
         "impression of nothing": ({"outcome_type": "impression", "item_id": ""}, ["missing_item_id"]),
         "click on nothing": ({"item_id": None}, ["missing_item_id"]),
         "purchase of nothing": ({"outcome_type": "purchase", "item_id": " "}, ["missing_item_id"]),
+        "skip": ({"outcome_type": "skip"}, []),
+        "skip of nothing": ({"outcome_type": "skip", "item_id": ""}, ["missing_item_id"]),
         "dislike of nothing": ({"outcome_type": "dislike", "item_id": None}, ["missing_item_id"]),
         "nobody": ({"user_id": " "}, ["missing_user_id"]),
         "no night": ({"run_date": None}, ["missing_run_date"]),

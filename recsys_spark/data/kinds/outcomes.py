@@ -12,7 +12,7 @@ from recsys_spark.data import rules
 from recsys_spark.data.kinds.kind import Columns, Kind, text
 
 # What befalls one item of a list, and what befalls the mail or the address.
-ITEM_OUTCOMES = ("impression", "click", "purchase", "dislike")
+ITEM_OUTCOMES = ("impression", "click", "purchase", "dislike", "skip")
 LIST_OUTCOMES = ("open", "unsubscribe", "bounce")
 _CONTENT = ("user_id", "item_id", "outcome_type", "event_at", "run_date", "channel", "campaign")
 
