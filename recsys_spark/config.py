@@ -204,6 +204,10 @@ class Bots(Section):
     min_items: int = Field(ge=1)
     max_same_second_share: float = Field(ge=0, le=1)
     max_item_share: float = Field(ge=0, le=1)
+    max_identical_profiles: int = Field(default=0, ge=0)
+    min_profile_items: int = Field(default=5, ge=1)
+    max_one_item_profiles: int = Field(default=0, ge=0)
+    min_one_item_events: int = Field(default=3, ge=1)
 
 
 class Als(Section):

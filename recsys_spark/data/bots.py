@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Bots
+from recsys_spark.data import rings
 from recsys_spark.data.events import as_of
 from recsys_spark.lake.kept import kept
 from recsys_spark.lake.rows import frame_of
@@ -28,10 +30,38 @@ def excluded_users(interactions: DataFrame, run_date: date, *, bots: Bots) -> Da
     - same_second_share: more than `max_same_second_share` of the user's acts share their second with
       another act. A receipt is one act: lines of one basket_id and second count once.
     - item_share: more than `max_item_share` of the user's events are with one item.
+
+    Two more judge users of few events by how many are like them: see `rings.ring_members`.
     """
-    if not is_on(bots):
-        return frame_of(interactions.sparkSession, [], SILVER_EXCLUDED_USERS.schema)
     events = as_of(interactions, run_date)
+    found = []
+    if _judges_alone(bots) and (alone := _judged_alone(events, bots)) is not None:
+        found.append(alone)
+    if rings.is_on(bots):
+        found.append(rings.ring_members(events, bots=bots))
+    if not found:
+        return frame_of(interactions.sparkSession, [], SILVER_EXCLUDED_USERS.schema)
+    told = reduce(DataFrame.unionByName, found)
+    return told.select(F.lit(run_date).alias("run_date"), "user_id", "reason", "observed", "allowed")
+
+
+def is_on(bots: Bots) -> bool:
+    """Whether any rule has a limit."""
+    return _judges_alone(bots) or rings.is_on(bots)
+
+
+def without(events: DataFrame, excluded: DataFrame) -> DataFrame:
+    """The events of all other users; few are excluded, so their ids go to every executor."""
+    return events.join(F.broadcast(excluded.select("user_id").distinct()), on="user_id", how="left_anti")
+
+
+def _judges_alone(bots: Bots) -> bool:
+    shares = (bots.max_catalogue_share, bots.max_same_second_share, bots.max_item_share)
+    return max(bots.max_events_per_day, *shares) > 0
+
+
+def _judged_alone(events: DataFrame, bots: Bots) -> DataFrame | None:
+    """(user_id, reason, observed, allowed) of the rules that look at one user; None where none can apply."""
     # Kept, so that the other rules read events of those only whom they judge: usually very few.
     facts = kept(_per_user(events))
     allowed: dict[str, float] = {"events_per_day": bots.max_events_per_day}
@@ -47,22 +77,9 @@ def excluded_users(interactions: DataFrame, run_date: date, *, bots: Bots) -> Da
         allowed["same_second_share"] = bots.max_same_second_share
     rules = [_broken(name, limit) for name, limit in allowed.items() if limit > 0]
     if not rules:  # none but rules of many events, and nobody has as many
-        return frame_of(interactions.sparkSession, [], SILVER_EXCLUDED_USERS.schema)
+        return None
     broken = F.array_compact(F.array(*rules))
-    return facts.select("user_id", F.explode(broken).alias("rule")).select(
-        F.lit(run_date).alias("run_date"), "user_id", "rule.reason", "rule.observed", "rule.allowed"
-    )
-
-
-def is_on(bots: Bots) -> bool:
-    """Whether any rule has a limit."""
-    shares = (bots.max_catalogue_share, bots.max_same_second_share, bots.max_item_share)
-    return max(bots.max_events_per_day, *shares) > 0
-
-
-def without(events: DataFrame, excluded: DataFrame) -> DataFrame:
-    """The events of all other users; few are excluded, so their ids go to every executor."""
-    return events.join(F.broadcast(excluded.select("user_id").distinct()), on="user_id", how="left_anti")
+    return facts.select("user_id", F.explode(broken).alias("rule")).select("user_id", "rule.*")
 
 
 def _broken(name: str, limit: float) -> Column:
