@@ -45,11 +45,6 @@ def excluded_users(interactions: DataFrame, run_date: date, *, bots: Bots) -> Da
     return told.select(F.lit(run_date).alias("run_date"), "user_id", "reason", "observed", "allowed")
 
 
-def is_on(bots: Bots) -> bool:
-    """Whether any rule has a limit."""
-    return _judges_alone(bots) or rings.is_on(bots)
-
-
 def without(events: DataFrame, excluded: DataFrame) -> DataFrame:
     """The events of all other users; few are excluded, so their ids go to every executor."""
     return events.join(F.broadcast(excluded.select("user_id").distinct()), on="user_id", how="left_anti")
