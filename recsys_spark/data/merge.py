@@ -12,8 +12,12 @@ from recsys_spark.lake.kept import kept
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import Table
 
-# A matched row is replaced by a later delivery only, so any order of deliveries ends in the same table.
-NEWER = "s.delivered_at > t.delivered_at OR (s.delivered_at = t.delivered_at AND s.row_hash > t.row_hash)"
+# A matched row is replaced by a later delivery only, so any order of deliveries ends in the same table; of
+# equal times by another content, as `deduplicate` has it, and of equal contents by another source's.
+_NEWER = (
+    "s.delivered_at > t.delivered_at OR (s.delivered_at = t.delivered_at AND (s.row_hash > t.row_hash{}))"
+)
+_SOURCE = " OR (s.row_hash = t.row_hash AND s.source > t.source)"
 _LISTED_DATES = 400
 
 
@@ -25,7 +29,7 @@ def merge_batch(lake: Lake, table: Table, rows: DataFrame, *, identity: Sequence
     arrives late, it is dropped. Dates that the table does not know are appended without looking at others.
     """
     if not table.partition_by or not lake.exists(table):
-        lake.merge(table, rows, newer=NEWER)
+        lake.merge(table, rows, newer=newer(table))
         return
     known = lake.read(table)
     dates = _dates(rows)
@@ -40,7 +44,12 @@ def merge_batch(lake: Lake, table: Table, rows: DataFrame, *, identity: Sequence
         return
     if has_gone:
         dates = sorted({*dates, *_dates(gone)})
-    lake.merge(table, rows, newer=NEWER, touched=_touched(dates), gone=gone if has_gone else None)
+    lake.merge(table, rows, newer=newer(table), touched=_touched(dates), gone=gone if has_gone else None)
+
+
+def newer(table: Table) -> str:
+    """When a row of the batch (s) stands in the place of the table's (t)."""
+    return _NEWER.format(_SOURCE if "source" in table.columns else "")
 
 
 def _dates(rows: DataFrame) -> list[date]:
