@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import MapType
 
@@ -15,6 +15,7 @@ from recsys_spark.lake.tables import FIELDS_BY_KIND, SILVER, SILVER_QUARANTINE
 
 # Where a rejected row came from, and how it came; null in good rows, which stand for themselves.
 ORIGIN = ("source_file", "content_hash", "row", "ingest_date", "raw")
+REPEATED = "repeated"
 # Of a slot's 64 bits; 24 are left for the day, which is below 2^22 up to the year 9999.
 _HASH_BITS = 40
 
@@ -68,12 +69,15 @@ def quarantined(rows: DataFrame, *, kind: str) -> DataFrame:
     return rows.where(is_rejected()).withColumn("kind", F.lit(kind)).select(*SILVER_QUARANTINE.columns)
 
 
-def deduplicate(rows: DataFrame, kind: str, *, within_dates: bool = False) -> DataFrame:
+def deduplicate(
+    rows: DataFrame, kind: str, *, within_dates: bool = False, repeats: Observation | None = None
+) -> DataFrame:
     """Each good row once: the latest delivery of its identity, ties by a content hash; rejected rows all.
 
     The result is a function of the set of rows, whatever their order and partitions. `within_dates` looks
     for repeats among rows of one date only and leaves rows of a dated table laid out by date, as its
-    partitions want them: enough wherever no identity stands under two dates.
+    partitions want them: enough wherever no identity stands under two dates. `repeats` is told how many
+    rows another stands for (REPEATED), once the result is computed.
     """
     identity = KINDS[kind].identity
     dates = SILVER[kind].partition_by if within_dates else ()
@@ -85,8 +89,11 @@ def deduplicate(rows: DataFrame, kind: str, *, within_dates: bool = False) -> Da
     newest_first = Window.partitionBy("_slot", *dates, *identity, "_apart").orderBy(
         F.desc("delivered_at"), F.desc("row_hash"), F.desc("source")
     )
-    first = keyed.withColumn("_place", F.row_number().over(newest_first)).where("_place = 1")
-    return first.drop("_place", "_slot", "_apart")
+    placed = keyed.withColumn("_place", F.row_number().over(newest_first))
+    if repeats is not None:
+        # Counted for themselves: as a remainder, rows that are lost would pass for repeats.
+        placed = placed.observe(repeats, F.count_if(F.col("_place") > 1).alias(REPEATED))
+    return placed.where("_place = 1").drop("_place", "_slot", "_apart")
 
 
 def _slot(identity: Sequence[str], dates: Sequence[str]) -> Column:

@@ -109,7 +109,7 @@ class Lake:
             merge = merge.whenMatchedUpdate(condition=newer, set=values)
         merge.whenNotMatchedInsert(condition=stays, values=values).execute()
 
-    def delete(self, table: Table, where: str) -> None:
+    def delete(self, table: Table, where: str | Column) -> None:
         if self.exists(table):
             DeltaTable.forPath(self.spark, self.path(table)).delete(where)
 

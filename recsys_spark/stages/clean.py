@@ -8,11 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial, reduce
 
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
 from recsys_spark.data import expectations, quality
-from recsys_spark.data.clean import cleaned, deduplicate, good, is_rejected, quarantined
+from recsys_spark.data.clean import REPEATED, cleaned, deduplicate, good, is_rejected, quarantined
 from recsys_spark.data.history import Past, past_nights
 from recsys_spark.data.kinds import KINDS
 from recsys_spark.data.merge import merge_batch
@@ -119,22 +119,34 @@ def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Ba
     One pass parses, judges, sorts by date, counts and writes to local disk; all that follows reads that.
     """
     judged = cleaned(bronze, kind, settings=job.settings.clean, sources=job.settings.sources)
-    expressions = _figures(job, kind)
-    once = deduplicate(judged, kind, within_dates=True)
+    expressions, repeats = _figures(job, kind), Observation()
+    once = deduplicate(judged, kind, within_dates=True, repeats=repeats)
     rows, figures = counted_while_kept(once, expressions, StorageLevel.DISK_ONLY)
+    repeated = float(repeats.get[REPEATED])
     again = duplicate_keys(good(rows), KINDS[kind].identity) if SILVER[kind].partition_by else 0.0
     if again:
         # An event delivered again with another date: rare, and then a second pass over all rows.
-        rows, figures = counted_while_kept(deduplicate(rows, kind), expressions, StorageLevel.DISK_ONLY)
+        repeats = Observation()
+        once = deduplicate(rows, kind, repeats=repeats)
+        rows, figures = counted_while_kept(once, expressions, StorageLevel.DISK_ONLY)
+        repeated += float(repeats.get[REPEATED])
         again = duplicate_keys(good(rows), KINDS[kind].identity)
     reasons = {name: figures.pop(name) for name in list(figures) if name.startswith(REJECT)}
     figures |= {"duplicate_keys": again, "rows_in": float(bronze.count())}
-    if figures["rows"] + figures["rejected"] > figures["rows_in"]:
+    _require_conserved(kind, figures, repeated)
+    return Batch(kind, rows, files, _counts(kind, figures, reasons, repeated), figures)
+
+
+def _require_conserved(kind: str, figures: Figures, repeated: float) -> None:
+    """Raise RecsysError unless every row of bronze is good, quarantined or a duplicate, each counted."""
+    found = figures["rows"] + figures["rejected"] + repeated
+    if found != figures["rows_in"]:
+        what = "lost" if found < figures["rows_in"] else "made up or read twice"
         raise RecsysError(
-            f"{kind}: {figures['rows']:,.0f} good and {figures['rejected']:,.0f} rejected rows of "
-            f"{figures['rows_in']:,.0f} in bronze: rows were made up or read twice. Nothing was merged."
+            f"{kind}: {figures['rows']:,.0f} good, {figures['rejected']:,.0f} rejected and {repeated:,.0f} "
+            f"duplicate rows of {figures['rows_in']:,.0f} in bronze: rows were {what}. Nothing was merged. "
+            "Next: run the stage again; if it says the same, keep the lake and report it."
         )
-    return Batch(kind, rows, files, _counts(kind, figures, reasons), figures)
 
 
 def _figures(job: Job, kind: str) -> dict[str, Column]:
@@ -147,12 +159,12 @@ def _figures(job: Job, kind: str) -> dict[str, Column]:
     return {**of_good, **reason_figures(broken)}
 
 
-def _counts(kind: str, figures: Figures, reasons: Figures) -> dict[tuple[str, str], float]:
+def _counts(kind: str, figures: Figures, reasons: Figures, repeated: float) -> dict[tuple[str, str], float]:
     return {
         ("rows_in", kind): figures["rows_in"],
         ("rows_good", kind): figures["rows"],
         ("rows_quarantined", kind): figures["rejected"],
-        ("rows_duplicate", kind): figures["rows_in"] - figures["rejected"] - figures["rows"],
+        ("rows_duplicate", kind): repeated,
         **{
             ("reject_reason", f"{kind}:{name.removeprefix(REJECT)}"): rows
             for name, rows in reasons.items()

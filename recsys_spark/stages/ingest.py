@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 
+from pyspark.sql import functions as F
+
 from recsys_spark.config import resolve_path
 from recsys_spark.data.pseudonyms import key_mark, pseudonym_key, require_same_key, without_plain_ids
 from recsys_spark.data.sources import Delivery, Known, bronze_rows, new_deliveries, one_slash, writing
-from recsys_spark.errors import ConfigError
+from recsys_spark.errors import ConfigError, RecsysError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import delivered_files, open_run
-from recsys_spark.lake.tables import BRONZE, FIELDS_BY_KIND, OPS_METRICS, OPS_SOURCE_COLUMNS
+from recsys_spark.lake.tables import BRONZE, FIELDS_BY_KIND, OPS_METRICS, OPS_SOURCE_COLUMNS, Table
 from recsys_spark.lake.together import together
 
 
@@ -37,8 +39,11 @@ def run(job: Job) -> Summary:
         figures |= found
     _remember_columns(job, deliveries, known)
     opened = open_run(job.lake, job.settings, job.run_date)
-    taken = int(sum(value for (metric, _), value in figures.items() if metric == "rows_ingested"))
-    return Summary(taken, taken, "bronze.*", figures, (*notes, f"run {opened.run_id}"))
+    read, taken = (
+        int(sum(value for (metric, _), value in figures.items() if metric == name))
+        for name in ("rows_read", "rows_ingested")
+    )
+    return Summary(read, taken, "bronze.*", figures, (*notes, f"run {opened.run_id}"))
 
 
 def _append(
@@ -57,9 +62,24 @@ def _append(
                 table,
                 bronze_rows(rows, name=name, files=delivery.files, run_date=job.run_date, payload=payload),
             )
-        figures["rows_ingested", name] = job.lake.rows_written(table)
+        figures["rows_read", name] = delivery.row_count
+        figures["rows_ingested", name] = _require_all(job, table, name, delivery)
         figures["files_ingested", name] = len(delivery.files)
     return figures
+
+
+def _require_all(job: Job, table: Table, name: str, delivery: Delivery) -> int:
+    """The rows that were just written, if they are all; else they are taken out again, and RecsysError."""
+    written = job.lake.rows_written(table)
+    if written != delivery.row_count:
+        contents = [file.content_hash for file in delivery.files]
+        job.lake.delete(table, (F.col("source") == name) & F.col("content_hash").isin(contents))
+        raise RecsysError(
+            f"source {name!r}: {delivery.row_count:,} rows were counted and {written:,} written to "
+            f"{table.name}: the delivery changed while it was read, or rows were lost. Nothing of it was "
+            f"kept. Next: recsys run --run-date {job.run_date} --from ingest, once the delivery is complete."
+        )
+    return written
 
 
 def _new_rows(job: Job, known: Mapping[str, Known]) -> dict[str, Delivery]:

@@ -22,6 +22,8 @@ def run(job: Job) -> Summary:
     job.overwrite_partition(SILVER_EXCLUDED_USERS, found.repartition(1), run_date=day)
     job.overwrite_partition(SILVER_PREFERENCES, preferences_on(job, day), run_date=day)
     rows = job.lake.rows_written(SILVER_PREFERENCES)
+    # By partitions and the files' own counts: no row is read for it.
+    events = job.read(SILVER_INTERACTIONS).where(F.col("event_date") <= F.lit(day)).count()
     pairs = job.read(SILVER_PREFERENCES).where(F.col("run_date") == F.lit(day))
     if pairs.where(F.col("strength") > 0).isEmpty():
         raise InputError(
@@ -31,7 +33,7 @@ def run(job: Job) -> Summary:
     users, per_reason = _excluded(job)
     figures = {("excluded_users", reason): float(count) for reason, count in per_reason.items()}
     figures |= judge_preferences(job)
-    return Summary(rows, rows, SILVER_PREFERENCES.name, figures, _told(users, per_reason))
+    return Summary(events, rows, SILVER_PREFERENCES.name, figures, _told(users, per_reason))
 
 
 def _excluded(job: Job) -> tuple[int, dict[str, int]]:

@@ -30,13 +30,15 @@ _FILE_FORMATS = ("csv", "jsonl", "parquet")
 class Delivery:
     """What one source holds that bronze does not: its files and their rows, None where nothing is new.
 
-    rows: source_file, row (from 0 in its file), malformed, and the mapped fields as texts.
+    rows: source_file, row (from 0 in its file), malformed, and the mapped fields as texts. row_count: how
+    many they are by the files themselves (lines, footers), for what is written to be compared with.
     """
 
     files: list[SourceFile]
     rows: DataFrame | None
     notes: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    row_count: int = 0
 
 
 def new_deliveries(
@@ -104,12 +106,13 @@ def _take(
             table = read_table(spark, name, source)
         files = known.new(table.parts)
         rows: DataFrame = table.rows.where(F.col("source_file").isin([part.path for part in files]))
-        is_empty = not table.parts
+        count, is_empty = sum(part.size for part in files), not table.parts
     elif source.format == "delta":
         with reading(name, source, path):
             number = int(founds[0].file.uri.rsplit("@v", maxsplit=1)[1])
-            rows = mapped(scan_delta(spark, source, path, founds[0], number), source)
-            is_empty = rows.isEmpty()
+            scanned = scan_delta(spark, source, path, founds[0], number)
+            rows, count = mapped(scanned.frame, source), sum(scanned.rows.values())
+            is_empty = count == 0
     else:
         rows, count = _read_files(spark, name, source, founds)
         is_empty = count == 0
@@ -119,7 +122,7 @@ def _take(
         )
     if is_empty or not files:
         return Delivery([], None, ("holds no rows",) if is_empty else ())
-    return Delivery(files, rows, (*notes, *_again(files, known)), columns)
+    return Delivery(files, rows, (*notes, *_again(files, known)), columns, count)
 
 
 def _again(files: Sequence[SourceFile], known: Known) -> list[str]:

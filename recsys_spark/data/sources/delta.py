@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Source
 from recsys_spark.data.sources.columns import Found
 from recsys_spark.data.sources.files import SourceFile
-from recsys_spark.data.sources.lines import numbered
+from recsys_spark.data.sources.lines import Numbered, numbered
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, column, their_columns
 from recsys_spark.lake.outside import outside_rows, outside_version
 from recsys_spark.lake.rows import frame_of
@@ -25,7 +25,7 @@ def look_at_delta(spark: SparkSession, name: str, source: Source, path: str) -> 
     return Found(table, tuple((field.name, field.dataType.simpleString()) for field in schema))
 
 
-def scan_delta(spark: SparkSession, source: Source, path: str, found: Found, number: int) -> DataFrame:
+def scan_delta(spark: SparkSession, source: Source, path: str, found: Found, number: int) -> Numbered:
     """The version's rows; a row's number is its place among the table's data files in the order of names."""
     scanned = numbered(outside_rows(spark, path, number))
     before, starts = 0, []
@@ -33,9 +33,10 @@ def scan_delta(spark: SparkSession, source: Source, path: str, found: Found, num
         starts.append((file, before))
         before += rows
     files = F.broadcast(frame_of(spark, starts, f"{FILE} string, {_BEFORE} long"))
-    return scanned.frame.join(files, on=FILE, how="left").select(
+    placed = scanned.frame.join(files, on=FILE, how="left").select(
         F.lit(found.file.uri).alias(FILE),
         (F.col(_BEFORE) + F.col(ROW)).alias(ROW),
         F.lit(None).cast("string").alias(MALFORMED),
         *[column(theirs) for theirs in their_columns(source)],
     )
+    return Numbered(placed, scanned.rows)

@@ -15,13 +15,13 @@ _BLOCKS = f"{FILE} string, _block long, _first long, _rows long, _before long"
 
 @dataclass(frozen=True)
 class Numbered:
-    """A scan with its file and row; `rows` counts the scan's rows by file."""
+    """A scan with its file and row; `rows` counts its rows by file, or those that `is_row` holds for."""
 
     frame: DataFrame
     rows: dict[str, int]
 
 
-def numbered(scan: DataFrame) -> Numbered:
+def numbered(scan: DataFrame, *, is_row: Column | None = None) -> Numbered:
     """Adds the file and the row's place in it from 0, whatever the splits.
 
     Text formats have no row index. A row's place in its Spark partition is known for free; a count
@@ -36,7 +36,9 @@ def numbered(scan: DataFrame) -> Numbered:
         F.monotonically_increasing_id().alias("_at"),
     )
     counted = placed.groupBy(FILE, "_block").agg(
-        F.min("_at").alias("_first"), F.count(F.lit(1)).alias("_rows")
+        F.min("_at").alias("_first"),
+        F.count(F.lit(1)).alias("_rows"),
+        (F.count(F.lit(1)) if is_row is None else F.count_if(is_row)).alias("_counted"),
     )
     blocks, rows = _cumulated(counted.collect())
     if len(blocks) == 1:
@@ -57,11 +59,12 @@ def _row() -> Column:
 
 
 def _cumulated(counted: list[Row]) -> tuple[list[tuple[str, int, int, int, int]], dict[str, int]]:
-    """Each block with the rows before it in its file, and the rows of each file."""
+    """Each block with the rows before it in its file, and the counted rows of each file."""
+    before: dict[str, int] = {}
     rows: dict[str, int] = {}
     blocks = []
-    for file, block, first, count in sorted(map(tuple, counted)):
-        before = rows.get(file, 0)
-        blocks.append((file, block, first, count, before))
-        rows[file] = before + count
+    for file, block, first, count, rows_of_block in sorted(map(tuple, counted)):
+        blocks.append((file, block, first, count, before.get(file, 0)))
+        before[file] = before.get(file, 0) + count
+        rows[file] = rows.get(file, 0) + rows_of_block
     return blocks, rows

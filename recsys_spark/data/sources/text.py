@@ -31,9 +31,9 @@ def scan_csv(spark: SparkSession, source: Source, founds: Sequence[Found]) -> Nu
     names = founds[0].names
     if source.quoted_newlines or is_wide(source.encoding):
         return _scan_records(spark, source, paths, names)
-    lines = numbered(_lines(spark, source, paths))
+    lines = numbered(_lines(spark, source, paths), is_row=_is_filled())
     header = 1 if source.header else 0
-    body = lines.frame.where((F.col(ROW) >= header) & (F.trim(_LINE) != ""))
+    body = lines.frame.where((F.col(ROW) >= header) & _is_filled())
     # Inner names by position: whatever characters theirs have, no two are the same.
     inner = [f"_c{place}" for place in range(len(names))]
     parsed = body.withColumn(
@@ -63,10 +63,10 @@ def scan_jsonl(spark: SparkSession, source: Source, founds: Sequence[Found]) -> 
     if is_wide(source.encoding):
         raise ConfigError(f"JSON lines in {source.encoding} cannot be read. Expected UTF-8.")
     paths = [found.file.path for found in founds]
-    lines = numbered(_lines(spark, source, paths))
+    lines = numbered(_lines(spark, source, paths), is_row=_is_filled())
     keys = [key for key in their_columns(source) if all(key not in found.from_path for found in founds)]
     is_object = _is_readable(source) & F.col(_LINE).rlike(r"^\s*\{")
-    parsed = lines.frame.where(F.trim(_LINE) != "").withColumn(
+    parsed = lines.frame.where(_is_filled()).withColumn(
         _PARSED,
         F.from_json(F.when(is_object, F.col(_LINE)), _strings(keys), {"columnNameOfCorruptRecord": _RAW}),
     )
@@ -89,6 +89,11 @@ def _lines(spark: SparkSession, source: Source, paths: Sequence[str]) -> DataFra
     with _all_charsets(spark):
         decoded = F.decode(F.col(_LINE).cast("binary"), source.encoding).alias(_LINE)
         return lines.select(decoded, "_metadata")
+
+
+def _is_filled() -> Column:
+    """Whether the line is a row: blank ones are none."""
+    return F.trim(_LINE) != ""
 
 
 def _is_readable(source: Source) -> Column:
