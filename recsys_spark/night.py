@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -26,10 +26,8 @@ from recsys_spark.errors import ConfigError, RecsysError, did_you_mean
 from recsys_spark.lake import lock
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.memory import MemoryWatch
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.session import is_submitted, properties, start_session
 from recsys_spark.lake.store import java_reason
-from recsys_spark.lake.tables import OPS_METRICS
 from recsys_spark.lake.workers import preload as preload_workers
 
 STAGES = (
@@ -127,14 +125,9 @@ def _record(job: Job, stage: str, summary: Summary, seconds: float, peak_gb: flo
         ("rows_out", ""): summary.rows_out,
         ("peak_gb", ""): peak_gb,
         ("wrote", summary.wrote): 1.0,
-        **summary.figures,
+        **({} if summary.is_recorded else summary.figures),
     }
-    now, run_id = datetime.now(UTC), job.run.run_id
-    rows = [
-        (run_id, job.run_date, stage, metric, label, float(value), now)
-        for (metric, label), value in figures.items()
-    ]
-    job.append(OPS_METRICS, frame_of(job.spark, rows, OPS_METRICS.schema))
+    job.record(stage, figures)
 
 
 def session(app_name: str, settings: Settings) -> SparkSession:

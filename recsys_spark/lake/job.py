@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Settings, resolve_path
+from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import Run, find_run
 from recsys_spark.lake.store import Lake
-from recsys_spark.lake.tables import Table
+from recsys_spark.lake.tables import OPS_METRICS, Table
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,22 @@ class Job:
     ) -> None:
         self.lake.overwrite_partition(table, rows, note=note, **partition)
 
+    def record(self, stage: str, figures: Mapping[tuple[str, str], float]) -> None:
+        """Append a stage's figures, (metric, label) -> value, to ops.metrics: all of them or none."""
+        now, run_id = datetime.now(UTC), self.run.run_id
+        rows = [
+            (run_id, self.run_date, stage, metric, label, float(value), now)
+            for (metric, label), value in figures.items()
+        ]
+        self.append(OPS_METRICS, frame_of(self.spark, rows, OPS_METRICS.schema))
+
 
 @dataclass(frozen=True)
 class Summary:
     """What a stage did: rows taken and given, where they went, and its own figures.
 
-    `figures` maps (metric, label) to a value; `notes` are sentences for people.
+    `figures` maps (metric, label) to a value; `notes` are sentences for people. is_recorded: the figures
+    stand in ops.metrics already, because they had to be there in one commit with something else.
     """
 
     rows_in: int
@@ -70,3 +81,4 @@ class Summary:
     wrote: str
     figures: dict[tuple[str, str], float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    is_recorded: bool = False

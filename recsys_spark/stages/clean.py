@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from functools import partial, reduce
 
 from pyspark import StorageLevel
@@ -28,7 +28,6 @@ from recsys_spark.data.profile import (
 )
 from recsys_spark.errors import InputError, RecsysError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import delivered_files
 from recsys_spark.lake.tables import (
     BRONZE,
@@ -69,9 +68,10 @@ def run(job: Job) -> Summary:
     results = _gate(job, batches)
     gate_seconds = time.monotonic() - started
     _merge(job, batches)
-    _mark(job, batches)
     told = _summary(batches, results)
-    return replace(told, figures={**told.figures, ("gate_seconds", ""): gate_seconds})
+    figures = {**told.figures, ("gate_seconds", ""): gate_seconds}
+    _mark(job, batches, figures)
+    return replace(told, figures=figures, is_recorded=bool(batches))
 
 
 def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summary:
@@ -272,10 +272,11 @@ def _quarantine(job: Job, batches: list[Batch]) -> None:
         job.merge(SILVER_QUARANTINE, reduce(DataFrame.unionByName, rows))
 
 
-def _mark(job: Job, batches: list[Batch]) -> None:
-    """Note which files are in silver, so that no later night looks at them again."""
-    now, run_id = datetime.now(UTC), job.run.run_id
-    files = [file for batch in batches for file in batch.files]
-    marks = [(run_id, job.run_date, "clean", _DONE, file, 1.0, now) for file in files]
+def _mark(job: Job, batches: list[Batch], figures: dict[tuple[str, str], float]) -> None:
+    """Note which files are in silver, so that no later night looks at them again, and what was in them.
+
+    In one commit: a night that ends here leaves the counts that later nights compare theirs with.
+    """
+    marks = {(_DONE, file): 1.0 for batch in batches for file in batch.files}
     if marks:
-        job.append(OPS_METRICS, frame_of(job.spark, marks, OPS_METRICS.schema))
+        job.record("clean", figures | marks)

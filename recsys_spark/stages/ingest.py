@@ -34,10 +34,11 @@ def run(job: Job) -> Summary:
         notes.extend(f"{name}: {note}" for note in delivery.notes)
         if delivery.rows is None and not delivery.notes:
             notes.append(f"{name}: nothing new")
+    # Before the rows: a file that bronze holds is not looked into again, so its columns would stay unknown.
+    _remember_columns(job, deliveries, known)
     kinds = sorted({job.settings.sources[name].kind for name in deliveries})
     for found in together(*[partial(_append, job, kind, deliveries, key) for kind in kinds]):
         figures |= found
-    _remember_columns(job, deliveries, known)
     opened = open_run(job.lake, job.settings, job.run_date)
     read, taken = (
         int(sum(value for (metric, _), value in figures.items() if metric == name))
