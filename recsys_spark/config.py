@@ -140,6 +140,8 @@ class Quality(Section):
     min_preferences: int = Field(ge=0)
     max_rejected_share: float = Field(ge=0, le=1)
     max_rejected_item_share: float = Field(ge=0, le=1)
+    max_rejected_user_share: float = Field(ge=0, le=1)
+    max_rejected_outcome_share: float = Field(ge=0, le=1)
     max_duplicate_share: float = Field(ge=0, le=1)
     max_unknown_item_share: float = Field(ge=0, le=1)
     max_untitled_share: float = Field(ge=0, le=1)
@@ -151,9 +153,14 @@ class Quality(Section):
     max_volume_ratio: float = Field(ge=1)
     min_item_volume_ratio: float = Field(ge=0, le=1)
     max_item_volume_ratio: float = Field(ge=1)
+    min_user_volume_ratio: float = Field(ge=0, le=1)
+    max_user_volume_ratio: float = Field(ge=1)
+    min_outcome_volume_ratio: float = Field(ge=0, le=1)
+    max_outcome_volume_ratio: float = Field(ge=1)
     max_event_share_change: float = Field(ge=0, le=1)
     min_event_share_ratio: float = Field(ge=0, le=1)
     max_null_share_change: float = Field(ge=0, le=1)
+    max_consent_share_change: float = Field(ge=0, le=1)
 
     @model_validator(mode="after")
     def _enough_history(self) -> Quality:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from statistics import median
@@ -39,21 +39,31 @@ class Past:
 
 
 def past_nights(lake: Lake, kind: str, *, run_date: date, nights: int, adds_up: bool) -> Past:
-    """The newest `nights` nights before the run date that recorded figures of `kind`.
+    """As `pasts`, of one kind."""
+    return pasts(lake, [kind], run_date=run_date, nights=nights, adds_up=adds_up)[kind]
 
-    adds_up: a night's deliveries are parts of one whole and are summed (interactions, items); else the
+
+def pasts(lake: Lake, kinds: Sequence[str], *, run_date: date, nights: int, adds_up: bool) -> dict[str, Past]:
+    """Of each kind the newest `nights` nights before the run date that recorded figures: one Spark job.
+
+    adds_up: a night's deliveries are parts of one whole and are summed (the kinds of deliveries); else the
     night's last record replaces those before it (preferences, lists), whatever ran how often.
     """
     oldest = run_date - timedelta(days=_REACH * nights)
     recent = (
         lake.read(OPS_METRICS)
-        .where((F.col("metric") == PROFILE) & F.startswith("label", F.lit(f"{kind}.")))
+        .where((F.col("metric") == PROFILE) & F.substring_index("label", ".", 1).isin(*kinds))
         .where(F.col("run_date").between(F.lit(oldest), F.lit(run_date)))
     )
     value = F.sum("value") if adds_up else F.max_by("value", "recorded_at")
-    figures: dict[date, Figures] = {}
+    figures: dict[str, dict[date, Figures]] = {kind: {} for kind in kinds}
     for row in recent.groupBy("run_date", "label").agg(value.alias("value")).collect():
-        figures.setdefault(row["run_date"], {})[row["label"].removeprefix(f"{kind}.")] = row["value"]
+        kind, _, name = row["label"].partition(".")
+        figures[kind].setdefault(row["run_date"], {})[name] = row["value"]
+    return {kind: _past(found, run_date, nights, adds_up=adds_up) for kind, found in figures.items()}
+
+
+def _past(figures: dict[date, Figures], run_date: date, nights: int, *, adds_up: bool) -> Past:
     tonight = figures.pop(run_date, {})
     newest_first = [figures[night] for night in sorted(figures, reverse=True)]
     return Past(tuple(newest_first[:nights]), tonight if adds_up else {})

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Clean
 from recsys_spark.data.clean import is_rejected
+from recsys_spark.data.kinds.outcomes import OUTCOME_TYPES
 from recsys_spark.lake.kept import kept
 
 Figures = dict[str, float]
@@ -37,19 +38,35 @@ _COLUMNS = {
         "basket_id",
     ),
     "items": ("item_id", "title", "category", "brand", "price"),
+    "users": ("user_id", "country", "region", "segment", "age_band", "is_consented"),
+    "audiences": ("audience", "user_id"),
+    "outcomes": (
+        "event_id",
+        "run_date",
+        "channel",
+        "campaign",
+        "user_id",
+        "item_id",
+        "outcome_type",
+        "event_at",
+    ),
     "preferences": ("user_id", "item_id", "strength", "last_event_at"),
 }
 
 
 def good_figures(kind: str, *, clean: Clean, among: Column) -> dict[str, Column]:
-    """Aggregates over the rows of a batch of interactions or items of which `among` is true, once each.
+    """Aggregates over the rows of a batch of one kind of which `among` is true, once each.
 
     rows, null_<column>; interactions also out_of_range_<column>, unknown_event_type, events_<type> and
-    first_day, last_day (days since 1970); items also bad_validity.
+    first_day, last_day (days since 1970); items, users and audiences bad_validity; users consented;
+    outcomes unknown_outcome_type and outcomes_<type>.
     """
-    if kind == "items":
+    if kind == "outcomes":
+        return {**_counts(kind, among), **_outcome_figures(among)}
+    if kind != "interactions":
         ends_early = F.col("valid_to") <= F.col("valid_from")
-        return {**_counts(kind, among), "bad_validity": F.count_if(among & ends_early)}
+        consented = {"consented": F.count_if(among & F.col("is_consented"))} if kind == "users" else {}
+        return {**_counts(kind, among), "bad_validity": F.count_if(among & ends_early), **consented}
     beyond = {
         f"out_of_range_{name}": F.count_if(among & (F.isnan(name) | (F.abs(name) > clean.max_abs_value)))
         for name in ("quantity", "value")
@@ -65,6 +82,14 @@ def good_figures(kind: str, *, clean: Clean, among: Column) -> dict[str, Column]
         **per_type,
         "first_day": _day(F.min(day)),
         "last_day": _day(F.max(day)),
+    }
+
+
+def _outcome_figures(among: Column) -> dict[str, Column]:
+    of_type = F.col("outcome_type")
+    return {
+        "unknown_outcome_type": F.count_if(among & ~of_type.isin(*OUTCOME_TYPES)),
+        **{f"outcomes_{name}": F.count_if(among & (of_type == name)) for name in OUTCOME_TYPES},
     }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from recsys_spark.data.expectations import Bound, Check
+from recsys_spark.data.bounds import Bound, Check
 from recsys_spark.errors import QualityGateError
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.rows import frame_of

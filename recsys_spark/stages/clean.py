@@ -12,8 +12,9 @@ from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
 from recsys_spark.data import expectations, quality
+from recsys_spark.data.bounds import Check
 from recsys_spark.data.clean import REPEATED, cleaned, deduplicate, good, is_rejected, quarantined
-from recsys_spark.data.history import Past, past_nights
+from recsys_spark.data.history import Past, pasts
 from recsys_spark.data.kinds import KINDS
 from recsys_spark.data.merge import merge_batch
 from recsys_spark.data.profile import (
@@ -26,7 +27,7 @@ from recsys_spark.data.profile import (
     recorded,
     unknown_items,
 )
-from recsys_spark.errors import InputError, RecsysError
+from recsys_spark.errors import InputError, QualityGateError, RecsysError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import delivered_files
 from recsys_spark.lake.tables import (
@@ -40,7 +41,7 @@ from recsys_spark.lake.tables import (
 from recsys_spark.lake.together import together
 
 _DONE = "cleaned_file"
-_PROFILED = ("interactions", "items")
+_DAY_ZERO = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ class Batch:
 def run(job: Job) -> Summary:
     quality.preload()
     batches = _new_batches(job)
+    newest = _newest_event(job, batches)
     started = time.monotonic()
-    results = _gate(job, batches)
+    results = _gate(job, batches, newest)
     gate_seconds = time.monotonic() - started
     _merge(job, batches)
     told = _summary(batches, results)
@@ -88,7 +90,7 @@ def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summ
 
 
 def _new_batches(job: Job) -> list[Batch]:
-    """The new files' rows, by kind; InputError where no event is known then."""
+    """The new files' rows, by kind."""
     known, delivered = together(lambda: _cleaned_files(job), lambda: _delivered_files(job))
     judgements = []
     for kind, table in BRONZE.items():
@@ -99,9 +101,7 @@ def _new_batches(job: Job) -> list[Batch]:
             if len(new) < len(files):
                 bronze = bronze.where(F.concat_ws(":", F.lit(kind), "source", "content_hash").isin(new))
             judgements.append(partial(judged_batch, job, kind, bronze, new))
-    batches = together(*judgements)
-    _require_events(job, batches)
-    return batches
+    return together(*judgements)
 
 
 def _cleaned_files(job: Job) -> set[str]:
@@ -152,11 +152,8 @@ def _require_conserved(kind: str, figures: Figures, repeated: float) -> None:
 def _figures(job: Job, kind: str) -> dict[str, Column]:
     """What is counted of judged rows: the good ones' profile, and how many broke which rule."""
     clean = job.settings.clean
-    of_good = {"rows": F.count_if(~is_rejected())}
-    if kind in _PROFILED:
-        of_good = good_figures(kind, clean=clean, among=~is_rejected())
     _, broken = KINDS[kind].typed(clean, job.settings.sources)
-    return {**of_good, **reason_figures(broken)}
+    return {**good_figures(kind, clean=clean, among=~is_rejected()), **reason_figures(broken)}
 
 
 def _counts(kind: str, figures: Figures, reasons: Figures, repeated: float) -> dict[tuple[str, str], float]:
@@ -173,14 +170,16 @@ def _counts(kind: str, figures: Figures, reasons: Figures, repeated: float) -> d
     }
 
 
-def _require_events(job: Job, batches: list[Batch]) -> None:
-    """Raise InputError where no event is known on or before the run date."""
+def _newest_event(job: Job, batches: list[Batch]) -> date:
+    """The day of the newest event known, the batch's included.
+
+    Raises InputError where no event is known on or before the run date.
+    """
     bounds = []
     for batch in batches:
         if batch.kind == "interactions" and "first_day" in batch.figures:
-            epoch = date(1970, 1, 1)
             days = (batch.figures["first_day"], batch.figures["last_day"])
-            bounds.append(tuple(epoch + timedelta(days=int(day)) for day in days))
+            bounds.append(tuple(_DAY_ZERO + timedelta(days=int(day)) for day in days))
     dates = job.read(SILVER_INTERACTIONS).agg(F.min("event_date"), F.max("event_date")).collect()[0]
     if dates[0] is not None:
         bounds.append((dates[0], dates[1]))
@@ -194,43 +193,47 @@ def _require_events(job: Job, batches: list[Batch]) -> None:
             f"no events on or before {job.run_date}: the first known event is of {first}. "
             f"Expected a --run-date from {first} on."
         )
-    _require_fresh(job, max(last for _, last in bounds))
+    return max(last for _, last in bounds)
 
 
-def _require_fresh(job: Job, last: date) -> None:
-    oldest = job.run_date - timedelta(days=job.settings.quality.max_age_days)
-    if last < oldest:
-        raise InputError(
-            f"no data for {job.run_date}: the newest known event is of {last}, older than "
-            f"quality.max_age_days = {job.settings.quality.max_age_days} allows. "
+def _is_stale(job: Job, newest: date) -> bool:
+    return newest < job.run_date - timedelta(days=job.settings.quality.max_age_days)
+
+
+def _gate(job: Job, batches: list[Batch], newest: date) -> list[quality.QualityResult]:
+    """Judge the batch by Great Expectations; results are kept whatever the verdict."""
+    if not batches and not _is_stale(job, newest):
+        return []  # a rerun that takes nothing in leaves the pages of what was judged
+    by_kind, thresholds = {batch.kind: batch for batch in batches}, job.settings.quality
+    past = pasts(
+        job.lake, list(by_kind), run_date=job.run_date, nights=thresholds.history_nights, adds_up=True
+    )
+    checks = [
+        judge(by_kind[kind].figures, quality=thresholds, past=past[kind])
+        for kind, judge in expectations.SUITES.items()
+        if kind in by_kind
+    ]
+    last_day = float((newest - _DAY_ZERO).days)
+    if events := by_kind.get("interactions"):
+        checks.extend(_event_checks(job, events, by_kind.get("items"), past["interactions"], last_day))
+    else:
+        checks.append(expectations.freshness_check(last_day, quality=thresholds, run_date=job.run_date))
+    results = quality.judged(job, checks, stage="clean")
+    if _is_stale(job, newest):
+        raise QualityGateError(
+            f"no data for {job.run_date}: the newest known event is of {newest}, older than "
+            f"quality.max_age_days = {thresholds.max_age_days} allows "
+            f"({quality.told([result for result in results if not result.is_success])}). "
             "Next: deliver the missing days, or choose an earlier --run-date."
         )
-
-
-def _gate(job: Job, batches: list[Batch]) -> list[quality.QualityResult]:
-    """Judge the batch by Great Expectations; results are kept whatever the verdict."""
-    by_kind = {batch.kind: batch for batch in batches if batch.kind in _PROFILED}
-    if not by_kind:
-        return []
-    items, events = by_kind.get("items"), by_kind.get("interactions")
-    pasts = together(*[partial(_past, job, kind) for kind in by_kind])
-    past = dict(zip(by_kind, pasts, strict=True))
-    checks = []
-    if items:
-        checks.append(
-            expectations.item_check(items.figures, quality=job.settings.quality, past=past["items"])
-        )
-    if events:
-        checks.extend(_event_checks(job, events, items, past["interactions"]))
-    results = quality.judged(job, checks, stage="clean")
     quality.require_success(results)
     return results
 
 
-def _event_checks(job: Job, events: Batch, items: Batch | None, past: Past) -> list[expectations.Check]:
+def _event_checks(job: Job, events: Batch, items: Batch | None, past: Past, last_day: float) -> list[Check]:
     events.figures["unknown_items"] = unknown_items(events.good, known_items(job, items))
     profile = expectations.profile_check(
-        events.figures,
+        {**events.figures, "last_day": last_day},
         quality=job.settings.quality,
         clean=job.settings.clean,
         run_date=job.run_date,
@@ -243,11 +246,6 @@ def known_items(job: Job, batch: Batch | None) -> DataFrame:
     """item_id of all items in silver, and of the batch of items that is to be merged."""
     known = job.read(SILVER_ITEMS).select("item_id")
     return known if batch is None else known.unionByName(batch.good.select("item_id"))
-
-
-def _past(job: Job, kind: str) -> Past:
-    nights = job.settings.quality.history_nights
-    return past_nights(job.lake, kind, run_date=job.run_date, nights=nights, adds_up=True)
 
 
 def _merge(job: Job, batches: list[Batch]) -> None:

@@ -120,12 +120,13 @@ def _told_by_reason(again: Again) -> dict[tuple[str, str], float]:
 
 def _gate(job: Job, batches: list[Batch]) -> None:
     """The suites of `clean`, without what only a night's whole delivery can be: large, fresh, mostly good."""
-    checks: list[expectations.Check] = []
     thresholds = job.settings.quality
     by_kind = {batch.kind: batch for batch in batches if batch.figures["rows"]}
-    if "items" in by_kind:
-        figures = _without_delivery(by_kind["items"])
-        checks.append(expectations.item_check(figures, quality=thresholds))
+    checks = [
+        judge(_without_delivery(by_kind[kind]), quality=thresholds)
+        for kind, judge in expectations.SUITES.items()
+        if kind in by_kind
+    ]
     if "interactions" in by_kind:
         events = by_kind["interactions"]
         unknown = unknown_items(events.good, known_items(job, by_kind.get("items")))

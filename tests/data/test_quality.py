@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,18 +14,23 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Settings, load_settings
 from recsys_spark.data import quality
+from recsys_spark.data.bounds import Check
 from recsys_spark.data.expectations import (
-    Check,
+    audience_check,
+    freshness_check,
     interaction_check,
     item_check,
     list_check,
+    outcome_check,
     preference_check,
     profile_check,
+    user_check,
 )
 from recsys_spark.data.history import Past, past_nights
 from recsys_spark.data.preference_gate import judge_preferences
 from recsys_spark.data.profile import (
     PROFILE,
+    counted,
     counted_while_kept,
     duplicate_keys,
     good_figures,
@@ -140,6 +146,61 @@ def test_items_and_preferences_and_lists_have_suites_of_their_own(settings: Sett
     }
 
 
+PEOPLE = Past(
+    nights=({"rows": 1000.0, "consented": 700.0, "null_country": 10.0, "outcomes_open": 300.0},) * 7
+)
+
+
+@pytest.mark.parametrize(
+    ("judge", "change", "past", "broken"),
+    [
+        (user_check, {"consented": 1000}, PEOPLE, {}),
+        (user_check, {"consented": 1810}, PEOPLE, {"consented_share": (0.905, 0.5, 0.9)}),
+        (user_check, {"consented": 990}, PEOPLE, {"consented_share": (0.495, 0.5, 0.9)}),
+        (user_check, {"consented": 0}, Past(), {}),
+        (
+            user_check,
+            {"consented": 1400, "null_country": 500},
+            PEOPLE,
+            {"null_country_share": (0.25, None, 0.21)},
+        ),
+        (
+            user_check,
+            {"rejected": 111, "rows_in": 2200},
+            Past(),
+            {"rejected_share": (111 / 2200, None, 0.05)},
+        ),
+        (user_check, {"rows": 20001, "consented": 14000}, PEOPLE, {"volume_ratio": (20.001, 0, 20)}),
+        (user_check, {"null_user_id": 1}, Past(), {"null_user_id": (1, None, 0)}),
+        (audience_check, {"bad_validity": 2}, PEOPLE, {"bad_validity": (2, None, 0)}),
+        (audience_check, {"rows": 0}, Past(), {"rows": (0, 1, None)}),
+        (outcome_check, {"outcomes_open": 500}, PEOPLE, {}),
+        (outcome_check, {"outcomes_open": 10}, PEOPLE, {"outcomes_open_share": (0.005, 0.1, 0.5)}),
+        (outcome_check, {"duplicate_keys": 1}, Past(), {"duplicate_keys": (1, None, 0)}),
+        (
+            outcome_check,
+            {"rejected": 111, "rows_in": 2200},
+            Past(),
+            {"rejected_share": (111 / 2200, None, 0.05)},
+        ),
+    ],
+)
+def test_users_audiences_and_outcomes_are_judged_like_items(
+    settings: Settings, judge: Callable[..., Check], change: dict, past: Past, broken: dict
+) -> None:
+    check = judge({"rows": 2000, **change}, quality=settings.quality, past=past)
+    assert failed(check) == {name: bounds(*values) for name, values in broken.items()}
+
+
+def test_what_is_known_must_be_fresh_where_no_event_is_new(settings: Settings) -> None:
+    def judged(age: int) -> Check:
+        return freshness_check(float(DAY_NUMBER - age), quality=settings.quality, run_date=DAY)
+
+    assert failed(judged(8)) == {"newest_age_days": (8, None, 7)}
+    assert judged(7).figures == {"newest_age_days": 7}
+    assert failed(judged(7)) == failed(judged(-3)) == {}
+
+
 def test_great_expectations_agrees_and_tells_what_it_saw_and_what_was_allowed(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -225,6 +286,46 @@ def test_figures_are_counts_of_the_rows_and_hold_none_of_their_values(
     }
     assert duplicate_keys(good, ["event_id"]) == 1
     assert unknown_items(good, frame("item_id string", [("i1",), ("i1",), ("i2",)])) == 1
+
+
+def test_figures_of_users_and_outcomes_tell_consent_and_types(frame: Frame, settings: Settings) -> None:
+    first, last = date(1970, 1, 1), date(9999, 12, 31)
+    users = frame(
+        "user_id string, country string, region string, segment string, age_band string, "
+        "is_consented boolean, valid_from date, valid_to date, is_good boolean",
+        [
+            ("u1", "AT", None, None, None, True, first, last, True),
+            ("u2", None, None, None, None, False, last, last, True),
+            ("u3", None, None, None, None, True, first, last, False),
+        ],
+    )
+    is_good = F.col("is_good")
+    found = counted(users, good_figures("users", clean=settings.clean, among=is_good))
+    assert {name: found[name] for name in ("rows", "consented", "bad_validity", "null_country")} == {
+        "rows": 2,
+        "consented": 1,
+        "bad_validity": 1,
+        "null_country": 1,
+    }
+    at = datetime(2024, 5, 1)
+    outcomes = frame(
+        "event_id string, run_date date, channel string, campaign string, user_id string, item_id string, "
+        "outcome_type string, event_at timestamp, is_good boolean",
+        [
+            ("o1", DAY, "email", "c", "u1", None, "open", at, True),
+            ("o2", DAY, "email", "c", "u1", "i1", "click", at, True),
+            ("o3", DAY, "email", "c", "u1", "i1", "applause", at, True),
+            ("o4", DAY, "email", "c", "u1", "i1", "click", at, False),
+        ],
+    )
+    found = counted(outcomes, good_figures("outcomes", clean=settings.clean, among=is_good))
+    assert {name: value for name, value in found.items() if value} == {
+        "rows": 3,
+        "null_item_id": 1,
+        "unknown_outcome_type": 1,
+        "outcomes_open": 1,
+        "outcomes_click": 1,
+    }
 
 
 def test_the_past_sums_deliveries_of_a_night_and_takes_the_last_of_what_was_made_twice(

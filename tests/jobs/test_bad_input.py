@@ -96,13 +96,19 @@ def test_what_clean_refuses_never_reaches_silver(
     assert stage_run(run_date="2020-01-01") == 3
     assert "no events on or before 2020-01-01: the first known event is of 2024-05-01" in sentence(capsys)
     assert stage_run("\n[quality]\nmax_age_days = 2\n", run_date="2024-06-01") == 3
-    assert "no data for 2024-06-01: the newest known event is of 2024-05-02" in sentence(capsys)
-    assert "ops/quality_results" not in written(tmp_path)
-    assert stage_run() == 3
     told = sentence(capsys)
-    assert "expect_column_max_to_be_between(rejected_share) observed 0.5," in told
-    assert "allowed <= 0.05" in told
+    assert "no data for 2024-06-01: the newest known event is of 2024-05-02" in told
+    assert "expect_column_max_to_be_between(newest_age_days) observed 30, allowed <= 2" in told
     assert written(tmp_path) >= {"bronze/interactions", "ops/quality_results"}
+    pages = (tmp_path / "output" / "2024-06-01" / "data_docs" / "clean").rglob("*.html")
+    assert any("newest_age_days" in page.read_text(encoding="utf-8") for page in pages)
+    users = "user,group,consent\nu1,g,true\n,g,true\n"
+    (tmp_path / "shop" / "users.csv").write_text(users, encoding="utf-8")
+    assert stage_run(sources=["events", "items", "users"]) == 3
+    told = sentence(capsys)
+    for suite in ("silver.interactions.profile", "silver.users"):
+        seen = "expect_column_max_to_be_between(rejected_share) observed 0.5, allowed <= 0.05"
+        assert f"{suite}: {seen}" in told
     assert not {table for table in written(tmp_path) if table.startswith(("silver", "gold"))}
 
 

@@ -14,6 +14,7 @@ from recsys_spark.data.kinds.kind import Columns, Kind, text
 # What befalls one item of a list, and what befalls the mail or the address.
 ITEM_OUTCOMES = ("impression", "click", "purchase", "dislike", "skip")
 LIST_OUTCOMES = ("open", "unsubscribe", "bounce")
+OUTCOME_TYPES = (*ITEM_OUTCOMES, *LIST_OUTCOMES)
 _CONTENT = ("user_id", "item_id", "outcome_type", "event_at", "run_date", "channel", "campaign")
 
 
@@ -31,7 +32,7 @@ def _broken(clean: Clean, *, outcome_type: Column, event_at: Column, run_date: C
             rules.is_longer(name, clean.max_id_length)
             for name in ("user_id", "item_id", "event_id", "channel", "campaign")
         ),
-        "unknown_outcome_type": ~F.coalesce(outcome_type.isin(*ITEM_OUTCOMES, *LIST_OUTCOMES), never),
+        "unknown_outcome_type": ~F.coalesce(outcome_type.isin(*OUTCOME_TYPES), never),
         "unparsable_time": event_at.isNull(),
         "before_epoch": F.coalesce(event_at <= F.lit(rules.EPOCH).cast("timestamp"), never),
         "future_time": F.coalesce(event_at > rules.latest_time(clean.future_tolerance_days), never),
