@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import (
     BRONZE_INTERACTIONS,
     SILVER_INTERACTIONS,
+    SILVER_ITEMS,
     SILVER_QUARANTINE,
     Table,
 )
@@ -68,6 +69,44 @@ def night(spark: SparkSession, tmp_path: Path) -> Night:
         return Job(spark, Settings.model_validate({**base, **changed}), DAY)
 
     return job
+
+
+def deliver(job: Job, table: Table, content: str, *rows: dict[str, str], source: str = "web") -> None:
+    """Bronze rows of one file of this content's hash, as ingest leaves them."""
+    at = datetime(2024, 5, 3)
+    file = {"source": source, "source_file": "file:/shop/events.csv", "content_hash": content}
+    file |= {"delivered_at": at, "ingested_at": at, "ingest_date": DAY}
+    whole = [{**dict.fromkeys(table.columns), **file, **row, "row": place} for place, row in enumerate(rows)]
+    job.append(table, frame_of(job.spark, [tuple(row.values()) for row in whole], table.schema))
+
+
+def event(event_id: str, item: str = "i1", kind: str = "view") -> dict[str, str]:
+    given = {"event_id": event_id, "user_id": "u1", "item_id": item, "event_type": kind}
+    return {**given, "event_at": "2024-05-01 11:00:00"}
+
+
+def test_a_row_repaired_by_a_rule_comes_back_and_one_that_is_not_stays(night: Night) -> None:
+    """Of a file that is gone: judged as bronze has it."""
+    repaired = night("at", "wish")
+    deliver(repaired, BRONZE_INTERACTIONS, "a", event("w1"), event("w2", kind="wish"), event("w3", kind="?"))
+    item = {**dict.fromkeys(SILVER_ITEMS.columns), "item_id": "i1"}
+    repaired.append(SILVER_ITEMS, frame_of(repaired.spark, [tuple(item.values())], SILVER_ITEMS.schema))
+    rejected = [
+        ("interactions", "web", "file:/shop/events.csv", "a", row, ["unknown_event_type"], "as it was", DAY)
+        for row in (1, 2)
+    ]
+    repaired.append(SILVER_QUARANTINE, frame_of(repaired.spark, rejected, SILVER_QUARANTINE.schema))
+    summary = reprocess.run(repaired)
+    assert [row["event_id"] for row in repaired.read(SILVER_INTERACTIONS).collect()] == ["w2"]
+    [left] = repaired.read(SILVER_QUARANTINE).collect()
+    assert (left["row"], left["reject_reasons"]) == (2, ["unknown_event_type"])
+    assert json.loads(left["raw"])["event_id"] == "w3"
+    assert counts(summary, "repaired", "still_rejected", "rows_good", "rows_duplicate") == {
+        ("rows_good", "interactions"): 1,
+        ("rows_duplicate", "interactions"): 0,
+        ("repaired", "interactions:unknown_event_type"): 1,
+        ("still_rejected", "interactions:unknown_event_type"): 1,
+    }
 
 
 def rows_of(job: Job, table: Table) -> list[str]:
