@@ -230,12 +230,20 @@ def quarantine(
     reprocess: Annotated[
         bool, typer.Option(help="Judge the rows again by today's rules and mappings; needs --run-date.")
     ] = False,
+    discard: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Leave a file that a gate refused out of silver for good."),
+    ] = "",
     json_file: Json = None,
 ) -> None:
     """Show how many delivered rows were rejected, by reason, with samples; or take repaired ones back."""
-    from recsys_spark.quarantine_view import reprocessed, show  # noqa: PLC0415
+    from recsys_spark.quarantine_view import discarded, reprocessed, show  # noqa: PLC0415
 
-    if reprocess:
+    if discard and reprocess:
+        raise typer.BadParameter("--discard leaves a file out, --reprocess takes rows back: one at a time.")
+    if discard:
+        _exit(lambda: discarded(env, discard, json_file))
+    elif reprocess:
         _exit(lambda: reprocessed(env, run_date, json_file))
     else:
         _exit(lambda: show(env, run_date, samples=samples, is_masked=not unmasked, json_file=json_file))

@@ -1,9 +1,10 @@
-"""What `recsys quarantine` prints: rejected rows by reason, or what a repair took back."""
+"""What `recsys quarantine` prints: rejected rows by reason, what a repair took back, what was left out."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Summary
 from recsys_spark.lake.store import Lake
 from recsys_spark.night import holding, job_of, parse_date, run_stage, session
+from recsys_spark.stages.discard import discard
 
 
 def show(env: str, run_date: str, *, samples: int, is_masked: bool, json_file: Path | None) -> None:
@@ -53,6 +55,19 @@ def reprocessed(env: str, run_date: str, json_file: Path | None) -> None:
     if summary.rows_out:
         print(f"next    recsys run --run-date {run_date} --env {env} --from preferences")  # noqa: T201
     _write(json_file, counts)
+
+
+def discarded(env: str, file: str, json_file: Path | None) -> None:
+    """Leave one delivered file out of silver for good, and print which and how many rows."""
+    # The job is of no night: the discard is noted with the one that took the file in.
+    job = job_of(env, str(datetime.now(UTC).date()))
+    with holding(job.settings, f"discard of {file}"):
+        found, rows = discard(job, file)
+    print(  # noqa: T201
+        f"discarded {found.file} ({found.kind}, source {found.source}, content {found.content_hash[:12]}): "
+        f"{rows:,} rows stay in bronze and are not taken to silver"
+    )
+    _write(json_file, [{**asdict(found), "rows": rows}])
 
 
 def by_old_reason(summary: Summary) -> list[dict[str, Any]]:

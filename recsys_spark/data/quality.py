@@ -72,8 +72,8 @@ def require_success(results: list[QualityResult], *, what: str = "the cleaned ba
     failed = [result for result in results if not result.is_success]
     if failed:
         raise QualityGateError(
-            f"{what}: {told(failed)}. Next: recsys quarantine, then correct the delivery "
-            "or the thresholds in [quality]."
+            f"{what}: {told(failed)}. Next: recsys quarantine, then correct the delivery or the thresholds "
+            "in [quality]; recsys quarantine --discard FILE leaves a delivered file out for good."
         )
 
 

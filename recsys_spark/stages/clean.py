@@ -29,7 +29,7 @@ from recsys_spark.data.profile import (
 )
 from recsys_spark.errors import InputError, QualityGateError, RecsysError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.runs import delivered_files
+from recsys_spark.lake.runs import Delivered, delivered_files
 from recsys_spark.lake.tables import (
     BRONZE,
     OPS_METRICS,
@@ -40,7 +40,8 @@ from recsys_spark.lake.tables import (
 )
 from recsys_spark.lake.together import together
 
-_DONE = "cleaned_file"
+# In ops.metrics, labelled `kind:source:content hash`: what is in silver, and what is never to be.
+_DONE, DISCARDED = "cleaned_file", "discarded_file"
 _DAY_ZERO = date(1970, 1, 1)
 
 
@@ -91,7 +92,7 @@ def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summ
 
 def _new_batches(job: Job) -> list[Batch]:
     """The new files' rows, by kind."""
-    known, delivered = together(lambda: _cleaned_files(job), lambda: _delivered_files(job))
+    known, delivered = together(lambda: finished_files(job), lambda: _delivered_files(job))
     judgements = []
     for kind, table in BRONZE.items():
         files = {file for file in delivered if file.startswith(f"{kind}:")}
@@ -104,13 +105,18 @@ def _new_batches(job: Job) -> list[Batch]:
     return together(*judgements)
 
 
-def _cleaned_files(job: Job) -> set[str]:
-    done = job.read(OPS_METRICS).where(F.col("metric") == _DONE).select("label").distinct()
+def finished_files(job: Job) -> set[str]:
+    """The files that `clean` does not look at again."""
+    done = job.read(OPS_METRICS).where(F.col("metric").isin(_DONE, DISCARDED)).select("label").distinct()
     return {row["label"] for row in done.collect()}
 
 
 def _delivered_files(job: Job) -> set[str]:
-    return {f"{file.kind}:{file.source}:{file.content_hash}" for file in delivered_files(job.lake)}
+    return {file_key(file) for file in delivered_files(job.lake)}
+
+
+def file_key(file: Delivered) -> str:
+    return f"{file.kind}:{file.source}:{file.content_hash}"
 
 
 def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Batch:

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from typer.testing import CliRunner
 
+from recsys_spark import quarantine_view
+from recsys_spark.cli import app
 from recsys_spark.config import Settings, load_settings
 from recsys_spark.data.quarantine import Rejected, by_reason, masked, shape
-from recsys_spark.errors import QualityGateError
+from recsys_spark.errors import ConfigError, QualityGateError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.rows import frame_of
+from recsys_spark.lake.runs import open_run
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import (
     BRONZE_INTERACTIONS,
+    BRONZE_ITEMS,
+    OPS_METRICS,
     SILVER_INTERACTIONS,
     SILVER_ITEMS,
     SILVER_QUARANTINE,
     Table,
 )
 from recsys_spark.stages import clean, ingest, reprocess
+from recsys_spark.stages.discard import discard
 
 DAY = date(2024, 5, 3)
 EVENTS = """id,user,item,at,seen,what
@@ -107,6 +115,41 @@ def test_a_row_repaired_by_a_rule_comes_back_and_one_that_is_not_stays(night: Ni
         ("repaired", "interactions:unknown_event_type"): 1,
         ("still_rejected", "interactions:unknown_event_type"): 1,
     }
+
+
+def test_a_refused_file_is_left_out_by_its_content_and_its_correction_is_taken(
+    night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = night("at", unknown=0.0)
+    wrong, right = "0123456789abcdef", "fedcba9876543210"
+    deliver(job, BRONZE_INTERACTIONS, wrong, event("w1", item="nobody's"), event("w2", item="nobody's"))
+    deliver(job, BRONZE_INTERACTIONS, right, event("w1"))
+    deliver(job, BRONZE_ITEMS, "c", {"item_id": "i1", "title": "tea"}, source="items")
+    run = open_run(job.lake, job.settings, DAY)
+    with pytest.raises(QualityGateError, match=r"unknown_item_share.*recsys quarantine --discard FILE"):
+        clean.run(job)
+    later = replace(job, run_date=date(2024, 5, 9))  # whichever night it is asked for in
+    with pytest.raises(ConfigError, match=f"2 files .* called 'events.csv': .*content {wrong[:12]}"):
+        discard(later, "events.csv")
+    with pytest.raises(ConfigError, match=r"no file 'orders.csv' waits for silver .*events.csv \(web"):
+        discard(later, "orders.csv")
+    monkeypatch.setattr(quarantine_view, "job_of", lambda *_: later)
+    given = ["quarantine", "--env", "demo", "--discard", wrong[:8]]
+    told = CliRunner().invoke(app, [*given, "--json", str(tmp_path / "told.json")])
+    assert told.exit_code == 0, told.output
+    assert "2 rows stay in bronze and are not taken to silver" in told.stdout
+    [entry] = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
+    assert (entry["source"], entry["content_hash"], entry["rows"]) == ("web", wrong, 2)
+    assert CliRunner().invoke(app, [*given, "--reprocess"]).exit_code == 2
+    noted = job.read(OPS_METRICS).where("stage = 'discard'").collect()
+    assert [(row["run_id"], row["run_date"], row["label"], row["value"]) for row in noted] == [
+        (run.run_id, DAY, f"interactions:web:{wrong}", 2.0)
+    ]
+    assert clean.run(job).figures["rows_in", "interactions"] == 1
+    taken = job.read(SILVER_INTERACTIONS).select("event_id", "item_id").collect()
+    assert [tuple(row) for row in taken] == [("w1", "i1")]
+    with pytest.raises(ConfigError, match=r"no file '/shop/events.csv' waits .* None waits"):
+        discard(later, "/shop/events.csv")
 
 
 def rows_of(job: Job, table: Table) -> list[str]:
