@@ -6,10 +6,13 @@ import csv
 import json
 import os
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from tests.data.poison import CSV_HEADER, CSV_ROWS, DROPPED, JSON_ROWS, TAKEN, write
 
 RUN_DATE = "2024-06-02"
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
@@ -17,20 +20,31 @@ FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 USERS, ITEMS, DAYS, OPEN_EVERY = 200, 120, 180, 5
 CATEGORIES = ("tea", "coffee", "bread", "cheese", "fruit", "soap")
 WORDS = ("green", "dark", "fresh", "smoked", "sweet", "salted", "large", "small")
+# Of items that sell: what a spreadsheet would run, and what a page would.
+POISONED_TITLES = {0: "=cmd|' /C calc'!A0 tea", 1: "<script>alert(1)</script> coffee"}
+# Users of poisoned rows that are taken as they are: with consent, and without a row in users.csv.
+STRANGERS, UNASKED = ("u", "u\0l", "😀"), ("12345678901234567890",)
+LISTS = USERS // 2 + USERS + len(STRANGERS) + len(UNASKED)
+OUTCOMES = 60
 
 
 @dataclass(frozen=True)
 class Shop:
-    """Where the files lie, and how many rows of events are good, rejected and repeated."""
+    """Where the files lie, and how many rows of events are good, rejected and repeated.
+
+    reasons: how many rows of the poisoned deliveries are rejected, by their first reason.
+    """
 
     folder: Path
     good: int
     rejected: int
     repeated: int
+    reasons: Counter[str]
 
 
 def open_shop(folder: Path, *, seed: int = 11) -> Shop:
-    """Write events (CSV), items (JSON lines), users and audiences (CSV); the same for the same seed."""
+    """Write events, users, audiences (CSV), items, outcomes (JSON lines) and poisoned events (both); the
+    same for the same seed."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(seed)
     events = _events(draw)
@@ -51,10 +65,35 @@ def open_shop(folder: Path, *, seed: int = 11) -> Shop:
         {"user": f"u{u:03d}", "group": f"group {u % 4}", "consent": str(u % 10 != 0).lower()}
         for u in range(USERS)
     ]
+    users += [{"user": user, "group": "strangers", "consent": "true"} for user in STRANGERS]
     _write_csv(folder / "users.csv", users)
     members = [{"name": "spring", "user": f"u{u:03d}", "until": "2024-07-01"} for u in range(0, USERS, 2)]
     _write_csv(folder / "audiences.csv", members)
-    return Shop(folder, len(events), len(poison), len(repeats))
+    _write_outcomes(folder / "outcomes.jsonl", events)
+    poisoned = (*CSV_ROWS, *JSON_ROWS)
+    write(folder, CSV_ROWS, "poison.csv", CSV_HEADER)
+    write(folder, JSON_ROWS, "poison.jsonl")
+    reasons = Counter(row.fate for row in poisoned if row.fate not in {TAKEN, DROPPED})
+    good = len(events) + sum(row.fate == TAKEN for row in poisoned)
+    return Shop(folder, good, len(poison) + reasons.total(), len(repeats), reasons)
+
+
+def _write_outcomes(path: Path, events: list[dict[str, str]]) -> None:
+    """What became of mails of the day before the run date; one row of no known type, and one twice."""
+    rows = [
+        {
+            "id": f"o{number:03d}",
+            "night": "2024-06-01",
+            "list": "fresh",
+            "to": event["user"],
+            "product": event["item"],
+            "what": ("impression", "open", "click", "purchase")[number % 4],
+            "at": f"2024-06-02 08:00:{number:02d}",
+        }
+        for number, event in enumerate(events[:OUTCOMES])
+    ]
+    rows += [{**rows[0], "id": "applauded", "what": "applause"}, rows[1]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _events(draw: random.Random) -> list[dict[str, str]]:
@@ -89,7 +128,7 @@ def _write_items(path: Path) -> None:
             words = f"{WORDS[item % len(WORDS)]} {WORDS[(item // 7) % len(WORDS)]}"
             row = {
                 "sku": f"i{item:03d}",
-                "name": f"{words} {category}",
+                "name": POISONED_TITLES.get(item, f"{words} {category}"),
                 "kind": category,
                 "maker": f"maker {item % 9}",
             }
@@ -141,6 +180,39 @@ format = "csv"
 path = "{shop}/audiences.csv"
 columns = {{ audience = "name", user_id = "user", valid_to = "until" }}
 """,
+    "outcomes": """
+[sources.outcomes]
+kind = "outcomes"
+format = "jsonl"
+path = "{shop}/outcomes.jsonl"
+constants = {{ channel = "email" }}
+[sources.outcomes.columns]
+event_id = "id"
+run_date = "night"
+campaign = "list"
+user_id = "to"
+item_id = "product"
+outcome_type = "what"
+event_at = "at"
+""",
+}
+
+_POISONED = """
+[sources.{name}]
+kind = "interactions"
+format = "{format}"
+path = "{{shop}}/poison.{format}"
+constants = {{{{ event_type = "purchase" }}}}
+[sources.{name}.columns]
+event_id = "id"
+user_id = "user"
+item_id = "item"
+event_at = "at"
+quantity = "pieces"
+value = "value"
+"""
+SOURCES |= {
+    f"poison_{form}": _POISONED.format(name=f"poison_{form}", format=form) for form in ("csv", "jsonl")
 }
 
 MODELS_AND_CAMPAIGNS = """

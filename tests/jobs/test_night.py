@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from deltalake import DeltaTable
@@ -26,6 +27,7 @@ from recsys_spark.lake.tables import (
     OPS_QUALITY,
     SILVER_INTERACTIONS,
     SILVER_ITEMS,
+    SILVER_OUTCOMES,
     SILVER_PREFERENCES,
     SILVER_QUARANTINE,
     Table,
@@ -35,13 +37,18 @@ from recsys_spark.night import run_night
 from recsys_spark.stages import recommend
 from tests.conftest import ROOT
 from tests.jobs.conftest import Night
-from tests.shop import ITEMS, RUN_DATE, USERS, write_conf
+from tests.shop import ITEMS, LISTS, OUTCOMES, RUN_DATE, STRANGERS, UNASKED, USERS, write_conf
 
 EARLIER = date(2024, 5, 5)
 
 
 def rows_of(job: Job, table: Table) -> list[dict]:
     return DeltaTable(job.lake.path(table)).to_pyarrow_table().to_pylist()
+
+
+def everyone() -> list[str]:
+    """All users with an event, poisoned ones included."""
+    return [*(f"u{user:03d}" for user in range(USERS)), *STRANGERS, *UNASKED]
 
 
 def content(job: Job, table: Table) -> list[str]:
@@ -62,7 +69,8 @@ def test_every_user_of_the_audience_has_a_whole_list(night: Night) -> None:
         lists[row["campaign"], row["user_id"]].append(row)
     items = {row["item_id"] for row in rows_of(night.job, SILVER_ITEMS)}
     half = {("again", f"u{user:03d}") for user in range(0, USERS, 2)}
-    assert set(lists) == half | {("fresh", f"u{user:03d}") for user in range(USERS)}
+    assert set(lists) == half | {("fresh", user) for user in everyone()}
+    assert len(lists) == LISTS
     for rows in lists.values():
         rows.sort(key=lambda row: row["rank"])
         assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
@@ -92,16 +100,16 @@ def test_lists_that_a_small_catalogue_leaves_short_are_said(night: Night) -> Non
     job = replace(night.job, settings=night.job.settings.model_copy(update={"campaigns": asked}))
     lengths = recommend.lengths_of(job, night.job.run.run_id)
     assert recommend.short_lists(job, lengths, ITEMS) == [
-        f"fresh: {USERS} lists are shorter than k = 200 ({ITEMS} items known)"
+        f"fresh: {len(everyone())} lists are shorter than k = 200 ({ITEMS} items known)"
     ]
 
 
 def test_only_lists_of_users_who_consented_may_be_sent_and_only_those_are_rendered(night: Night) -> None:
     sendable = {row["user_id"]: row["is_sendable"] for row in rows_of(night.job, GOLD_RECOMMENDATIONS)}
-    assert sendable == {f"u{user:03d}": user % 10 != 0 for user in range(USERS)}
+    assert sendable == {user: user not in UNASKED and not user.endswith("0") for user in everyone()}
     outbox = rows_of(night.job, GOLD_OUTBOX)
     assert {row["user_id"] for row in outbox} == {user for user, may in sendable.items() if may}
-    mails = {path.stem for path in (night.job.output / RUN_DATE / "mails" / "fresh").glob("*.html")}
+    mails = {unquote(path.stem) for path in (night.job.output / RUN_DATE / "mails" / "fresh").glob("*.html")}
     assert mails == {user for user, may in sendable.items() if may}
 
 
@@ -119,7 +127,11 @@ def test_rows_in_are_good_quarantined_or_duplicate(night: Night) -> None:
         "rows_duplicate": shop.repeated,
     }
     assert len(rows_of(night.job, SILVER_INTERACTIONS)) == shop.good
-    reasons = Counter(tuple(row["reject_reasons"]) for row in rows_of(night.job, SILVER_QUARANTINE))
+    reasons = Counter(
+        tuple(row["reject_reasons"])
+        for row in rows_of(night.job, SILVER_QUARANTINE)
+        if not row["source"].startswith("poison")
+    )
     assert reasons == {
         ("missing_user_id",): 1,
         ("missing_item_id",): 1,
@@ -127,6 +139,40 @@ def test_rows_in_are_good_quarantined_or_duplicate(night: Night) -> None:
         ("future_time",): 1,
         ("bad_quantity",): 1,
         ("before_epoch",): 1,
+        ("unknown_outcome_type",): 1,
+    }
+
+
+def test_each_poison_ends_as_the_readme_says_and_no_title_is_markup(night: Night) -> None:
+    quarantine = rows_of(night.job, SILVER_QUARANTINE)
+    assert night.shop.reasons == Counter(
+        row["reject_reasons"][0] for row in quarantine if row["source"].startswith("poison")
+    )
+    assert len(night.shop.reasons) == 9
+    taken = {
+        row["event_id"] for row in rows_of(night.job, SILVER_INTERACTIONS) if row["user_id"] in STRANGERS
+    }
+    assert taken == {"bom", "nul", "emoji", "formula", "script", "new"}
+    pages = [path.read_text(encoding="utf-8") for path in night.job.output.rglob("*.html")]
+    assert any("&lt;script&gt;alert(1)&lt;/script&gt; coffee" in page for page in pages)
+    assert any("=cmd|" in page for page in pages)
+    assert not any("<script>alert(1)" in page for page in pages)
+
+
+def test_outcomes_are_merged_once_each_and_judged(night: Night) -> None:
+    rows = rows_of(night.job, SILVER_OUTCOMES)
+    assert sorted(row["event_id"] for row in rows) == [f"o{number:03d}" for number in range(OUTCOMES)]
+    assert {row["event_date"] for row in rows} == {night.job.run_date}
+    counts = {
+        row["metric"]: row["value"]
+        for row in rows_of(night.job, OPS_METRICS)
+        if row["stage"] == "clean" and row["label"] == "outcomes"
+    }
+    assert counts == {
+        "rows_in": OUTCOMES + 2,
+        "rows_good": OUTCOMES,
+        "rows_quarantined": 1,
+        "rows_duplicate": 1,
     }
 
 
@@ -173,7 +219,7 @@ def test_no_event_after_a_day_reaches_the_models_of_that_day(night: Night) -> No
     for row in rows_of(job, MODEL_POPULARITY):
         counted[row["model_version"]][row["item_id"]] = row["users"]
     for version, day in ((job.run.run_id, job.run_date), (backtest_version(job, cutoff), cutoff)):
-        assert counted[version] == Counter(item for _, item in pairs(day - recent, day))
+        assert Counter(counted[version]) == Counter(item for _, item in pairs(day - recent, day))
 
 
 def test_the_gate_and_its_docs_are_kept_and_show_no_value_of_a_person(night: Night) -> None:
@@ -182,6 +228,9 @@ def test_the_gate_and_its_docs_are_kept_and_show_no_value_of_a_person(night: Nig
         "silver.items",
         "silver.interactions",
         "silver.interactions.profile",
+        "silver.users",
+        "silver.audiences",
+        "silver.outcomes",
         "silver.preferences",
         "gold.recommendations",
         "publish.again",
@@ -227,13 +276,12 @@ def test_an_earlier_date_run_later_gives_what_that_night_would_have_given(
     past = tmp_path / "shop"
     past.mkdir()
     for path in night.shop.folder.iterdir():
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
         if path.name == "events.csv":
             header, *lines = text.splitlines(keepends=True)
-            text = header + "".join(
-                line for line in reversed(lines) if line.split(",")[3][:10] <= str(EARLIER)
-            )
-        (past / path.name).write_text(text, encoding="utf-8")
+            until = str(EARLIER).encode()
+            text = header + b"".join(line for line in reversed(lines) if line.split(b",")[3][:10] <= until)
+        (past / path.name).write_bytes(text)
     conf = write_conf(tmp_path / "conf", base=ROOT / "conf", shop=past, root=tmp_path)
     monkeypatch.setenv("RECSYS_CONF", str(conf))
     then = replace(night.job, settings=load_settings("slice"), run_date=EARLIER)
