@@ -1,13 +1,19 @@
-"""A stage killed (SIGKILL) at any point, and run again, leaves the tables of a night that nobody disturbed."""
+"""A stage killed (SIGKILL) at any point, and run again, leaves the tables of a night that nobody disturbed.
+
+Half of each delivery is in silver already, so that what is killed are merges into rows that are there.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,7 +24,7 @@ from tests.shop import RUN_DATE, open_shop, write_conf
 
 pytestmark = pytest.mark.soak
 
-# Runs ingest and clean, and kills its whole process group before or after its n-th write to the lake. Each
+# Runs a night to its preferences, and kills its whole process group before or after its n-th write to the lake. Each
 # write has a number of its own, since several are under way at once.
 DOOMED = """
 import itertools, os, signal, sys
@@ -37,27 +43,34 @@ def doomed(write):
 for name in ("append", "merge", "overwrite_partition"):
     setattr(Lake, name, doomed(getattr(Lake, name)))
 from recsys_spark.cli import app
-app(["run", "--env", "slice", "--run-date", sys.argv[3], "--to", "clean"], standalone_mode=False)
+app(["run", "--env", "slice", "--run-date", sys.argv[3], "--to", "preferences"], standalone_mode=False)
 """
 TABLES = (
     "bronze/interactions",
     "bronze/items",
     "bronze/users",
     "bronze/audiences",
+    "bronze/outcomes",
     "silver/interactions",
     "silver/items",
     "silver/users",
     "silver/audiences",
+    "silver/outcomes",
     "silver/quarantine",
+    "silver/excluded_users",
+    "silver/preferences",
 )
+# Some of the shop's users count as bots, so that there is something in each table.
+BOTS = "\n[bots]\nmax_events_per_day = 3\n"
+NIGHT_BEFORE = "2024-06-01"
 # Clocks of the runs themselves.
 CLOCKS = ("ingested_at",)
 
 
-def start(conf: Path, *words: str) -> subprocess.Popen[bytes]:
+def start(conf: Path, *words: str, run_date: str = RUN_DATE) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "RECSYS_CONF": str(conf)}
     return subprocess.Popen(
-        [sys.executable, "-c", DOOMED, *words, RUN_DATE],
+        [sys.executable, "-c", DOOMED, *words, run_date],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -72,31 +85,90 @@ def content(lake: Path) -> dict[str, list[str]]:
         rows = DeltaTable(str(lake / name)).to_pyarrow_table().to_pylist()
         kept = [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
         found[name] = sorted(json.dumps(row, default=str, sort_keys=True) for row in kept)
+    found["counts"] = counts(lake)
     return found
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return open_shop(tmp_path_factory.mktemp("killed") / "shop").folder
+def counts(lake: Path) -> list[str]:
+    """What the night counted, as later nights read it: sums in `clean`, what was told last in `preferences`."""
+    summed: dict[str, float] = defaultdict(float)
+    told: dict[str, float] = {}
+    rows = DeltaTable(str(lake / "ops" / "metrics")).to_pyarrow_table().to_pylist()
+    for row in sorted(rows, key=lambda row: row["recorded_at"]):
+        name = f"{row['stage']} {row['metric']} {row['label']}"
+        if str(row["run_date"]) != RUN_DATE or not row["label"] or row["metric"] == "wrote":
+            continue
+        if row["stage"] == "clean":
+            summed[name] += row["value"]
+        if row["stage"] == "preferences":
+            told[name] = row["value"]
+    return sorted(f"{name} {value}" for name, value in (*summed.items(), *told.items()))
+
+
+@dataclass(frozen=True)
+class Halfway:
+    """A shop whose deliveries are whole, and a lake that has taken the first half of each."""
+
+    shop: Path
+    lake: Path
+
+    def conf_in(self, root: Path) -> Path:
+        """The conf folder of a night in `root`, which gets a lake of its own."""
+        shutil.copytree(self.lake, root / "lake")
+        return write_conf(root / "conf", base=ROOT / "conf", shop=self.shop, root=root, extra=BOTS)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+def halfway(tmp_path_factory: pytest.TempPathFactory) -> Halfway:
+    root = tmp_path_factory.mktemp("halfway")
+    shop = open_shop(root / "shop").folder
+    whole = {path: path.read_bytes() for path in shop.iterdir()}
+    for path, content in whole.items():
+        if path.name == "items.jsonl":  # all of them, for events of unknown items stop a night
+            path.write_bytes(content.replace(b"maker 0", b"nobody"))
+        else:
+            lines = content.splitlines(keepends=True)
+            path.write_bytes(b"".join(lines[: len(lines) // 2]))
+    conf = write_conf(root / "conf", base=ROOT / "conf", shop=shop, root=root, extra=BOTS)
+    assert start(conf, "never", "0", run_date=NIGHT_BEFORE).wait() == 0
+    for path, content in whole.items():
+        path.write_bytes(content)
+    return Halfway(shop, root / "lake")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(halfway: Halfway, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     root = tmp_path_factory.mktemp("undisturbed")
-    conf = write_conf(root / "conf", base=ROOT / "conf", shop=shop, root=root)
+    conf = halfway.conf_in(root)
     assert start(conf, "never", "0").wait() == 0
-    return content(root / "lake")
+    found = content(root / "lake")
+    assert all(found.values())
+    for name, rows in content(halfway.lake).items():
+        assert len(found[name]) > len(rows) or name in {"silver/items", "counts"}
+    return found
 
 
 @pytest.fixture
-def night(shop: Path, tmp_path: Path) -> tuple[Path, Path]:
+def night(halfway: Halfway, tmp_path: Path) -> tuple[Path, Path]:
     """(conf folder, lake) of a night that is to be killed."""
-    return write_conf(tmp_path / "conf", base=ROOT / "conf", shop=shop, root=tmp_path), tmp_path / "lake"
+    return halfway.conf_in(tmp_path), tmp_path / "lake"
 
 
+# In order: seven commits to bronze, the run, ingest's figures; the gate's results, six merges side by side
+# (12 to 17), the mark; clean's figures; excluded users, preferences, their gate's results and figures.
 @pytest.mark.parametrize(
     ("moment", "number"),
-    [("before", 1), ("after", 2), ("after", 5), ("before", 9), ("after", 9), ("after", 11), ("after", 13)],
+    [
+        ("before", 1),
+        ("after", 4),
+        ("after", 8),
+        ("before", 12),
+        ("after", 13),
+        ("after", 16),
+        ("after", 17),
+        ("after", 19),
+        ("before", 21),
+    ],
 )
 def test_a_kill_between_two_writes_leaves_nothing_behind_that_a_rerun_does_not_mend(
     night: tuple[Path, Path], undisturbed: dict[str, list[str]], moment: str, number: int
@@ -107,16 +179,18 @@ def test_a_kill_between_two_writes_leaves_nothing_behind_that_a_rerun_does_not_m
     assert content(lake) == undisturbed
 
 
-@pytest.mark.parametrize("table", ["bronze/interactions", "silver/interactions"])
+@pytest.mark.parametrize("table", ["bronze/interactions", "silver/interactions", "silver/preferences"])
 def test_a_kill_between_files_and_commit_leaves_no_row(
     night: tuple[Path, Path], undisturbed: dict[str, list[str]], table: str
 ) -> None:
     conf, lake = night
-    process, folder = start(conf, "never", "0"), lake / table
-    while process.poll() is None and not any(folder.rglob("part-*.parquet")):
+    folder = lake / table
+    before, version = set(folder.rglob("part-*.parquet")), DeltaTable(str(folder)).version()
+    process = start(conf, "never", "0")
+    while process.poll() is None and set(folder.rglob("part-*.parquet")) <= before:
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (folder / "_delta_log" / f"{0:020d}.json").exists()
+    assert DeltaTable(str(folder)).version() == version
     assert start(conf, "never", "0").wait() == 0
     assert content(lake) == undisturbed
