@@ -1,4 +1,4 @@
-"""What recommendation lists show: coverage, inequality, popularity, novelty.
+"""What recommendation lists show: coverage, inequality, popularity, novelty, serendipity.
 
 List-level metrics describe all lists at k, whether or not the user has relevant items:
 
@@ -9,7 +9,14 @@ List-level metrics describe all lists at k, whether or not the user has relevant
     novelty          -log2(popularity / total popularity) of the items shown, in bits
 
 The last two are means within each user's list, then over the users with a list. The total makes
-novelty indifferent to whether popularity is a count or a share of users.
+novelty indifferent to whether popularity is a count or a share of users. How unlike a list's items are is
+in `diversity`.
+
+    serendipity      of the k places, the share that is relevant and not among the k most popular items
+
+Ge, Delgado-Battenfeld and Jannach 2010 call serendipitous what is useful and what a primitive model would
+not have shown; theirs is popularity, as here, the same k items for everyone. Like precision it divides by
+k, also for a short list, and is averaged over users with relevant items.
 
 Sources: Castells, Vargas and Wang 2011 (novelty as self-information); Fleder and Hosanagar 2009 (Gini).
 """
@@ -39,6 +46,17 @@ def with_popularity(items: DataFrame, *, item_popularity: DataFrame) -> DataFram
         .crossJoin(F.broadcast(totals))
         .withColumns({"mean_popularity": known, "novelty": -F.log2(share)})
         .drop("popularity", "total", "rarest")
+    )
+
+
+def most_popular(item_popularity: DataFrame, *, depth: int) -> DataFrame:
+    """(item_id, popular_place): the most popular of the items that were had, from 0 on; ties by item_id."""
+    had = item_popularity.where(F.col("popularity") > 0)
+    top = had.orderBy(F.desc("popularity"), "item_id").limit(depth)
+    # Sorted as one array: a window over all rows would be told of in the log.
+    ranked = F.sort_array(F.collect_list(F.struct((-F.col("popularity")).alias("less"), "item_id")))
+    return top.agg(ranked.alias("ranked")).select(
+        F.posexplode("ranked.item_id").alias("popular_place", "item_id")
     )
 
 

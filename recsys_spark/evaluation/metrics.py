@@ -17,7 +17,8 @@ Where others differ: RecTools by default divides NDCG by the ideal over k items 
 scikit-learn's `ndcg_score` takes a full score matrix and averages over ties; MLlib's
 `meanAveragePrecision` divides by n, while its `ndcgAt` and `meanAveragePrecisionAt` agree with ours.
 
-Coverage, Gini, popularity and novelty of the lists are defined in `list_metrics`.
+Coverage, Gini, popularity, novelty and serendipity of the lists are defined in `list_metrics`, diversity in
+`diversity`.
 
 Sources: Järvelin and Kekäläinen 2002 (nDCG); Manning, Raghavan and Schütze 2008, chapter 8 (MAP).
 """
@@ -36,7 +37,8 @@ from recsys_spark.evaluation.tally import tally
 
 PER_USER_METRICS = ("precision", "recall", "recall_capped", "f1", "ndcg", "map", "mrr", "hit_rate")
 EXPOSURE_METRICS = ("coverage", "gini")
-POPULARITY_METRICS = ("mean_popularity", "novelty")
+SERENDIPITY = "serendipity"  # of a user, where the popularity of items is known
+LOOKS = ("mean_popularity", "novelty", "diversity")
 DEFAULT_BY = ("task", "model")
 
 
@@ -47,17 +49,19 @@ def ranking_metrics(
     ks: Sequence[int],
     by: Sequence[str] = DEFAULT_BY,
     item_popularity: DataFrame | None,
+    item_vectors: DataFrame | None = None,
     catalogue_size: int,
 ) -> DataFrame:
     """One row is one metric of one group: (*by, metric such as 'ndcg@10', value double, users long).
 
     `lists` (*by, user_id, item_id, rank from 1) and `relevant` (user_id, item_id and those of the `by`
     columns it is split by, usually task) meet on the columns they share. `item_popularity` (item_id,
-    popularity), one row an item, may be None: then mean_popularity and novelty are left out.
-    An item without popularity counts as 0 in mean_popularity and as the rarest known item in novelty.
-    `users` is the number averaged over: users with relevant items, or, for the list-level metrics,
-    users with a list. A group without any row in `lists` is unknown here and gets no rows, and a metric
-    without anything to average over gets none.
+    popularity), one row an item, may be None: then mean_popularity, novelty and serendipity are left out.
+    So may `item_vectors` (item_id, terms, weights), one row an item: then diversity is. An item without
+    popularity counts as 0 in mean_popularity and as the rarest known item in novelty. `users` is the number
+    averaged over: users with relevant items, or, for the list-level metrics, users with a list (for
+    diversity, with a list of two items that have words). A group without any row in `lists` is unknown here
+    and gets no rows, and a metric without anything to average over gets none.
 
     A list that shows an item twice is credited once, at its best rank, and the second slot is wasted;
     of two items on one rank the one with the higher item_id moves down, so no slot counts twice.
@@ -69,7 +73,9 @@ def ranking_metrics(
     Raises ValueError for wrong `ks`, `by` or `catalogue_size`; the action fails on a rank below 1.
     """
     _check_knobs(ks, by)
-    tallied = tallies(lists, relevant, ks=ks, by=by, item_popularity=item_popularity)
+    tallied = tallies(
+        lists, relevant, ks=ks, by=by, item_popularity=item_popularity, item_vectors=item_vectors
+    )
     return averages(tallied, ks=ks, by=by, catalogue_size=catalogue_size)
 
 
@@ -106,6 +112,7 @@ def tallies(
     ks: Sequence[int],
     by: Sequence[str] = DEFAULT_BY,
     item_popularity: DataFrame | None,
+    item_vectors: DataFrame | None = None,
 ) -> DataFrame:
     """What `averages` and `scores_of` are made of in one pass over the lists: persist it to have both.
 
@@ -113,14 +120,23 @@ def tallies(
     """
     _check_knobs(ks, by)
     gains = discounts(max(ks))
-    return tally(lists, relevant, ks=ks, by=by, discounts=gains, item_popularity=item_popularity)
+    return tally(
+        lists,
+        relevant,
+        ks=ks,
+        by=by,
+        discounts=gains,
+        item_popularity=item_popularity,
+        item_vectors=item_vectors,
+    )
 
 
 def scores_of(tallied: DataFrame, *, ks: Sequence[int], by: Sequence[str] = DEFAULT_BY) -> DataFrame:
     """`user_scores` from the `tallies` of the same lists."""
     users = tallied.where(F.col("item_id").isNull())
-    described = [name for name in _names(POPULARITY_METRICS, ks) if name in tallied.columns]
-    return users.select(*by, "user_id", "n", "shown", *described, *_accuracy(ks))
+    described = [name for name in _names(LOOKS, ks) if name in tallied.columns]
+    surprising = [_serendipity(k) for k in ks if f"surprises_{k}" in tallied.columns]
+    return users.select(*by, "user_id", "n", "shown", *described, *_accuracy(ks), *surprising)
 
 
 def averages(
@@ -130,16 +146,19 @@ def averages(
     if catalogue_size < 1:
         raise ValueError(f"catalogue_size: got {catalogue_size}, expected the number of items, at least 1")
     scores, items = scores_of(tallied, ks=ks, by=by), tallied.where(F.col("item_id").isNotNull())
-    accuracy = _names(PER_USER_METRICS, ks)
-    looks = [name for name in _names(POPULARITY_METRICS, ks) if name in scores.columns]
+    accuracy = _of_users(scores, ks)
+    looks = [name for name in _names(LOOKS, ks) if name in scores.columns]
+    worded = [name for name in looks if name.startswith("diversity")]
     means = scores.groupBy(*by).agg(
         *[order_free_mean(F.col(name)).alias(name) for name in (*accuracy, *looks)],
         F.count_if(F.col("n") > 0).alias("judged"),
         F.count_if(F.col("shown") > 0).alias("listed"),
+        *[F.count(name).alias(f"users of {name}") for name in worded],
     )
     wide = means.join(exposures(items, ks=ks, by=by, catalogue_size=catalogue_size), on=[*by], how="left")
     averaged_over = dict.fromkeys(accuracy, "judged")
     averaged_over |= dict.fromkeys([*looks, *_names(EXPOSURE_METRICS, ks)], "listed")
+    averaged_over |= {name: f"users of {name}" for name in worded}
     rows = [
         F.struct(F.lit(name).alias("metric"), F.col(name).alias("value"), F.col(users).alias("users"))
         for name, users in averaged_over.items()
@@ -150,7 +169,7 @@ def averages(
 def by_user(scores: DataFrame, *, ks: Sequence[int], by: Sequence[str] = DEFAULT_BY) -> DataFrame:
     """`per_user_metrics` from the `user_scores` of the same lists."""
     judged = scores.where(F.col("n") > 0)
-    return judged.unpivot([*by, "user_id"], [*_names(PER_USER_METRICS, ks)], "metric", "value")
+    return judged.unpivot([*by, "user_id"], _of_users(scores, ks), "metric", "value")
 
 
 def order_free_mean(value: Column) -> Column:
@@ -186,6 +205,16 @@ def _accuracy(ks: Sequence[int]) -> list[Column]:
             for name, value in zip(PER_USER_METRICS, values, strict=True)
         ]
     return columns
+
+
+def _serendipity(k: int) -> Column:
+    share = F.col(f"surprises_{k}") / F.lit(k)
+    return F.when(F.col("n") > 0, share).alias(f"{SERENDIPITY}@{k}")
+
+
+def _of_users(scores: DataFrame, ks: Sequence[int]) -> list[str]:
+    """The metrics that a user with relevant items has, among the columns of `scores`."""
+    return [name for name in _names([*PER_USER_METRICS, SERENDIPITY], ks) if name in scores.columns]
 
 
 def _names(metrics: Sequence[str], ks: Sequence[int]) -> list[str]:

@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyspark import Broadcast
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.evaluation.list_metrics import with_popularity
+from recsys_spark.evaluation.diversity import Vectors, diversities, places_in, shown_vectors
+from recsys_spark.evaluation.list_metrics import most_popular, with_popularity
+from recsys_spark.evaluation.slots import Slots, changes, codes_of, dense, slots_of
 from recsys_spark.ranking.batches import gathered
 
 _AT_ONCE = 65_536  # rows that a worker holds as arrays
 _LIST = "list_hash"
-_NEVER = np.int64(1) << 40  # the rank of what was not shown: beyond any that was
 
 
 def tally(
@@ -33,15 +34,18 @@ def tally(
     by: Sequence[str],
     discounts: Sequence[float],
     item_popularity: DataFrame | None,
+    item_vectors: DataFrame | None = None,
     at_once: int = _AT_ONCE,
 ) -> DataFrame:
     """One row is one user in one group of lists (item_id null), or one item in one (user_id null).
 
     Of a user: n, how many items are wanted; shown, how many slots hold an item; first, the position of the
     first hit, null for none; at each k hits_k, dcg_k (sum of `discounts` of the hits' positions) and ap_k
-    (sum of precision at the hits); with item_popularity (item_id, popularity) also the means
-    mean_popularity@k and novelty@k, null where nothing is shown. Of an item: shown_k, in how many lists it
-    was within k; an item has several rows, to be added up.
+    (sum of precision at the hits); with item_popularity (item_id, popularity) also surprises_k, the hits
+    that are not among the k most popular items, and the means mean_popularity@k and novelty@k, null where
+    nothing is shown; with item_vectors (item_id, terms, weights) also diversity@k, null where fewer than
+    two items have words. Of an item: shown_k, in how many lists it was within k; an item has several rows,
+    to be added up.
 
     Every user with a wanted item has a row in every group. A list's items get positions from their best
     ranks, each pushed down where an earlier item, by rank and then by item_id, already holds it: no position
@@ -49,27 +53,52 @@ def tally(
     the columns of `by` that it has. Ids and the values of `by` are not null. The action fails on a rank that
     is below 1 or null.
 
-    Memory of a task: `at_once` rows and those of one list.
+    Memory of a task: `at_once` rows and those of one list, and the vectors of what is shown, which this
+    collects.
     """
     shared = [name for name in by if name in relevant.columns]
     truth = relevant.select(*shared, "user_id", "item_id")
     groups = F.broadcast(lists.select(*by).distinct())
     truth = truth.join(groups, on=shared, how="inner") if shared else truth.crossJoin(groups)
     rows = _within(lists, by=by, depth=max(ks)).unionByName(truth, allowMissingColumns=True)
-    described = () if item_popularity is None else ("mean_popularity", "novelty")
     if item_popularity is not None:
         rows = with_popularity(rows, item_popularity=item_popularity)
+        popular = most_popular(item_popularity, depth=max(ks))
+        rows = rows.join(F.broadcast(popular), on="item_id", how="left")
+    vectors = None if item_vectors is None else shown_vectors(item_vectors, lists)
+    asked = _Asked(
+        by=tuple(by),
+        ks=tuple(ks),
+        discounts=np.asarray(discounts),
+        has_popularity=item_popularity is not None,
+        vectors=None if vectors is None else lists.sparkSession.sparkContext.broadcast(vectors),
+    )
     # Sorted by one column of eight bytes: Spark then compares nothing, and a worker finds lists side by side.
     together = (
         rows.withColumn(_LIST, F.xxhash64(*by, "user_id")).repartition(_LIST).sortWithinPartitions(_LIST)
     )
     named = (*by, "user_id", "item_id")
     types = ", ".join(f"{name} {lists.schema[name].dataType.simpleString()}" for name in named)
-    figures = ", ".join(_figures(ks, described))
-    return together.mapInArrow(
-        _adder(tuple(by), tuple(ks), np.asarray(discounts), described, at_once),
-        f"{types}, {figures}",
-    )
+    return together.mapInArrow(_adder(asked, at_once), f"{types}, {', '.join(_figures(asked))}")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the workers are to add up: groups, list lengths, gains by position, and what is known of items."""
+
+    by: tuple[str, ...]
+    ks: tuple[int, ...]
+    discounts: NDArray[np.float64]
+    has_popularity: bool
+    vectors: Broadcast[Vectors] | None
+
+    @property
+    def means(self) -> tuple[str, ...]:
+        return ("mean_popularity", "novelty") if self.has_popularity else ()
+
+    @property
+    def looks(self) -> tuple[str, ...]:
+        return (*self.means, "popular_place") if self.has_popularity else ()
 
 
 def _within(lists: DataFrame, *, by: Sequence[str], depth: int) -> DataFrame:
@@ -80,28 +109,25 @@ def _within(lists: DataFrame, *, by: Sequence[str], depth: int) -> DataFrame:
     return lists.select(*by, "user_id", "item_id", checked.alias("rank")).where(F.col("rank") <= depth)
 
 
-def _figures(ks: Sequence[int], described: Sequence[str]) -> list[str]:
+def _figures(asked: _Asked) -> list[str]:
     """The figures' names and types, those of a user before those of an item."""
     of_user = ["n bigint", "shown bigint", "first bigint"]
-    for k in ks:
+    for k in asked.ks:
         of_user += [f"hits_{k} bigint", f"dcg_{k} double", f"ap_{k} double"]
-        of_user += [f"`{name}@{k}` double" for name in described]
-    return [*of_user, *[f"shown_{k} bigint" for k in ks]]
+        of_user += [f"`{name}@{k}` double" for name in asked.means]
+        of_user += [f"surprises_{k} bigint"] if asked.has_popularity else []
+        of_user += [f"`diversity@{k}` double"] if asked.vectors else []
+    return [*of_user, *[f"shown_{k} bigint" for k in asked.ks]]
 
 
-def _adder(
-    by: tuple[str, ...],
-    ks: tuple[int, ...],
-    discounts: NDArray[np.float64],
-    described: tuple[str, ...],
-    at_once: int,
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    names = (*by, "user_id", "item_id", *[name.split()[0].strip("`") for name in _figures(ks, described)])
+def _adder(asked: _Asked, at_once: int) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    by = asked.by
+    names = (*by, "user_id", "item_id", *[name.split()[0].strip("`") for name in _figures(asked)])
 
     def add(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for rows in whole_lists(gathered(batches, at_once)):
-            slots = slots_of(rows, by, described, depth=max(ks))
-            for columns in (_of_users(slots, rows, by, ks, discounts), _of_items(slots, rows, by, ks)):
+            slots = slots_of(rows, by, asked.looks, depth=max(asked.ks))
+            for columns in (_of_users(slots, rows, asked), _of_items(slots, rows, by, asked.ks)):
                 size = len(columns["item_id"])
                 yield pa.RecordBatch.from_arrays(
                     [columns.get(name, pa.nulls(size)) for name in names], names=list(names)
@@ -115,7 +141,7 @@ def _schema(rows: pa.RecordBatch, by: Sequence[str], names: Sequence[str]) -> pa
     types = {name: rows.schema.field(name).type for name in (*by, "user_id", "item_id")}
     whole = ("n", "shown", "first")
     for name in names[len(types) :]:
-        is_whole = name in whole or name.startswith(("hits_", "shown_"))
+        is_whole = name in whole or name.startswith(("hits_", "shown_", "surprises_"))
         types[name] = pa.int64() if is_whole else pa.float64()
     return pa.schema([(name, types[name]) for name in names])
 
@@ -133,116 +159,58 @@ def whole_lists(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     yield from torn
 
 
-@dataclass(frozen=True)
-class Slots:
-    """The items of whole lists, by list and position; what was not shown comes last, at position 0.
-
-    row: where the item stands among the rows that came; of: the number of its list from 0; looks: popularity
-    and novelty of the item by name.
-    """
-
-    row: NDArray[np.int64]
-    of: NDArray[np.int64]
-    position: NDArray[np.int64]
-    is_wanted: NDArray[np.bool_]
-    wanted_so_far: NDArray[np.int64]
-    looks: dict[str, NDArray[np.float64]]
-
-
-def slots_of(rows: pa.RecordBatch, by: Sequence[str], described: Sequence[str], *, depth: int) -> Slots:
-    listed = np.zeros(rows.num_rows, np.int64)
-    for name in (*by, "user_id"):
-        codes, distinct = _codes(rows.column(name))
-        listed = _dense(listed * distinct + codes)
-    item, _ = _codes(rows.column("item_id"))
-    given = rows.column("rank")
-    rank = np.where(
-        given.is_valid().to_numpy(zero_copy_only=False),
-        pc.fill_null(given, 0).to_numpy().astype(np.int64),
-        _NEVER,
-    )
-    # Each item of a list once, with its best rank.
-    order = np.lexsort((rank, item, listed))
-    is_first = _changes(listed[order], item[order])
-    at = np.flatnonzero(is_first)
-    is_wanted = np.logical_or.reduceat(rank[order] == _NEVER, at)
-    row = order[at]
-    order = np.lexsort((item[row], rank[row], listed[row]))
-    row, is_wanted = row[order], is_wanted[order]
-    best, starts = rank[row], _changes(listed[row])
-    of = np.cumsum(starts) - 1
-    start = np.flatnonzero(starts)[of]
-    number = np.arange(row.size) - start + 1
-    # The recursion position_i = max(rank_i, position_(i-1) + 1) is i + running maximum of (rank_j - j).
-    apart = of * (4 * _NEVER)
-    pushed = number + np.maximum.accumulate(best - number + apart) - apart
-    so_far = np.cumsum(is_wanted)
-    return Slots(
-        row=row,
-        of=of,
-        position=np.where((best < _NEVER) & (pushed <= depth), pushed, 0),
-        is_wanted=is_wanted,
-        wanted_so_far=so_far - so_far[start] + is_wanted[start],
-        looks={name: rows.column(name).to_numpy(zero_copy_only=False)[row] for name in described},
-    )
-
-
-def _codes(column: pa.Array) -> tuple[NDArray[np.int64], int]:
-    """Numbers in the order of the values, and how many there are."""
-    encoded = column.dictionary_encode()
-    places = np.empty(len(encoded.dictionary), np.int64)
-    places[pc.sort_indices(encoded.dictionary).to_numpy()] = np.arange(places.size)
-    return places[encoded.indices.to_numpy()], max(places.size, 1)
-
-
-def _dense(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same order with numbers from 0 on, so that no product of several overflows."""
-    return np.unique(codes, return_inverse=True)[1].astype(np.int64)
-
-
-def _changes(*columns: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether a row differs from the one before it; the first does."""
-    changed = np.zeros(columns[0].size, np.bool_)
-    changed[0] = True
-    for values in columns:
-        changed[1:] |= values[1:] != values[:-1]
-    return changed
-
-
-def _of_users(
-    slots: Slots, rows: pa.RecordBatch, by: Sequence[str], ks: Sequence[int], discounts: NDArray[np.float64]
-) -> dict[str, pa.Array]:
+def _of_users(slots: Slots, rows: pa.RecordBatch, asked: _Asked) -> dict[str, pa.Array]:
     size = int(slots.of[-1]) + 1
     is_shown = slots.position > 0
     is_hit = slots.is_wanted & is_shown
-
-    def total(weights: Any) -> NDArray[Any]:
-        # Added one after the other, from the top of the list: the same bits in whatever batch.
-        return np.bincount(slots.of, weights=weights, minlength=size)
-
+    total = _adding(slots.of, size)
     hits = np.flatnonzero(is_hit)
     first = np.zeros(size, np.int64)
     first[slots.of[hits][::-1]] = slots.position[hits][::-1]
-    head = pa.array(slots.row[np.flatnonzero(_changes(slots.of))])
-    columns: dict[str, pa.Array] = {name: rows.column(name).take(head) for name in (*by, "user_id")}
+    head = pa.array(slots.row[np.flatnonzero(changes(slots.of))])
+    columns: dict[str, pa.Array] = {name: rows.column(name).take(head) for name in (*asked.by, "user_id")}
     columns |= {
         "item_id": pa.nulls(size, rows.schema.field("item_id").type),
         "n": pa.array(total(slots.is_wanted).astype(np.int64)),
         "shown": pa.array(total(is_shown).astype(np.int64)),
         "first": pa.array(first, mask=first == 0),
     }
-    gain = np.where(is_hit, discounts[np.maximum(slots.position, 1) - 1], 0.0)
+    gain = np.where(is_hit, asked.discounts[np.maximum(slots.position, 1) - 1], 0.0)
     precision = np.where(is_hit, slots.wanted_so_far / np.maximum(slots.position, 1), 0.0)
-    for k in ks:
+    for k in asked.ks:
         within = is_shown & (slots.position <= k)
         columns[f"hits_{k}"] = pa.array(total(is_hit & within).astype(np.int64))
         columns[f"dcg_{k}"] = pa.array(total(np.where(within, gain, 0.0)))
         columns[f"ap_{k}"] = pa.array(total(np.where(within, precision, 0.0)))
-        for name, values in slots.looks.items():
+        if asked.has_popularity:
+            is_popular = slots.looks["popular_place"] < k  # not a number, for one that is not: never
+            columns[f"surprises_{k}"] = pa.array(total(is_hit & within & ~is_popular).astype(np.int64))
+        for name in asked.means:
+            values = slots.looks[name]
             is_known = within & ~np.isnan(values)
             sums, known = total(np.where(is_known, values, 0.0)), total(is_known)
             mean = sums / np.maximum(known, 1)
             columns[f"{name}@{k}"] = pa.array(mean, mask=known == 0)
+    return columns | _unlikeness(slots, rows, asked, size)
+
+
+def _adding(of: NDArray[np.int64], size: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Sums by list. Added one after the other, from the top of the list: the same bits in whatever batch."""
+    return lambda weights: np.bincount(of, weights=weights, minlength=size)
+
+
+def _unlikeness(slots: Slots, rows: pa.RecordBatch, asked: _Asked, size: int) -> dict[str, pa.Array]:
+    if asked.vectors is None:
+        return {}
+    vectors = asked.vectors.value
+    shown = np.flatnonzero(slots.position > 0)
+    position, of = slots.position[shown], slots.of[shown]
+    place = places_in(vectors, rows.column("item_id").take(pa.array(slots.row[shown])))
+    columns = {}
+    for k in asked.ks:
+        within = position <= k
+        values, has_some = diversities(vectors, place[within], of[within], lists=size)
+        columns[f"diversity@{k}"] = pa.array(values, mask=~has_some)
     return columns
 
 
@@ -253,8 +221,8 @@ def _of_items(
     row, position = slots.row[shown], slots.position[shown]
     codes = np.zeros(row.size, np.int64)
     for name in (*by, "item_id"):
-        code, distinct = _codes(rows.column(name).take(pa.array(row)))
-        codes = _dense(codes * distinct + code) if row.size else codes
+        code, distinct = codes_of(rows.column(name).take(pa.array(row)))
+        codes = dense(codes * distinct + code) if row.size else codes
     _, head, of = np.unique(codes, return_index=True, return_inverse=True)
     first = pa.array(row[head])
     columns: dict[str, pa.Array] = {name: rows.column(name).take(first) for name in (*by, "item_id")}

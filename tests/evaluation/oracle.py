@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 
@@ -36,6 +37,28 @@ def user_metrics(ranked: list[tuple[int, str]], wanted: set[str], k: int) -> dic
         f"mrr@{k}": 1 / (gains.index(1) + 1) if hits else 0.0,
         f"hit_rate@{k}": 1.0 if hits else 0.0,
     }
+
+
+def serendipity(
+    ranked: list[tuple[int, str]], wanted: set[str], k: int, popularity: dict[str, float]
+) -> float:
+    had = [item for item in popularity if popularity[item] > 0]
+    popular = sorted(had, key=lambda item: (-popularity[item], item))[:k]
+    shown = [item for position, item in slots(ranked).items() if position <= k]
+    return sum(item in wanted and item not in popular for item in shown) / k
+
+
+def diversity(ranked: list[tuple[int, str]], k: int, vectors: dict[str, dict[int, float]]) -> float | None:
+    """None where fewer than two of the items shown have a word."""
+
+    def cosine(one: dict[int, float], other: dict[int, float]) -> float:
+        product = sum(one[term] * other.get(term, 0.0) for term in one)
+        return product / math.sqrt(sum(x * x for x in one.values()) * sum(y * y for y in other.values()))
+
+    shown = [item for position, item in slots(ranked).items() if position <= k]
+    worded = [vectors[item] for item in shown if vectors.get(item)]
+    pairs = [cosine(one, other) for one, other in itertools.combinations(worded, 2)]
+    return 1 - mean(pairs) if pairs else None
 
 
 def list_metrics(

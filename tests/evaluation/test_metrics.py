@@ -26,6 +26,7 @@ from tests.evaluation import oracle
 LISTS = "task string, model string, user_id string, item_id string, rank int"
 RELEVANT = "task string, user_id string, item_id string"
 POPULARITY = "item_id string, popularity double"
+VECTORS = "item_id string, terms array<int>, weights array<float>"
 CATALOGUE = [f"i{number:03d}" for number in range(60)]
 KS = (1, 5, 10)
 BATCH = "spark.sql.execution.arrow.maxRecordsPerBatch"
@@ -57,6 +58,15 @@ def random_batch(seed: int, users: int = 200) -> tuple[list[tuple[Any, ...]], li
                     rank = max(1, slot + rng.choice([0, 0, 0, 0, 1, -1]))
                     lists.append((task, model, user, rng.choice(pool), rank))
     return lists, relevant
+
+
+def random_vectors(seed: int) -> dict[str, dict[int, float]]:
+    """Vectors of any length; some items have no word, some no vector."""
+    rng = random.Random(seed)
+    return {
+        item: {term: rng.choice([0.25, 0.5, 1.5]) for term in sorted(rng.sample(range(9), rng.randint(0, 5)))}
+        for item in CATALOGUE[:45]
+    }
 
 
 def grouped(
@@ -122,8 +132,12 @@ def test_list_metrics_by_hand(frame):
         "gini@2": 3 / 8,
         "mean_popularity@2": ((4 + 2) / 2 + (4 + 0) / 2) / 2,
         "novelty@2": ((1 + 2) / 2 + (1 + 2) / 2) / 2,
+        "diversity@2": ((1 - 0.6) + (1 - 0.0)) / 2,
     }
-    metrics = ranking_metrics(lists, relevant, ks=(1, 2), item_popularity=popularity, catalogue_size=4)
+    vectors = frame(VECTORS, [("a", [1], [2.0]), ("b", [1, 3], [3.0, 4.0]), ("c", [3], [1.0])])
+    metrics = ranking_metrics(
+        lists, relevant, ks=(1, 2), item_popularity=popularity, item_vectors=vectors, catalogue_size=4
+    )
     rows = {row["metric"]: (row["value"], row["users"]) for row in metrics.collect()}
     assert {metric: rows[metric] for metric in expected} == {
         metric: (pytest.approx(value, abs=1e-12), 2) for metric, value in expected.items()
@@ -150,21 +164,30 @@ def test_the_averages_agree_with_the_oracle(frame):
     lists, relevant = random_batch(3)
     by_model, wanted = grouped(lists, relevant)
     popularity = {item: float(number % 17) for number, item in enumerate(CATALOGUE[:40])}
+    vectors = random_vectors(3)
     expected = {}
     for (task, model), of_users in by_model.items():
         for k in KS:
             users = [
-                oracle.user_metrics(of_users.get(user, []), wanted[task][user], k) for user in wanted[task]
+                oracle.user_metrics(of_users.get(user, []), items, k)
+                | {f"serendipity@{k}": oracle.serendipity(of_users.get(user, []), items, k, popularity)}
+                for user, items in wanted[task].items()
             ]
             for metric in users[0]:
                 expected[task, model, metric] = (oracle.mean([user[metric] for user in users]), len(users))
             for metric, value in oracle.list_metrics(of_users, k, popularity, len(CATALOGUE)).items():
                 expected[task, model, metric] = (value, len(of_users))
+            unlike = [oracle.diversity(ranked, k, vectors) for ranked in of_users.values()]
+            if known := [value for value in unlike if value is not None]:
+                expected[task, model, f"diversity@{k}"] = (oracle.mean(known), len(known))
+    assert {"serendipity@5", "diversity@5"} <= {metric for *_, metric in expected}
+    assert ("repeats_allowed", "als", "diversity@1") not in expected
     metrics = ranking_metrics(
         frame(LISTS, lists),
         frame(RELEVANT, relevant),
         ks=KS,
         item_popularity=frame(POPULARITY, list(popularity.items())),
+        item_vectors=frame(VECTORS, [(item, list(of), list(of.values())) for item, of in vectors.items()]),
         catalogue_size=len(CATALOGUE),
     )
     found = {
@@ -277,16 +300,36 @@ def test_random_lists_score_as_chance_says(frame):
     assert found["t", "m", f"gini@{k}"] < 0.1
 
 
+def test_a_relevant_item_is_serendipitous_unless_it_is_among_the_most_popular(frame):
+    lists = frame(LISTS, [("t", "m", "u", item, rank) for rank, item in enumerate("abcx", start=1)])
+    relevant = frame(RELEVANT, [("t", "u", item) for item in "abc"])
+    # a is of the first two, b, which is as popular as d, of the first three; c is unknown.
+    popularity = frame(POPULARITY, [("a", 9.0), ("d", 3.0), ("b", 3.0), ("e", 1.0), ("z", 0.0)])
+    found = values_of(
+        ranking_metrics(lists, relevant, ks=(1, 2, 3), item_popularity=popularity, catalogue_size=9)
+    )
+    assert [found["t", "m", f"serendipity@{k}"] for k in (1, 2, 3)] == pytest.approx([0.0, 0.0, 1 / 3])
+
+
 def test_partitioning_does_not_change_one_bit(frame):
     lists, relevant = random_batch(6)
     popularity = [(item, 1 / (number + 3)) for number, item in enumerate(CATALOGUE)]
+    vectors = [(item, list(of), list(of.values())) for item, of in random_vectors(6).items()]
 
     def metrics(partitions: int) -> dict[tuple[str, ...], float]:
         frames = [
             frame(s, r, partitions)
-            for s, r in ((LISTS, lists), (RELEVANT, relevant), (POPULARITY, popularity))
+            for s, r in (
+                (LISTS, lists),
+                (RELEVANT, relevant),
+                (POPULARITY, popularity),
+                (VECTORS, vectors),
+            )
         ]
-        return values_of(ranking_metrics(*frames[:2], ks=KS, item_popularity=frames[2], catalogue_size=60))
+        found = ranking_metrics(
+            *frames[:2], ks=KS, item_popularity=frames[2], item_vectors=frames[3], catalogue_size=60
+        )
+        return values_of(found)
 
     assert metrics(1) == metrics(7)
 
