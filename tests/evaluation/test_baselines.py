@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse
 
 from recsys_spark.errors import ConfigError
-from recsys_spark.evaluation.baselines import item2vec, known, latent, nearest, simple, suite
+from recsys_spark.evaluation.baselines import item2vec, known, latent, nearest, rated, simple, suite
 from recsys_spark.evaluation.baselines.known import Known, dense_rows, known_of
 from recsys_spark.evaluation.baselines.scored import model_lists
 from recsys_spark.models.neighbours import best_columns, bm25
@@ -23,7 +23,12 @@ Pairs = dict[tuple[str, str], float]
 
 
 def made(
-    pairs: Pairs, *, items: list[str], judged: list[str], excluded: set[tuple[str, str]] = frozenset()
+    pairs: Pairs,
+    *,
+    items: list[str],
+    judged: list[str],
+    excluded: set[tuple[str, str]] = frozenset(),
+    ratings: Pairs | None = None,
 ) -> Known:
     """Known of {(user, item): strength}; the events of a pair are its strength, rounded up."""
     table = pa.table(
@@ -35,6 +40,8 @@ def made(
             "is_excluded": [pair in excluded for pair in pairs],
         }
     )
+    if ratings is not None:
+        table = table.append_column("rating", pa.array([ratings.get(pair) for pair in pairs], pa.float64()))
     return known_of(table, items=pa.chunked_array([items]), judged=pa.chunked_array([judged], pa.string()))
 
 
@@ -180,6 +187,127 @@ def test_user_knn_adds_what_similar_users_have():
         ("repeats_allowed", "w"): ["d"],
         ("new_items_only", "w"): ["a"],
     }
+
+
+def cosine(one: dict[str, float], other: dict[str, float]) -> float:
+    norms = sum(x * x for x in one.values()) * sum(y * y for y in other.values())
+    return sum(one[key] * other.get(key, 0.0) for key in one) / math.sqrt(norms)
+
+
+@pytest.mark.parametrize("of_items", [True, False], ids=["item_knn", "user_knn"])
+def test_plain_cosines_are_of_the_strengths_themselves(of_items):
+    pairs = some_pairs(11)
+    of = made(pairs, items=[f"i{n:02d}" for n in range(25)], judged=[f"u{n:02d}" for n in range(30)])
+    by_item, by_user = defaultdict(dict), defaultdict(dict)
+    for (user, item), strength in pairs.items():
+        by_item[item][user] = by_user[user][item] = strength
+    expected = np.zeros((30, 25))
+    for (user, item), strength in pairs.items():
+        u, i, taste = int(user[1:]), int(item[1:]), math.log1p(strength)
+        if of_items:
+            for other in by_item:
+                expected[u, int(other[1:])] += taste * cosine(by_item[item], by_item[other])
+        else:
+            for other in by_user:
+                expected[int(other[1:]), i] += taste * cosine(by_user[user], by_user[other])
+    make = nearest.item_knn if of_items else nearest.user_knn
+    assert make(of, k=30, weights=nearest.plain)(of.judged) == pytest.approx(expected)
+    models, _ = suite.models_of_pairs(of, seed=7)
+    name = "item_knn_cosine" if of_items else "user_knn_cosine"
+    assert models[name]()(of.judged) == pytest.approx(expected)
+
+
+def some_ratings(seed: int) -> Pairs:
+    """Half points from 0 to 5 in 30 users' pairs with 25 items; some users and items have one only."""
+    rng = random.Random(seed)
+    return {pair: rng.randrange(11) / 2 for pair in some_pairs(seed)}
+
+
+def usual_ratings(ratings: Pairs) -> tuple[float, dict[str, float], dict[str, float], Pairs]:
+    """mu, b_u, b_i and what they leave, from their definitions."""
+    mean = math.fsum(ratings.values()) / len(ratings)
+    items, users = defaultdict(list), defaultdict(list)
+    for (_, item), rating in ratings.items():
+        items[item].append(rating - mean)
+    of_item = {item: math.fsum(rests) / (25 + len(rests)) for item, rests in items.items()}
+    for (user, item), rating in ratings.items():
+        users[user].append(rating - mean - of_item[item])
+    of_user = {user: math.fsum(rests) / (10 + len(rests)) for user, rests in users.items()}
+    rest = {
+        (user, item): rating - mean - of_user[user] - of_item[item]
+        for (user, item), rating in ratings.items()
+    }
+    return mean, of_user, of_item, rest
+
+
+def alike(one: dict[str, float], other: dict[str, float]) -> float:
+    """Pearson's correlation over what both have, shrunk."""
+    both = sorted(set(one) & set(other))
+    norms = sum(one[key] ** 2 for key in both) * sum(other[key] ** 2 for key in both)
+    if len(both) < 2 or norms == 0:
+        return 0.0
+    product = sum(one[key] * other[key] for key in both)
+    return product / math.sqrt(norms) * (len(both) - 1) / (len(both) - 1 + 100)
+
+
+@pytest.mark.parametrize("k", [2, 30])
+@pytest.mark.parametrize("of_items", [True, False], ids=["item_pearson", "user_pearson"])
+def test_pearsons_neighbours_correct_what_is_usual_of_user_and_item(of_items, k):
+    ratings = some_ratings(12)
+    excluded = {pair for pair, rating in ratings.items() if rating < 2}
+    strengths = {pair: 0.0 if pair in excluded else 1.0 for pair in ratings}
+    of = made(
+        strengths,
+        items=[f"i{n:02d}" for n in range(25)],
+        judged=[f"u{n:02d}" for n in range(30)],
+        excluded=excluded,
+        ratings=ratings,
+    )
+    mean, of_user, of_item, rest = usual_ratings(ratings)
+    rows: dict[str, dict[str, float]] = defaultdict(dict)
+    for (user, item), left in rest.items():
+        row, column = (item, user) if of_items else (user, item)
+        rows[row][column] = left
+    likeness = {
+        row: {other: s for other in rows if other != row and (s := alike(rows[row], rows[other])) > 0}
+        for row in rows
+    }
+    expected, moved = np.full((30, 25), mean), 0
+    for u in range(30):
+        for i in range(25):
+            user, item = f"u{u:02d}", f"i{i:02d}"
+            expected[u, i] += of_user.get(user, 0.0) + of_item.get(item, 0.0)
+            row, column = (item, user) if of_items else (user, item)
+            near = sorted(likeness.get(row, {}).items(), key=lambda one: (-one[1], one[0]))[:k]
+            having = [(s, rows[other][column]) for other, s in near if column in rows[other]]
+            if having:
+                expected[u, i] += sum(s * left for s, left in having) / sum(s for s, _ in having)
+                moved += 1
+    assert moved > 50
+    make = rated.item_pearson if of_items else rated.user_pearson
+    assert make(of, k=k)(of.judged) == pytest.approx(expected, abs=1e-9)
+    found = rated.bias(of)(of.judged)
+    assert found[3, 4] == pytest.approx(mean + of_user["u03"] + of_item["i04"], abs=1e-9)
+
+
+def test_predictions_are_of_the_pairs_asked_for_and_stay_on_the_scale(monkeypatch):
+    ratings = some_ratings(13)
+    names = [f"i{n:02d}" for n in range(25)]
+    of = made(dict.fromkeys(ratings, 1.0), items=names, judged=[], ratings=ratings)
+    pairs = [*list(ratings)[::7], ("stranger", "i01"), ("u01", "gone")]
+    table = pa.table({"user_id": [user for user, _ in pairs], "item_id": [item for _, item in pairs]})
+    monkeypatch.setattr(rated, "CELLS_AT_ONCE", 60)
+    found = rated.predictions(of, table, low=2.0, high=3.0).to_pylist()
+    assert {row["model"] for row in found} == {"bias", "item_knn_pearson", "user_knn_pearson"}
+    users, items = of.user_ids.to_pylist(), of.item_ids.to_pylist()
+    for model, make in {"bias": rated.bias, **rated.PEARSON}.items():
+        scores = make(of)(np.arange(len(users)))
+        told = {(row["user_id"], row["item_id"]): row["predicted"] for row in found if row["model"] == model}
+        assert told == {
+            (user, item): pytest.approx(min(max(scores[users.index(user), items.index(item)], 2.0), 3.0))
+            for user, item in pairs[:-2]
+        }
+    assert {2.0, 3.0} & {row["predicted"] for row in found}
 
 
 def checkerboard() -> tuple[Known, dict[str, set[str]]]:

@@ -16,6 +16,7 @@ from recsys_spark.errors import ConfigError
 # About 2 GB on the driver with the matrices that the models make of them. Baselines exist to be beaten.
 MAX_PAIRS = 20_000_000
 PAIR_COLUMNS = ("user_id", "item_id", "strength", "events", "is_excluded")
+RATING = "rating"  # may be missing, and null where a pair has none
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Known:
     """U users and I items by the rank of their ids (UTF-8 bytes), and what is known of each pair.
 
     strength [U, I] float64 holds what there is to learn from (> 0), events [U, I] how often; seen and
-    excluded [U, I] are marks. rankable bool [I]: what a list may hold. judged int64 [J]: the rows of the
-    users who get a list.
+    excluded [U, I] are marks; ratings [U, I] are those that were given, a zero among them too. rankable
+    bool [I]: what a list may hold. judged int64 [J]: the rows of the users who get a list.
     """
 
     user_ids: pa.Array
@@ -33,6 +34,7 @@ class Known:
     events: sparse.csr_matrix
     seen: sparse.csr_matrix
     excluded: sparse.csr_matrix
+    ratings: sparse.csr_matrix
     rankable: NDArray[np.bool_]
     judged: NDArray[np.int64]
 
@@ -54,7 +56,10 @@ def require_driver_size(pairs: int) -> None:
 
 
 def known_of(pairs: pa.Table, *, items: pa.ChunkedArray, judged: pa.ChunkedArray) -> Known:
-    """From unique pairs (PAIR_COLUMNS), the ids that may be ranked, and those of the users to be judged."""
+    """From unique pairs, the ids that may be ranked, and those of the users to be judged.
+
+    Pairs have PAIR_COLUMNS, and RATING where ratings are known.
+    """
     require_driver_size(pairs.num_rows)
     user_ids = _ranked_ids([pairs.column("user_id"), judged])
     item_ids = _ranked_ids([pairs.column("item_id"), items])
@@ -73,6 +78,9 @@ def known_of(pairs: pa.Table, *, items: pa.ChunkedArray, judged: pa.ChunkedArray
         return made
 
     ones = np.ones(users.size)
+    ratings = np.full(users.size, np.nan)
+    if RATING in pairs.column_names:
+        ratings = pairs.column(RATING).cast(pa.float64()).to_numpy()
     return Known(
         user_ids=user_ids,
         item_ids=item_ids,
@@ -80,6 +88,7 @@ def known_of(pairs: pa.Table, *, items: pa.ChunkedArray, judged: pa.ChunkedArray
         events=matrix(pairs.column("events").to_numpy().astype(np.float64), is_learnt),
         seen=matrix(ones, np.ones(users.size, np.bool_)),
         excluded=matrix(ones, is_excluded),
+        ratings=matrix(ratings, ~np.isnan(ratings)),
         rankable=rankable,
         judged=np.unique(_places(judged, user_ids)),
     )

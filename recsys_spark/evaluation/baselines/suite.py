@@ -13,9 +13,10 @@ from pyspark.sql import DataFrame, SparkSession
 from scipy import sparse
 
 from recsys_spark.config import TASKS
-from recsys_spark.evaluation.baselines import item2vec, latent, nearest, simple
+from recsys_spark.evaluation.baselines import item2vec, latent, nearest, rated, simple
 from recsys_spark.evaluation.baselines.known import (
     PAIR_COLUMNS,
+    RATING,
     Known,
     dense_rows,
     known_of,
@@ -57,7 +58,7 @@ def collected(preferences: DataFrame, *, items: DataFrame, judged: DataFrame) ->
     ConfigError where there are more pairs than that is meant for.
     """
     require_driver_size(preferences.count())
-    pairs = preferences.select(*PAIR_COLUMNS).toArrow()
+    pairs = preferences.select(*PAIR_COLUMNS, RATING).toArrow()
     return known_of(
         pairs,
         items=items.select("item_id").toArrow().column("item_id"),
@@ -71,7 +72,9 @@ def models_of_pairs(known: Known, *, seed: int) -> tuple[Models, tuple[str, ...]
         "random": partial(simple.at_random, known, seed=seed),
         "popularity_ever": partial(simple.popularity, known),
         "item_knn": partial(nearest.item_knn, known),
+        "item_knn_cosine": partial(nearest.item_knn, known, weights=nearest.plain),
         "user_knn": partial(nearest.user_knn, known),
+        "user_knn_cosine": partial(nearest.user_knn, known, weights=nearest.plain),
         "svd": partial(latent.svd, known),
     }
     if latent.has_bpr():
@@ -93,6 +96,8 @@ def models_of_night(known: Known, learnt: Learnt, *, seed: int) -> tuple[Models,
         "als_plus_tfidf": lambda: _raw_sum(known, learnt),
         "item2vec": lambda: item2vec.item2vec(known, item2vec.item_vectors(learnt.events, seed=seed)),
     }
+    if known.ratings.nnz:
+        beside |= {name: partial(make, known) for name, make in rated.PEARSON.items()}
     return {**models, **beside}, notes
 
 

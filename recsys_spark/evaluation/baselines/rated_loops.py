@@ -1,0 +1,68 @@
+"""The compiled inner loop of Pearson's neighbours (numba). Loaded by `rated` through `lake.compiled`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+
+@njit(cache=True, nogil=True)
+def most_alike_rows(
+    first: int,
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float64],
+    column_indptr: NDArray[np.int64],
+    column_indices: NDArray[np.int32],
+    column_data: NDArray[np.float64],
+    shrinkage: float,
+    index: NDArray[np.int32],
+    value: NDArray[np.float64],
+) -> None:
+    """For the rows first, first + 1, …: the other rows of largest correlation, ties by the lower row.
+
+    It is over the n columns that both have, times (n - 1) / (n - 1 + shrinkage); it counts where positive.
+    The matrix comes by rows and by columns. index [n, k] is -1 where fewer rows are alike.
+    """
+    rows, k = indptr.size - 1, index.shape[1]
+    product, mine, theirs = np.zeros(rows), np.zeros(rows), np.zeros(rows)
+    shared = np.zeros(rows, np.int32)
+    touched = np.empty(rows, np.int32)
+    for place in range(index.shape[0]):
+        row, count = first + place, 0
+        for p in range(indptr[row], indptr[row + 1]):
+            x = data[p]
+            for q in range(column_indptr[indices[p]], column_indptr[indices[p] + 1]):
+                other, y = column_indices[q], column_data[q]
+                if shared[other] == 0:
+                    touched[count] = other
+                    count += 1
+                shared[other] += 1
+                product[other] += x * y
+                mine[other] += x * x
+                theirs[other] += y * y
+        held = 0
+        for t in range(count):
+            other = touched[t]
+            common = shared[other] - 1
+            norms = np.sqrt(mine[other] * theirs[other])
+            s = product[other] / norms * common / (common + shrinkage) if norms > 0.0 else 0.0
+            product[other] = mine[other] = theirs[other] = 0.0
+            shared[other] = 0
+            if s <= 0.0 or other == row:
+                continue
+            if held == k and (
+                s < value[place, k - 1] or (s == value[place, k - 1] and other > index[place, k - 1])
+            ):
+                continue
+            at = min(held, k - 1)
+            while at > 0 and (
+                value[place, at - 1] < s or (value[place, at - 1] == s and index[place, at - 1] > other)
+            ):
+                value[place, at], index[place, at] = value[place, at - 1], index[place, at - 1]
+                at -= 1
+            value[place, at], index[place, at] = s, other
+            held = min(held + 1, k)
+        for rest in range(held, k):
+            value[place, rest], index[place, rest] = 0.0, -1
