@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from recsys_spark.config import COMPONENTS, TASKS, load_settings
+from recsys_spark.config import TASKS, load_settings
 from recsys_spark.errors import ConfigError, did_you_mean
-from recsys_spark.evaluation.backtest import Judgement
 from recsys_spark.evaluation.cold_start import K as COLD_K
 from recsys_spark.evaluation.cold_start import judge_cold_start
+from recsys_spark.evaluation.judgement import Judgement
 from recsys_spark.evaluation.public_split import K, judge_split
-from recsys_spark.evaluation.slices import BINS
+from recsys_spark.evaluation.significance import Interval
+from recsys_spark.evaluation.slices import BINS, HISTORY, ITEMS, RARE, SEGMENT
 from recsys_spark.evaluation.split_files import read_split
+from recsys_spark.evaluation.verdict import verdict
 from recsys_spark.night import job_of, session
 from recsys_spark.stages import evaluate
 
 SPLITS = ("time", "leave-last-one")
 _SHOWN = ("precision", "recall", "f1", "ndcg", "map", "hit_rate", "coverage", "mean_popularity")
+_ALSO = ("recall_capped", "mrr", "serendipity", "diversity", "novelty", "gini")
+_SEGMENTS = 8  # of the largest are printed; JSON has all
 
 
 def show_night(
@@ -44,7 +49,7 @@ def show_night(
     else:
         judgement = evaluate.last_one(job, with_baselines=baselines)
     _print_judgement(judgement)
-    _write(json_file, judgement.values)
+    _write(json_file, judgement.figures())
 
 
 def show_cold_start(env: str, run_date: str, *, json_file: Path | None) -> None:
@@ -93,14 +98,18 @@ def show_split(env: str, *, train: Path | None, test: Path | None, form: str, js
         f"{found.train_pairs:,} pairs of {found.items:,} items to learn from, "
         f"{found.test_pairs:,} pairs of {found.users:,} users to judge by; items of train are masked"
     )
-    table = RichTable("model", f"recall@{K} (of n)", f"recall@{K} (of min(K, n))", f"ndcg@{K}", title=title)
+    leaders = [name for name in dict.fromkeys(("als", found.best)) if name in found.leads]
+    heads = [f"{name} leads ndcg@{K} by (95 %)" for name in leaders]
+    figures = (f"recall@{K} (of n)", f"recall@{K} (of min(K, n))", f"ndcg@{K}")
+    table = RichTable("model", *figures, *heads, title=title)
     for model, values in sorted(
         found.values.items(), key=lambda one: (-one[1].get(f"ndcg@{K}", 0.0), one[0])
     ):
         shown = [values.get(f"{name}@{K}", 0.0) for name in ("recall", "recall_capped", "ndcg")]
-        table.add_row(model, *[f"{value:.4f}" for value in shown])
-    _print(table, *found.notes)
-    _write(json_file, found.values)
+        leads = [_signed(found.leads[leader].get(model)) for leader in leaders]
+        table.add_row(model, *[f"{value:.4f}" for value in shown], *leads)
+    _print(table, verdict(found.leads[found.best], leader=found.best, of=f"NDCG@{K}"), *found.notes)
+    _write(json_file, found.figures())
 
 
 def _print_judgement(judgement: Judgement) -> None:
@@ -109,36 +118,72 @@ def _print_judgement(judgement: Judgement) -> None:
         span = f"{judgement.judged_from} to {judgement.judged_to}"
         if judgement.judged_from == judgement.judged_to:
             span = f"each user's last event up to {judgement.judged_to}"
-        title = f"{task}: {span}, {users:,} users"
-        table = RichTable(
-            "model", *[f"{name}@10" for name in _SHOWN], "hybrid leads NDCG@10 by (95 %)", title=title
-        )
-        models = ("hybrid", *COMPONENTS, *judgement.baselines)
-        for model in models:
-            values = judgement.values[task].get(model, {})
-            interval = judgement.differences.get(task, {}).get(model)
-            lead = f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]" if interval else ""
-            cells = [f"{values[f'{name}@10']:.4f}" if f"{name}@10" in values else "-" for name in _SHOWN]
-            table.add_row(model, *cells, lead)
-        _print(table, _by_history(judgement, task, models))
+        leads = judgement.differences.get(task, {})
+        main = _figures(judgement, task, _SHOWN, f"{task}: {span}, {users:,} users", leads)
+        _print(main, *([verdict(leads)] if leads else []))
+        _print(_figures(judgement, task, _ALSO, f"{task}: what else there is to a list"))
+        _print(_by_history(judgement, task), *_by_segment(judgement, task))
     _print(*judgement.notes)
 
 
-def _by_history(judgement: Judgement, task: str, models: tuple[str, ...]) -> RichTable:
-    bins = [
-        (name, *judgement.sliced[task][name]) for _, name in BINS if name in judgement.sliced.get(task, {})
-    ]
-    heads = [f"{name} items\n({users:,} users)" for name, users, _ in bins]
-    table = RichTable("model", *heads, title=f"{task}: NDCG@10 by what users had before")
-    for model in models:
-        table.add_row(model, *[f"{values[model]:.4f}" if model in values else "-" for _, _, values in bins])
+def _figures(
+    judgement: Judgement,
+    task: str,
+    names: tuple[str, ...],
+    title: str,
+    leads: Mapping[str, Interval] | None = None,
+) -> RichTable:
+    last = [] if leads is None else ["hybrid leads NDCG@10 by (95 %)"]
+    table = RichTable("model", *[f"{name}@10" for name in names], *last, title=title)
+    for model in judgement.models():
+        values = judgement.values[task].get(model, {})
+        cells = [f"{values[f'{name}@10']:.4f}" if f"{name}@10" in values else "-" for name in names]
+        table.add_row(model, *cells, *([] if leads is None else [_signed(leads.get(model))]))
+    return table
+
+
+def _signed(lead: Interval | None) -> str:
+    return f"{lead.mean:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}]" if lead else ""
+
+
+def _by_history(judgement: Judgement, task: str) -> RichTable:
+    """NDCG@10 by bins of history and by rare items; below it the hybrid's lead in each bin."""
+    slices = judgement.sliced.get(task, {})
+    bins, rare = slices.get(HISTORY, {}), slices.get(ITEMS, {})
+    columns = [(f"{name} items", *bins[name]) for _, name in BINS if name in bins]
+    columns += [(f"wanted items {name}", *rare[name]) for _, name in RARE if name in rare]
+    title = f"{task}: NDCG@10 by what users had before, and by items that were new"
+    table = _sliced(judgement, columns, title)
+    leads = judgement.leads.get(task, {})
+    best = [f"{leads[name][0]}\n{_signed(leads[name][1])}" for _, name in BINS if name in bins]
+    if best:
+        table.add_section()
+        table.add_row("hybrid leads\nthe best\ncomponent", *best)
+    return table
+
+
+def _by_segment(judgement: Judgement, task: str) -> list[RichTable]:
+    """NDCG@10 of the largest segments; no table where all users are of one."""
+    segments = judgement.sliced.get(task, {}).get(SEGMENT, {})
+    if len(segments) < 2:
+        return []
+    largest = sorted(segments, key=lambda name: (-segments[name][0], name))[:_SEGMENTS]
+    title = f"{task}: NDCG@10 by segment ({len(largest)} of {len(segments)})"
+    return [_sliced(judgement, [(name, *segments[name]) for name in largest], title)]
+
+
+def _sliced(judgement: Judgement, columns: list[tuple[str, int, dict[str, float]]], title: str) -> RichTable:
+    table = RichTable("model", *[f"{name}\n({users:,} users)" for name, users, _ in columns], title=title)
+    for model in judgement.models():
+        table.add_row(model, *[f"{of[model]:.4f}" if model in of else "-" for _, _, of in columns])
     return table
 
 
 def _print(*parts: RichTable | str) -> None:
     console = Console(width=165 if not sys.stdout.isatty() else None)
     for part in parts:
-        console.print(part, markup=False)  # what stands in brackets is text
+        # What stands in brackets is text; a sentence is one line, however wide the console.
+        console.print(part, markup=False, soft_wrap=isinstance(part, str))
 
 
 def _write(json_file: Path | None, values: object) -> None:

@@ -23,6 +23,7 @@ from recsys_spark.evaluation.night import (
     UserStory,
 )
 from recsys_spark.evaluation.report import write_report
+from recsys_spark.evaluation.stored import Stored, stored
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import Run
 from recsys_spark.lake.tables import (
@@ -42,9 +43,17 @@ from recsys_spark.ranking.rankable import hybrids
 
 _EVENT_DAYS = 365
 _STORIES = 3
-_SHOWN = tuple(
-    f"{name}@10"
-    for name in ("ndcg", "precision", "recall", "f1", "map", "hit_rate", "coverage", "mean_popularity")
+_SHOWN = (
+    "ndcg@10",
+    "precision@10",
+    "recall@10",
+    "f1@10",
+    "map@10",
+    "hit_rate@10",
+    "coverage@10",
+    "mean_popularity@10",
+    "diversity@10",
+    "serendipity@10",
 )
 _HISTORY_LINES = 12
 
@@ -68,7 +77,7 @@ def gather(job: Job) -> NightReport:
     first_slots = staged.where("rank = 1")
     pairs = preferences_of(job).where(F.col("strength") > 0)
     stages = _stages(figures)
-    metrics, intervals = _metrics(job)
+    judged = _judged(job)
     return NightReport(
         run_date=job.run_date,
         run_id=opened.run_id,
@@ -84,8 +93,9 @@ def gather(job: Job) -> NightReport:
         funnel=_funnel(figures),
         events_per_day=_events_per_day(job),
         long_tail=_long_tail(pairs, staged),
-        metrics=metrics,
-        intervals=intervals,
+        metrics=_shown(judged),
+        verdicts=judged.verdicts,
+        slices=judged.slices,
         users=_stories(job, staged, pairs),
         quality=quality,
         links={"Data Docs of Great Expectations": "data_docs/index.html"}
@@ -180,14 +190,17 @@ def _long_tail(pairs: DataFrame, staged: DataFrame) -> LongTail:
     return LongTail(before=counts(pairs), after=counts(staged))
 
 
-def _metrics(job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+def _judged(job: Job) -> Stored:
     cutoff = job.run_date - timedelta(days=job.settings.evaluation.window_days)
-    version = backtest_version(job, cutoff)
-    metrics: dict[str, Any] = {}
-    stored = job.read(MODEL_METRICS).where(F.col("model_version") == version)
-    for row in stored.where(F.col("metric").isin(*_SHOWN)).collect():
-        metrics.setdefault(row["task"], {}).setdefault(row["model"], {})[row["metric"]] = row["value"]
-    return metrics, {}
+    rows = job.read(MODEL_METRICS).where(F.col("model_version") == backtest_version(job, cutoff))
+    return stored(row.asDict() for row in rows.collect())
+
+
+def _shown(judged: Stored) -> dict[str, dict[str, dict[str, float]]]:
+    return {
+        task: {model: {name: of[name] for name in _SHOWN if name in of} for model, of in models.items()}
+        for task, models in judged.metrics.items()
+    }
 
 
 def _quality(job: Job, opened: Run) -> list[QualityRow]:

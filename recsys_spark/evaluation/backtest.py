@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from pyspark.sql import DataFrame
@@ -12,10 +11,9 @@ from pyspark.sql import functions as F
 from recsys_spark.config import COMPONENTS, TASKS
 from recsys_spark.data.reading import liked_on
 from recsys_spark.errors import InputError
+from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.evaluation.baselines.suite import Learnt, all_lists, collected, models_of_night
-from recsys_spark.evaluation.metrics import averages, by_user, scores_of, tallies
-from recsys_spark.evaluation.significance import Interval, paired_bootstrap, paired_differences
-from recsys_spark.evaluation.slices import by_history
+from recsys_spark.evaluation.judgement import Judgement, Trial, measured
 from recsys_spark.evaluation.split import drawn, relevant_pairs
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.kept import kept
@@ -30,45 +28,6 @@ from recsys_spark.models.versions import of_version
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import hybrids, in_groups, on_sale, rankable_catalogue, user_factors
-
-SLICED = "ndcg@10"
-_BROADCAST_ITEMS = 1_000_000  # whose popularity is sent to every executor, some 50 bytes each
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What is judged by what: the lists of a model version as of a day, and the events that tell.
-
-    `known` are the events that the version may know, `preferences` what they make; `wanted` (user_id,
-    item_id, …) are the events to judge by, from `first` to `last`. `told` ends "no events …".
-    """
-
-    version: str
-    cutoff: date
-    preferences: DataFrame
-    known: DataFrame
-    wanted: DataFrame
-    first: date
-    last: date
-    told: str
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Figures of every model for both tasks: values[task][model][metric], and what they stand on.
-
-    sliced[task][history] is the number of users with that much history, and their NDCG@10 by model.
-    `baselines` are the models beside hybrid and components; `notes` are sentences for people.
-    """
-
-    judged_from: date
-    judged_to: date
-    values: dict[str, dict[str, dict[str, float]]]
-    users: dict[str, int]
-    differences: dict[str, dict[str, Interval]]
-    sliced: dict[str, dict[str, tuple[int, dict[str, float]]]] = field(default_factory=dict)
-    baselines: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def variants_of(hybrids: Sequence[Variant]) -> list[Variant]:
@@ -157,18 +116,18 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
         baselines: tuple[str, ...] = ()
         notes: tuple[str, ...] = ()
         if with_baselines:
-            beside, baselines, notes = _baselines(job, trial, preferences, users, k)
+            known = collected(preferences, items=on_sale(job.read(SILVER_ITEMS), trial.cutoff), judged=users)
+            beside, baselines, notes = _baselines(job, trial, known, k)
             ranked = ranked.unionByName(beside.select(*ranked.columns))
-        return _measured(job, trial, kept(ranked), relevant, preferences, baselines, notes)
+        return measured(job, trial, kept(ranked), relevant, baselines=baselines, notes=notes)
     finally:
         catalogue.shared.release()
 
 
 def _baselines(
-    job: Job, trial: Trial, preferences: DataFrame, users: DataFrame, k: int
+    job: Job, trial: Trial, known: Known, k: int
 ) -> tuple[DataFrame, tuple[str, ...], tuple[str, ...]]:
     """The baselines' lists, their names, and a sentence for each that is left out."""
-    known = collected(preferences, items=on_sale(job.read(SILVER_ITEMS), trial.cutoff), judged=users)
     learnt = Learnt(
         user_factors=user_factors(job, trial.version),
         item_factors=of_version(job, MODEL_ITEM_FACTORS, trial.version),
@@ -178,55 +137,3 @@ def _baselines(
     )
     models, notes = models_of_night(known, learnt, seed=job.settings.evaluation.seed)
     return all_lists(job.spark, models, known, k=k), tuple(models), notes
-
-
-def _measured(
-    job: Job,
-    trial: Trial,
-    ranked: DataFrame,
-    relevant: DataFrame,
-    preferences: DataFrame,
-    baselines: tuple[str, ...],
-    notes: tuple[str, ...],
-) -> Judgement:
-    settings = job.settings.evaluation
-    size = on_sale(job.read(SILVER_ITEMS), trial.cutoff).count()
-    liked = preferences.where(F.col("strength") > 0)
-    users = max(liked.select("user_id").distinct().count(), 1)
-    popularity = liked.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity"))
-    ks = sorted({*settings.k, 10})
-    popularity = kept(popularity)
-    if popularity.count() <= _BROADCAST_ITEMS:
-        popularity = F.broadcast(popularity)
-    tallied = kept(tallies(ranked, relevant, ks=ks, item_popularity=popularity))
-    scores = scores_of(tallied, ks=ks)
-    rows = averages(tallied, ks=ks, catalogue_size=size).collect()
-    values: dict[str, dict[str, dict[str, float]]] = {task: {} for task in TASKS}
-    judged: dict[str, int] = {}
-    for row in rows:
-        values[row["task"]].setdefault(row["model"], {})[row["metric"]] = float(row["value"])
-        if row["metric"] == "ndcg@10":
-            judged[row["task"]] = int(row["users"])
-    per_user = by_user(scores, ks=[10])
-    others = [*COMPONENTS, *baselines]
-    differences = {task: _differences(job, per_user, task, others) for task in TASKS if judged.get(task)}
-    sliced = _sliced(by_history(scores, preferences, metric=SLICED))
-    return Judgement(trial.first, trial.last, values, judged, differences, sliced, baselines, notes)
-
-
-def _differences(job: Job, per_user: DataFrame, task: str, others: Sequence[str]) -> dict[str, Interval]:
-    """NDCG@10 of the hybrid minus each other model's, with a paired bootstrap interval over users."""
-    settings = job.settings.evaluation
-    differences = paired_differences(per_user, metric="ndcg@10", a="hybrid", others=others, task=task)
-    return {
-        name: paired_bootstrap(values, samples=settings.bootstrap_samples, seed=settings.seed)
-        for name, values in differences.items()
-    }
-
-
-def _sliced(rows: DataFrame) -> dict[str, dict[str, tuple[int, dict[str, float]]]]:
-    found: dict[str, dict[str, tuple[int, dict[str, float]]]] = {}
-    for row in rows.collect():
-        _, models = found.setdefault(row["task"], {}).setdefault(row["history"], (int(row["users"]), {}))
-        models[row["model"]] = float(row["value"])
-    return found

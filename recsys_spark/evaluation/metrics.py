@@ -113,10 +113,12 @@ def tallies(
     by: Sequence[str] = DEFAULT_BY,
     item_popularity: DataFrame | None,
     item_vectors: DataFrame | None = None,
+    rare: Sequence[float] = (),
 ) -> DataFrame:
     """What `averages` and `scores_of` are made of in one pass over the lists: persist it to have both.
 
-    Inputs and errors as in `ranking_metrics`.
+    Inputs and errors as in `ranking_metrics`. `rare`: popularities; for each, NDCG by those relevant items
+    alone that are less popular, as ndcg_rare_0@10 and so on among a user's scores.
     """
     _check_knobs(ks, by)
     gains = discounts(max(ks))
@@ -128,6 +130,7 @@ def tallies(
         discounts=gains,
         item_popularity=item_popularity,
         item_vectors=item_vectors,
+        rare=rare,
     )
 
 
@@ -136,7 +139,9 @@ def scores_of(tallied: DataFrame, *, ks: Sequence[int], by: Sequence[str] = DEFA
     users = tallied.where(F.col("item_id").isNull())
     described = [name for name in _names(LOOKS, ks) if name in tallied.columns]
     surprising = [_serendipity(k) for k in ks if f"surprises_{k}" in tallied.columns]
-    return users.select(*by, "user_id", "n", "shown", *described, *_accuracy(ks), *surprising)
+    bounds = [name for name in tallied.columns if name.startswith("n_rare_")]
+    rare = [_rare_ndcg(place, k) for place in range(len(bounds)) for k in ks]
+    return users.select(*by, "user_id", "n", "shown", *described, *_accuracy(ks), *surprising, *rare)
 
 
 def averages(
@@ -169,7 +174,7 @@ def averages(
 def by_user(scores: DataFrame, *, ks: Sequence[int], by: Sequence[str] = DEFAULT_BY) -> DataFrame:
     """`per_user_metrics` from the `user_scores` of the same lists."""
     judged = scores.where(F.col("n") > 0)
-    return judged.unpivot([*by, "user_id"], _of_users(scores, ks), "metric", "value")
+    return judged.unpivot([*by, "user_id"], [*_of_users(scores, ks)], "metric", "value")
 
 
 def order_free_mean(value: Column) -> Column:
@@ -184,18 +189,17 @@ def order_free_mean(value: Column) -> Column:
 def _accuracy(ks: Sequence[int]) -> list[Column]:
     """The per-user metrics, in the order of `_names`, from the sums over slots; null for n = 0."""
     n = F.nullif(F.col("n"), F.lit(0))  # null and not 0: a division by 0 raises
-    ideals = _numbers([*accumulate(discounts(max(ks)))])
     columns = []
     for k in ks:
         hits = F.col(f"hits_{k}")
-        reachable = F.when(n > k, k).otherwise(n).cast("int")
+        reachable = F.when(n > k, k).otherwise(n)
         found_first = F.when(F.col("first") <= k, F.lit(1.0) / F.col("first")).otherwise(0.0)
         values = (
             hits / F.lit(k),
             hits / n,
             hits / reachable,
             F.lit(2.0) * hits / (n + k),
-            F.col(f"dcg_{k}") / F.get(ideals, reachable - 1),
+            _ndcg(F.col(f"dcg_{k}"), n, k),
             F.col(f"ap_{k}") / reachable,
             found_first,
             (hits > 0).cast("double"),
@@ -205,6 +209,17 @@ def _accuracy(ks: Sequence[int]) -> list[Column]:
             for name, value in zip(PER_USER_METRICS, values, strict=True)
         ]
     return columns
+
+
+def _ndcg(dcg: Column, n: Column, k: int) -> Column:
+    """DCG over the most that n relevant items allow within k; null where n is."""
+    most = _numbers([*accumulate(discounts(k))])
+    return dcg / F.get(most, F.when(n > k, k).otherwise(n).cast("int") - 1)
+
+
+def _rare_ndcg(place: int, k: int) -> Column:
+    n = F.nullif(F.col(f"n_rare_{place}"), F.lit(0))
+    return _ndcg(F.col(f"dcg_rare_{place}_{k}"), n, k).alias(f"ndcg_rare_{place}@{k}")
 
 
 def _serendipity(k: int) -> Column:

@@ -8,6 +8,7 @@ from datetime import date, datetime
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, float | None]]]
 Intervals = Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]
+Slices = Mapping[str, Mapping[str, tuple[int, Mapping[str, float]]]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,10 @@ class QualityRow:
 
 @dataclass(frozen=True)
 class NightReport:
-    """One night. `metrics` is task → model → metric → value, `intervals` the same with (low, high)."""
+    """One night. `metrics` is task → model → metric → value, `intervals` the same with (low, high).
+
+    `verdicts` says for a task who wins; `slices` is task → kind → name → users, and NDCG@10 by model.
+    """
 
     run_date: date
     run_id: str
@@ -105,6 +109,8 @@ class NightReport:
     long_tail: LongTail = field(default_factory=LongTail)
     metrics: Metrics = field(default_factory=dict)
     intervals: Intervals = field(default_factory=dict)
+    verdicts: Mapping[str, str] = field(default_factory=dict)
+    slices: Mapping[str, Slices] = field(default_factory=dict)
     users: Sequence[UserStory] = ()
     quality: Sequence[QualityRow] = ()
     links: Mapping[str, str] = field(default_factory=dict)

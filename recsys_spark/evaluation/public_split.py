@@ -13,34 +13,54 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Als
 from recsys_spark.evaluation.baselines.known import known_of, require_driver_size
 from recsys_spark.evaluation.baselines.suite import all_lists, models_of_pairs
-from recsys_spark.evaluation.metrics import ranking_metrics
+from recsys_spark.evaluation.judgement import lead_figures
+from recsys_spark.evaluation.metrics import averages, by_user, scores_of, tallies
+from recsys_spark.evaluation.significance import Interval, Paired, paired_bootstrap, paired_scores
 from recsys_spark.evaluation.split_files import Split
 from recsys_spark.lake.kept import kept
 from recsys_spark.models.als import fit_als
 from recsys_spark.ranking.top_k import top_k
 
 K = 20  # recall@20 and ndcg@20 are what is printed for these splits
+HEADLINE = f"ndcg@{K}"
 TASK = "new_items_only"  # items of train are masked
 
 
 @dataclass(frozen=True)
 class SplitJudgement:
-    """values[model][metric], and what they stand on."""
+    """values[model][metric], and what they stand on.
+
+    `best` is the model of the highest NDCG@20; leads[model][other], of the best and of ALS, is by how much
+    its NDCG@20 is above the other's, with a paired bootstrap interval over the users.
+    """
 
     values: dict[str, dict[str, float]]
+    best: str
+    leads: dict[str, dict[str, Interval]]
     users: int
     items: int
     train_pairs: int
     test_pairs: int
     notes: tuple[str, ...]
 
+    def figures(self) -> dict[str, dict[str, float]]:
+        """`values`, and beside them leads such as als_leads_ndcg@20, …_low, …_high."""
+        found = {model: dict(values) for model, values in self.values.items()}
+        for leader, leads in self.leads.items():
+            for model, lead in leads.items():
+                found[model].update(lead_figures(leader, HEADLINE, lead))
+        return found
 
-def judge_split(spark: SparkSession, split: Split, *, als: Als, seed: int) -> SplitJudgement:
+
+def judge_split(
+    spark: SparkSession, split: Split, *, als: Als, seed: int, samples: int = 2_000
+) -> SplitJudgement:
     """ALS and the baselines that need pairs only, trained on `train` and judged by `test`.
 
     Every pair weighs 1. Lists are of the items of train, without those that the user has there. Averages
     are over all users of the test; those who are not in train count with what a model gives a stranger.
-    recall divides by the user's n test items, recall_capped by min(K, n); see `evaluation.metrics`.
+    recall divides by the user's n test items, recall_capped by min(K, n); see `evaluation.metrics`. Intervals
+    are of so many bootstrap samples.
     """
     require_driver_size(len(split.train))
     pairs = _table(split.train).append_column("strength", pa.array([1.0] * len(split.train)))
@@ -59,13 +79,28 @@ def judge_split(spark: SparkSession, split: Split, *, als: Als, seed: int) -> Sp
     ranked = kept(_als_lists(preferences, judged, als).select(columns).unionByName(others))
     wanted = spark.createDataFrame(_table(split.test))
     size = len(known.item_ids)
-    rows = ranking_metrics(ranked, wanted, ks=[K], item_popularity=None, catalogue_size=size).collect()
+    tallied = kept(tallies(ranked, wanted, ks=[K], item_popularity=None))
     values: dict[str, dict[str, float]] = {name: {} for name in ("als", *models)}
-    for row in rows:
+    for row in averages(tallied, ks=[K], catalogue_size=size).collect():
         values[row["model"]][row["metric"]] = float(row["value"])
-    return SplitJudgement(
-        values, len(judged), size, len(split.train), len(split.test), (*split.notes, *notes)
-    )
+    listed = [name for name in values if HEADLINE in values[name]]  # ALS has no list for strangers
+    best = max(listed, key=lambda name: (values[name][HEADLINE], name))
+    per_user = by_user(scores_of(tallied, ks=[K]), ks=[K])
+    paired = paired_scores(per_user, metric=HEADLINE, models=listed, task=TASK)
+    leads = {
+        leader: _leads(paired, leader, samples=samples, seed=seed) for leader in {"als", best} & {*listed}
+    }
+    counts = (len(judged), size, len(split.train), len(split.test))
+    return SplitJudgement(values, best, leads, *counts, (*split.notes, *notes))
+
+
+def _leads(paired: Paired, leader: str, *, samples: int, seed: int) -> dict[str, Interval]:
+    """By how much the leader's NDCG@20 is above each other model's."""
+    return {
+        other: paired_bootstrap(paired.difference(leader, other), samples=samples, seed=seed)
+        for other in paired.values
+        if other != leader
+    }
 
 
 def _als_lists(preferences: DataFrame, judged: Sequence[str], als: Als) -> DataFrame:

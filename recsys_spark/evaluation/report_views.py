@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from recsys_spark.data.titles import clip, one_line
 from recsys_spark.evaluation import charts, charts_models
-from recsys_spark.evaluation.night import LongTail, NightReport, Slot, UserStory
+from recsys_spark.evaluation.night import LongTail, NightReport, Slices, Slot, UserStory
 from recsys_spark.evaluation.svg import compact, duration
 
 WIDE, NARROW = 880, 360
@@ -200,13 +200,15 @@ def tail_row(name: str, shares: Sequence[float]) -> TailRow:
 
 @dataclass(frozen=True)
 class TaskView:
-    """One task: a drawing for each metric, and the same as a table."""
+    """One task: a drawing for each metric, the same as a table, who wins, and NDCG@10 by slices."""
 
     name: str
     pictures: list[Markup]
     models: list[str]
     metrics: list[str]
     values: Mapping[str, Mapping[str, float | None]]
+    verdict: str
+    slices: Slices
 
 
 def task(night: NightReport, name: str) -> TaskView:
@@ -223,7 +225,8 @@ def task(night: NightReport, name: str) -> TaskView:
         )
         for metric in metrics
     ]
-    return TaskView(spoken(name), pictures, models, metrics, values)
+    verdict, slices = night.verdicts.get(name, ""), night.slices.get(name, {})
+    return TaskView(spoken(name), pictures, models, metrics, values, verdict, slices)
 
 
 def ordered_models(values: Mapping[str, Mapping[str, float | None]], metrics: Sequence[str]) -> list[str]:

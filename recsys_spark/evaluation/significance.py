@@ -63,10 +63,20 @@ def paired_bootstrap(
     return Interval(mean=float(values.mean()), low=float(low), high=float(high))
 
 
-def paired_differences(
-    per_user: DataFrame, *, metric: str, a: str, others: Sequence[str], task: str
-) -> dict[str, Differences]:
-    """For each of the `others`: one number a user, the metric under `a` minus that under it, by user_id.
+@dataclass(frozen=True)
+class Paired:
+    """One metric of the same users under several models; users by id, values[model] in their order."""
+
+    users: list[str]
+    values: dict[str, Differences]
+
+    def difference(self, a: str, b: str) -> Differences:
+        """One number a user: the metric under `a` minus that under `b`."""
+        return np.asarray(self.values[a] - self.values[b], dtype=np.float64)
+
+
+def paired_scores(per_user: DataFrame, *, metric: str, models: Sequence[str], task: str) -> Paired:
+    """The metric of every user under each of the models.
 
     `per_user` is what `metrics.per_user_metrics` gives by task and model. Collects one row a user with
     one number per model, in one job.
@@ -74,7 +84,6 @@ def paired_differences(
     Raises ValueError if nothing matches, or if a user has a value for only one of two models: the
     pairs would not be pairs.
     """
-    models = [a, *others]
     chosen = (F.col("task") == task) & (F.col("metric") == metric) & F.col("model").isin(models)
     wide = (
         per_user.where(chosen)
@@ -93,8 +102,8 @@ def paired_differences(
                 f"per_user: {values.null_count} of {len(values)} users have {metric!r} of task {task!r} "
                 f"for other models than {model!r} only, user {unpaired!r} first; expected a value for each"
             )
-    first = found[a].to_numpy()
-    return {model: np.asarray(first - found[model].to_numpy(), dtype=np.float64) for model in others}
+    values = {model: np.asarray(column.to_numpy(), np.float64) for model, column in found.items()}
+    return Paired(wide.column("user_id").to_pylist(), values)
 
 
 def _value_of(model: str) -> Column:

@@ -35,6 +35,7 @@ def tally(
     discounts: Sequence[float],
     item_popularity: DataFrame | None,
     item_vectors: DataFrame | None = None,
+    rare: Sequence[float] = (),
     at_once: int = _AT_ONCE,
 ) -> DataFrame:
     """One row is one user in one group of lists (item_id null), or one item in one (user_id null).
@@ -46,6 +47,9 @@ def tally(
     nothing is shown; with item_vectors (item_id, terms, weights) also diversity@k, null where fewer than
     two items have words. Of an item: shown_k, in how many lists it was within k; an item has several rows,
     to be added up.
+
+    With `rare` popularities, at each place of them n_rare and dcg_rare are n and dcg by the wanted items
+    alone that are less popular.
 
     Every user with a wanted item has a row in every group. A list's items get positions from their best
     ranks, each pushed down where an earlier item, by rank and then by item_id, already holds it: no position
@@ -71,6 +75,7 @@ def tally(
         ks=tuple(ks),
         discounts=np.asarray(discounts),
         has_popularity=item_popularity is not None,
+        rare=tuple(rare) if item_popularity is not None else (),
         vectors=None if vectors is None else lists.sparkSession.sparkContext.broadcast(vectors),
     )
     # Sorted by one column of eight bytes: Spark then compares nothing, and a worker finds lists side by side.
@@ -90,6 +95,7 @@ class _Asked:
     ks: tuple[int, ...]
     discounts: NDArray[np.float64]
     has_popularity: bool
+    rare: tuple[float, ...]
     vectors: Broadcast[Vectors] | None
 
     @property
@@ -117,6 +123,8 @@ def _figures(asked: _Asked) -> list[str]:
         of_user += [f"`{name}@{k}` double" for name in asked.means]
         of_user += [f"surprises_{k} bigint"] if asked.has_popularity else []
         of_user += [f"`diversity@{k}` double"] if asked.vectors else []
+        of_user += [f"dcg_rare_{place}_{k} double" for place in range(len(asked.rare))]
+    of_user += [f"n_rare_{place} bigint" for place in range(len(asked.rare))]
     return [*of_user, *[f"shown_{k} bigint" for k in asked.ks]]
 
 
@@ -141,7 +149,7 @@ def _schema(rows: pa.RecordBatch, by: Sequence[str], names: Sequence[str]) -> pa
     types = {name: rows.schema.field(name).type for name in (*by, "user_id", "item_id")}
     whole = ("n", "shown", "first")
     for name in names[len(types) :]:
-        is_whole = name in whole or name.startswith(("hits_", "shown_", "surprises_"))
+        is_whole = name in whole or name.startswith(("hits_", "shown_", "surprises_", "n_rare_"))
         types[name] = pa.int64() if is_whole else pa.float64()
     return pa.schema([(name, types[name]) for name in names])
 
@@ -191,6 +199,10 @@ def _of_users(slots: Slots, rows: pa.RecordBatch, asked: _Asked) -> dict[str, pa
             sums, known = total(np.where(is_known, values, 0.0)), total(is_known)
             mean = sums / np.maximum(known, 1)
             columns[f"{name}@{k}"] = pa.array(mean, mask=known == 0)
+        for place, bound in enumerate(asked.rare):
+            is_rare = slots.looks["mean_popularity"] < bound
+            columns[f"dcg_rare_{place}_{k}"] = pa.array(total(np.where(within & is_rare, gain, 0.0)))
+            columns[f"n_rare_{place}"] = pa.array(total(slots.is_wanted & is_rare).astype(np.int64))
     return columns | _unlikeness(slots, rows, asked, size)
 
 

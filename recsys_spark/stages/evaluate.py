@@ -8,8 +8,9 @@ from pyspark.sql import functions as F
 
 from recsys_spark.data.reading import events_on, liked_on, preferences_on
 from recsys_spark.errors import ConfigError, InputError
-from recsys_spark.evaluation.backtest import Judgement, Trial, judge, window_trial
+from recsys_spark.evaluation.backtest import judge, window_trial
 from recsys_spark.evaluation.blend_fit import weigh_once
+from recsys_spark.evaluation.judgement import HEADLINE, Judgement, Trial
 from recsys_spark.evaluation.split import leave_last_one
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.kept import kept
@@ -45,7 +46,8 @@ def run(job: Job) -> Summary:
 def backtest(job: Job, *, with_baselines: bool = False) -> Judgement:
     """Train (once) on data up to `window_days` before the run date, judge by the days since, and store.
 
-    Baselines are judged and not stored. Raises InputError where no events are old enough.
+    Baselines, where they are judged, are stored with the rest, until the night is judged again. Raises
+    InputError where no events are old enough.
     """
     days, cutoff = job.settings.evaluation.window_days, _cutoff(job)
     if not _can_judge(job):
@@ -109,28 +111,25 @@ def after(job: Job, *, with_baselines: bool = False) -> Judgement:
 
 
 def store(job: Job, version: str, judgement: Judgement) -> None:
-    """One row per task, model and metric; NDCG@10 of a component carries the hybrid's lead as low, high."""
-    rows = [
-        (
-            version,
-            judgement.judged_from,
-            judgement.judged_to,
-            task,
-            model,
-            metric,
-            value,
-            *_bounds(judgement, task, model, metric),
-            judgement.users.get(task, 0),
-        )
+    """One row per task, model and metric; NDCG@10 of all but the hybrid carries its lead as low, high.
+
+    Slices are metrics such as ndcg@10|segment:gold.
+    """
+    figures = [
+        (task, model, metric, value, judgement.users.get(task, 0))
         for task, models in judgement.values.items()
         for model, values in models.items()
-        if model not in judgement.baselines
         for metric, value in sorted(values.items())
+    ]
+    span = (version, judgement.judged_from, judgement.judged_to)
+    rows = [
+        (*span, task, model, metric, value, *_bounds(judgement, task, model, metric), users)
+        for task, model, metric, value, users in (*figures, *judgement.slice_rows())
     ]
     frame = frame_of(job.spark, rows, MODEL_METRICS.schema)
     job.overwrite_partition(MODEL_METRICS, frame, model_version=version)
 
 
 def _bounds(judgement: Judgement, task: str, model: str, metric: str) -> tuple[float | None, float | None]:
-    interval = judgement.differences.get(task, {}).get(model) if metric == "ndcg@10" else None
+    interval = judgement.differences.get(task, {}).get(model) if metric == HEADLINE else None
     return (interval.low, interval.high) if interval else (None, None)

@@ -147,6 +147,15 @@ def test_the_figures_are_those_of_the_literature(spark):
         assert found.values["popularity_ever"][metric] == pytest.approx(total / len(users))
     assert (found.users, found.items, found.test_pairs) == (61, 60, 241)
     assert set(found.values) >= {"als", "popularity_ever", "item_knn", "user_knn", "svd", "random"}
+    assert found.values[found.best]["ndcg@20"] == max(of["ndcg@20"] for of in found.values.values())
+    assert set(found.leads) == {"als", found.best}
+    for leader, leads in found.leads.items():
+        assert set(leads) == set(found.values) - {leader}
+        for model, lead in leads.items():
+            apart = found.values[leader]["ndcg@20"] - found.values[model]["ndcg@20"]
+            assert lead.mean == pytest.approx(apart)
+            assert lead.low <= lead.mean <= lead.high
+    assert found.leads["als"]["random"].excludes_zero
     for model in ("als", "item_knn", "user_knn"):  # svd of 60 users by 64 directions only remembers
         # 14 items of a user's taste are new to them and 4 of those are right: 20 places hold them all.
         assert found.values[model]["recall@20"] > 0.95
@@ -162,4 +171,8 @@ def test_the_command_prints_and_writes_the_figures(spark, file, tmp_path, monkey
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "recall@20 (of min(K, n))" in done.stdout
-    assert {"als", "item_knn"} <= set(json.loads(out.read_text()))
+    assert "als leads ndcg@20 by (95 %)" in done.stdout
+    assert re.search(r"\w+ leads all \d+ others in NDCG@20; nearest is \w+ by 0\.", done.stdout)
+    figures = json.loads(out.read_text())
+    assert {"als", "item_knn"} <= set(figures)
+    assert set(figures["random"]) >= {"recall@20", "als_leads_ndcg@20", "als_leads_ndcg@20_low"}

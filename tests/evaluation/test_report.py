@@ -138,6 +138,8 @@ def full_night(**changes):
             }
         },
         intervals={"repeats_allowed": {"hybrid": {"ndcg@10": (0.42, 0.46)}}},
+        verdicts={"repeats_allowed": "hybrid leads all 2 others; nearest is <history> by 0.04."},
+        slices={"repeats_allowed": {"segment": {"gold <b>": (17, {"hybrid": 0.512, "history": 0.5})}}},
         users=[UserStory("u7", "frequent", [HistoryLine("FRZN ICE", "ICE", 12, date(2017, 7, 3))], slots)],
         quality=[
             QualityRow("silver", "not_null", "user_id", 0, 0, is_success=True),
@@ -151,6 +153,12 @@ def full_night(**changes):
 
 
 # ------------------------------------------------------------------ the page
+
+
+def test_a_task_says_who_wins_and_how_it_is_in_each_segment():
+    text = Page(render_report(full_night())).text
+    assert "hybrid leads all 2 others; nearest is <history> by 0.04." in text
+    assert re.search(r"NDCG@10 by segment .* gold <b> 17 0\.512 0\.500 –", text)
 
 
 def test_a_night_without_any_figures_is_a_page_of_sentences():

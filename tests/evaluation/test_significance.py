@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recsys_spark.evaluation import significance
-from recsys_spark.evaluation.significance import Interval, paired_bootstrap, paired_differences
+from recsys_spark.evaluation.significance import Interval, paired_bootstrap, paired_scores
 
 PER_USER = "task string, model string, user_id string, metric string, value double"
 
@@ -84,18 +84,19 @@ def test_pairs_are_by_user_and_in_the_order_of_user_ids(frame):
             for task, metric in (("t", "ndcg@10"), ("t", "map@10"), ("other", "ndcg@10"))
         ],
     )
-    found = paired_differences(per_user, metric="ndcg@10", a="hybrid", others=["als", "content"], task="t")
-    assert found["als"].tolist() == [0.25, 0.25, -1.0]  # u1, u10, u2
-    assert found["content"].tolist() == [-8.5, -8.25, -9.0]
-    assert found["als"].dtype == np.float64
+    found = paired_scores(per_user, metric="ndcg@10", models=["hybrid", "als", "content"], task="t")
+    assert found.users == ["u1", "u10", "u2"]
+    assert found.difference("hybrid", "als").tolist() == [0.25, 0.25, -1.0]
+    assert found.difference("hybrid", "content").tolist() == [-8.5, -8.25, -9.0]
+    assert found.difference("hybrid", "als").dtype == np.float64
 
 
 def test_a_model_that_is_not_there_is_named(frame):
     per_user = frame(PER_USER, [("t", "als", "u1", "ndcg@10", 0.5), ("t", "als", "u2", "ndcg@10", 0.5)])
     with pytest.raises(ValueError, match="no rows of metric 'ndcg@10', task 't', model 'hybrd'"):
-        paired_differences(per_user, metric="ndcg@10", a="hybrd", others=["als"], task="t")
+        paired_scores(per_user, metric="ndcg@10", models=["hybrd", "als"], task="t")
     with pytest.raises(ValueError, match="no rows of metric 'ndcg@5', task 't'"):
-        paired_differences(per_user, metric="ndcg@5", a="als", others=["als"], task="t")
+        paired_scores(per_user, metric="ndcg@5", models=["als", "als"], task="t")
 
 
 def test_a_user_with_one_model_only_is_no_pair(frame):
@@ -103,4 +104,4 @@ def test_a_user_with_one_model_only_is_no_pair(frame):
         PER_USER, [("t", m, u, "ndcg@10", 0.5) for m, u in (("a", "u1"), ("a", "u2"), ("b", "u1"))]
     )
     with pytest.raises(ValueError, match=r"1 of 2 users .* other models than 'b' only, user 'u2' first"):
-        paired_differences(per_user, metric="ndcg@10", a="a", others=["b"], task="t")
+        paired_scores(per_user, metric="ndcg@10", models=["a", "b"], task="t")

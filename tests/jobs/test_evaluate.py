@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from recsys_spark.cli import app
 from recsys_spark.config import COMPONENTS, TASKS
-from recsys_spark.evaluation.backtest import Judgement
+from recsys_spark.evaluation.judgement import Judgement
+from recsys_spark.evaluation.verdict import verdict
 from recsys_spark.lake.tables import MODEL_METRICS, MODEL_POPULARITY, SILVER_INTERACTIONS
 from recsys_spark.models.versions import last_one_version
+from recsys_spark.night_report import gather
 from recsys_spark.stages.evaluate import backtest, last_one
 from tests.jobs.conftest import Night
 from tests.shop import RUN_DATE, USERS
@@ -27,7 +29,9 @@ BASELINES = {
     "popularity_recent",
     "frequency",
     "item_knn",
+    "item_knn_cosine",
     "user_knn",
+    "user_knn_cosine",
     "als_plus_tfidf",
     "svd",
     "item2vec",
@@ -57,16 +61,28 @@ def test_baselines_are_judged_on_the_same_users_as_the_hybrid(judged: Judgement)
 
 def test_slices_by_history_add_up_to_the_whole(judged: Judgement) -> None:
     for task in TASKS:
-        bins = judged.sliced[task].values()
-        assert sum(users for users, _ in bins) == judged.users[task]
-        for model, values in judged.values[task].items():
-            whole = sum(users * models[model] for users, models in bins) / judged.users[task]
-            assert whole == pytest.approx(values["ndcg@10"])
+        for kind in ("history", "segment"):
+            slices = judged.sliced[task][kind].values()
+            assert sum(users for users, _ in slices) == judged.users[task]
+            for model, values in judged.values[task].items():
+                whole = sum(users * models[model] for users, models in slices) / judged.users[task]
+                assert whole == pytest.approx(values["ndcg@10"])
+        assert set(judged.sliced[task]["segment"]) == {f"group {n}" for n in range(4)}
+        for name, (best, lead) in judged.leads[task].items():
+            _, models = judged.sliced[task]["history"][name]
+            assert models[best] == max(models[component] for component in COMPONENTS)
+            assert lead.mean == pytest.approx(models["hybrid"] - models[best])
+            assert lead.low <= lead.mean <= lead.high
 
 
-def test_baselines_are_not_stored_with_the_night(judged: Judgement, night: Night) -> None:
+def test_baselines_are_stored_with_the_night_and_told_in_its_report(judged: Judgement, night: Night) -> None:
     stored = DeltaTable(night.job.lake.path(MODEL_METRICS)).to_pyarrow_table().to_pylist()
-    assert {row["model"] for row in stored} == {"hybrid", *COMPONENTS}
+    assert {row["model"] for row in stored} == set(judged.models())
+    report = gather(night.job)
+    assert report.verdicts == {task: verdict(judged.differences[task]) for task in TASKS}
+    names = {row["metric"] for row in stored}
+    assert names >= {"diversity@10", "serendipity@10", "ndcg@10|segment:group 1"}
+    assert set(report.slices["repeats_allowed"]["segment"]) == {f"group {n}" for n in range(4)}
 
 
 def test_leave_last_one_keeps_each_users_last_event_from_the_models(night: Night) -> None:
@@ -102,6 +118,14 @@ def test_the_command_prints_both_tables_and_what_is_left_out(
     monkeypatch.setattr("recsys_spark.evaluation_view.evaluate.backtest", lambda *_, **__: judged)
     done = CliRunner().invoke(app, ["evaluate", "--env", "slice", "--run-date", RUN_DATE, "--baselines"])
     assert done.exit_code == 0, done.output
-    for text in ("item_knn", "als_plus_tfidf", "hybrid leads NDCG@10", "NDCG@10 by what users had before"):
+    for text in (
+        "item_knn",
+        "als_plus_tfidf",
+        "hybrid leads NDCG@10",
+        "NDCG@10 by what users had before",
+        "NDCG@10 by segment (4 of 4)",
+        "serendipity@10",
+        *[verdict(judged.differences[task]) for task in TASKS],
+    ):
         assert text in done.stdout
     assert all(note in done.stdout for note in judged.notes)
