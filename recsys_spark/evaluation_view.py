@@ -16,6 +16,7 @@ from recsys_spark.evaluation.cold_start import K as COLD_K
 from recsys_spark.evaluation.cold_start import judge_cold_start
 from recsys_spark.evaluation.judgement import Judgement
 from recsys_spark.evaluation.public_split import K, judge_split
+from recsys_spark.evaluation.ratings import RatingJudgement
 from recsys_spark.evaluation.significance import Interval
 from recsys_spark.evaluation.slices import BINS, HISTORY, ITEMS, RARE, SEGMENT
 from recsys_spark.evaluation.split_files import read_split
@@ -123,7 +124,17 @@ def _print_judgement(judgement: Judgement) -> None:
         _print(main, *([verdict(leads)] if leads else []))
         _print(_figures(judgement, task, _ALSO, f"{task}: what else there is to a list"))
         _print(_by_history(judgement, task), *_by_segment(judgement, task))
+    if judgement.ratings:
+        _print(*_ratings(judgement.ratings))
     _print(*judgement.notes)
+
+
+def _ratings(found: RatingJudgement) -> tuple[RichTable, str]:
+    title = f"ratings: {found.pairs:,} that were not known before"
+    table = RichTable("model", "RMSE", "MAE", title=title)
+    for model, values in sorted(found.values.items(), key=lambda one: (one[1]["rmse"], one[0])):
+        table.add_row(model, f"{values['rmse']:.4f}", f"{values['mae']:.4f}")
+    return table, f"{found.unknown:,} further ratings are of users or items without factors: not predicted."
 
 
 def _figures(

@@ -54,6 +54,8 @@ _SHOWN = (
     "mean_popularity@10",
     "diversity@10",
     "serendipity@10",
+    "rmse",
+    "mae",
 )
 _HISTORY_LINES = 12
 

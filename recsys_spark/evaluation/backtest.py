@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import COMPONENTS, TASKS
-from recsys_spark.data.reading import liked_on
+from recsys_spark.data.reading import events_on, liked_on
 from recsys_spark.errors import InputError
 from recsys_spark.evaluation.baselines.known import Known
+from recsys_spark.evaluation.baselines.rated import predictions
 from recsys_spark.evaluation.baselines.suite import Learnt, all_lists, collected, models_of_night
 from recsys_spark.evaluation.judgement import Judgement, Trial, measured
+from recsys_spark.evaluation.ratings import RatingJudgement, judged_ratings, new_ratings, with_prediction
 from recsys_spark.evaluation.split import drawn, relevant_pairs
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.kept import kept
@@ -57,7 +60,18 @@ def window_trial(job: Job, *, version: str, cutoff: date, preferences: DataFrame
         first=cutoff + timedelta(days=1),
         last=cutoff + timedelta(days=days),
         told=f"in the {days} days after {cutoff}",
+        rated=_rated(job, cutoff, days=days),
     )
+
+
+def _rated(job: Job, cutoff: date, *, days: int) -> DataFrame | None:
+    """The ratings of the window that were not given before it, where ALS predicts ratings."""
+    event_type = job.settings.preferences.ratings.event_type
+    if job.settings.als.feedback != "explicit" or not event_type:
+        return None
+    before = events_on(job, cutoff).where(F.col("event_type") == event_type)
+    window = events_on(job, cutoff + timedelta(days=days)).where(F.col("event_date") > F.lit(cutoff))
+    return new_ratings(window, before, event_type=event_type)
 
 
 def relevant_items(events: DataFrame, before: DataFrame) -> DataFrame:
@@ -115,13 +129,36 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
         ).select("task", "model", "user_id", "item_id", "rank")
         baselines: tuple[str, ...] = ()
         notes: tuple[str, ...] = ()
+        known = None
         if with_baselines:
             known = collected(preferences, items=on_sale(job.read(SILVER_ITEMS), trial.cutoff), judged=users)
             beside, baselines, notes = _baselines(job, trial, known, k)
             ranked = ranked.unionByName(beside.select(*ranked.columns))
-        return measured(job, trial, kept(ranked), relevant, baselines=baselines, notes=notes)
+        judgement = measured(job, trial, kept(ranked), relevant, baselines=baselines, notes=notes)
+        return replace(judgement, ratings=_ratings(job, trial, known))
     finally:
         catalogue.shared.release()
+
+
+def _ratings(job: Job, trial: Trial, known: Known | None) -> RatingJudgement | None:
+    """Ratings as predicted by the factors, and by the baselines of ratings where pairs are known for them."""
+    if trial.rated is None:
+        return None
+    scale = job.settings.preferences.ratings
+    items = of_version(job, MODEL_ITEM_FACTORS, trial.version)
+    predicted = kept(
+        with_prediction(
+            trial.rated,
+            user_factors=user_factors(job, trial.version),
+            item_factors=items,
+            scale=scale,
+        )
+    )
+    beside = None
+    if known is not None and known.ratings.nnz:
+        pairs = predicted.where(F.col("predicted").isNotNull()).select("user_id", "item_id").toArrow()
+        beside = predictions(known, pairs, low=scale.min, high=scale.max)
+    return judged_ratings(predicted, beside)
 
 
 def _baselines(

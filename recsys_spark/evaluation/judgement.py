@@ -15,6 +15,7 @@ from recsys_spark.config import COMPONENTS, TASKS
 from recsys_spark.config import Evaluation as Settings
 from recsys_spark.data.validity import current_on
 from recsys_spark.evaluation.metrics import averages, by_user, scores_of, tallies
+from recsys_spark.evaluation.ratings import RatingJudgement
 from recsys_spark.evaluation.significance import Interval, Paired, paired_bootstrap, paired_scores
 from recsys_spark.evaluation.slices import BINS, HISTORY, RARE, groups_of, sliced
 from recsys_spark.lake.job import Job
@@ -25,6 +26,7 @@ from recsys_spark.ranking.rankable import on_sale
 
 HYBRID = "hybrid"
 HEADLINE = "ndcg@10"
+RATINGS = "ratings"  # the task of predicting them
 _BROADCAST_ITEMS = 1_000_000  # whose popularity is sent to every executor, some 50 bytes each
 
 
@@ -33,7 +35,8 @@ class Trial:
     """What is judged by what: the lists of a model version as of a day, and the events that tell.
 
     `known` are the events that the version may know, `preferences` what they make; `wanted` (user_id,
-    item_id, …) are the events to judge by, from `first` to `last`. `told` ends "no events …".
+    item_id, …) are the events to judge by, from `first` to `last`. `told` ends "no events …". `rated`
+    (user_id, item_id, rating) are the ratings to be predicted, where the models predict ratings.
     """
 
     version: str
@@ -44,6 +47,7 @@ class Trial:
     first: date
     last: date
     told: str
+    rated: DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Judgement:
     leads: dict[str, dict[str, tuple[str, Interval]]] = field(default_factory=dict)
     baselines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    ratings: RatingJudgement | None = None
 
     def models(self) -> tuple[str, ...]:
         return (HYBRID, *COMPONENTS, *self.baselines)
@@ -82,6 +87,8 @@ class Judgement:
         for task, bins in self.leads.items():
             for name, (model, lead) in bins.items():
                 found[task][model].update(lead_figures(HYBRID, f"{HEADLINE}|{HISTORY}:{name}", lead))
+        if self.ratings:
+            found[RATINGS] = self.ratings.values
         return found
 
     def slice_rows(self) -> list[tuple[str, str, str, float, int]]:

@@ -10,7 +10,7 @@ from recsys_spark.data.reading import events_on, liked_on, preferences_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.evaluation.backtest import judge, window_trial
 from recsys_spark.evaluation.blend_fit import weigh_once
-from recsys_spark.evaluation.judgement import HEADLINE, Judgement, Trial
+from recsys_spark.evaluation.judgement import HEADLINE, RATINGS, Judgement, Trial
 from recsys_spark.evaluation.split import leave_last_one
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.kept import kept
@@ -113,7 +113,8 @@ def after(job: Job, *, with_baselines: bool = False) -> Judgement:
 def store(job: Job, version: str, judgement: Judgement) -> None:
     """One row per task, model and metric; NDCG@10 of all but the hybrid carries its lead as low, high.
 
-    Slices are metrics such as ndcg@10|segment:gold.
+    Slices are metrics such as ndcg@10|segment:gold. Errors of predicted ratings are of the task "ratings",
+    where `users` is the number of ratings.
     """
     figures = [
         (task, model, metric, value, judgement.users.get(task, 0))
@@ -121,6 +122,12 @@ def store(job: Job, version: str, judgement: Judgement) -> None:
         for model, values in models.items()
         for metric, value in sorted(values.items())
     ]
+    if judgement.ratings:
+        figures += [
+            (RATINGS, model, metric, value, judgement.ratings.pairs)
+            for model, values in judgement.ratings.values.items()
+            for metric, value in sorted(values.items())
+        ]
     span = (version, judgement.judged_from, judgement.judged_to)
     rows = [
         (*span, task, model, metric, value, *_bounds(judgement, task, model, metric), users)

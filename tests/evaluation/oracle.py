@@ -85,5 +85,10 @@ def list_metrics(
     }
 
 
+def rating_errors(pairs: list[tuple[float, float]]) -> dict[str, float]:
+    apart = [given - predicted for given, predicted in pairs]
+    return {"rmse": math.sqrt(mean([d * d for d in apart])), "mae": mean([abs(d) for d in apart])}
+
+
 def mean(values: list[float]) -> float:
     return math.fsum(values) / len(values)
