@@ -166,10 +166,11 @@ def _by_history(judgement: Judgement, task: str) -> RichTable:
     title = f"{task}: NDCG@10 by what users had before, and by items that were new"
     table = _sliced(judgement, columns, title)
     leads = judgement.leads.get(task, {})
-    best = [f"{leads[name][0]}\n{_signed(leads[name][1])}" for _, name in BINS if name in bins]
-    if best:
+    if leads:
+        best = [leads.get(name) for _, name in BINS if name in bins]
+        cells = [f"{lead[0]}\n{_signed(lead[1])}" if lead else "" for lead in best]
         table.add_section()
-        table.add_row("hybrid leads\nthe best\ncomponent", *best)
+        table.add_row("hybrid leads\nthe best\ncomponent", *cells)
     return table
 
 
