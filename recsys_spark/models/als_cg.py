@@ -28,9 +28,10 @@ from recsys_spark.lake.kept import kept
 from recsys_spark.lake.workers import settle
 from recsys_spark.models.als_blocks import Blocks, Chunk, blocks_held, blocks_of
 from recsys_spark.models.als_factors import Factors, IndexedPairs, Iteration
-from recsys_spark.models.als_solve import Matrix, Objective, gramian, solve_rows
+from recsys_spark.models.als_solve import Matrix, Objective, Rows, gramian, solve_rows
 
 SEEDED_AT_ONCE = 1024
+AT_ONCE = 1 << 16  # rows of a start that are drawn, and summed, at a time
 NEW = 0.01  # norm of a new row's start beside that of the known ones: it must not disturb them
 
 
@@ -111,21 +112,25 @@ def _half_step(side: Side, other: Side, settings: Als) -> tuple[float, float]:
         raise RuntimeError("the fixed side has no factors yet")
     gram = other.gram if objective.implicit else np.zeros((0, 0))
     work = _solving(fixed, own, gram, objective, side.blocks.n_blocks, settings)
-    matrix, at = side.series.begin(), 0
+    draft, at = side.series.begin(), 0
     side.gram, loss, penalty = np.zeros_like(side.gram), 0.0, 0.0
     per_row = 4 * settings.rank + 64
     for results in side.blocks.run(work, bytes_per_row=per_row):
         for block, first, factors, gram_part, loss_part, penalty_part in results:
             rows = np.frombuffer(factors, np.float32).reshape(-1, settings.rank)
-            begin = block + first * side.blocks.n_blocks
-            end = begin + len(rows) * side.blocks.n_blocks
-            matrix[begin : end : side.blocks.n_blocks] = rows
+            draft.put(_indexes(block, first, len(rows), side.blocks.n_blocks), rows)
             side.gram += np.frombuffer(gram_part).reshape(side.gram.shape)
             loss, penalty, at = loss + loss_part, penalty + penalty_part, at + len(rows)
     if at != side.blocks.n_rows:
         raise InputError(f"als: {at:,} rows came back of {side.blocks.n_rows:,}: every row needs a pair")
-    side.series.share(matrix)
+    side.series.share(draft)
     return loss, penalty
+
+
+def _indexes(block: int, first: int, n_rows: int, n_blocks: int) -> NDArray[np.int64]:
+    """The indexes of consecutive rows of a block."""
+    begin = block + first * n_blocks
+    return np.arange(begin, begin + n_rows * n_blocks, n_blocks)
 
 
 def _solving(
@@ -141,9 +146,10 @@ def _solving(
     def solve(chunk: Chunk) -> tuple[int, int, bytes, bytes, float, float]:
         x = np.zeros((chunk.n_rows, rank), np.float32)
         if own is not None:
-            begin = chunk.block + chunk.first * n_blocks
-            x[:] = own.load()[begin : begin + chunk.n_rows * n_blocks : n_blocks]
-        losses, penalties = solve_rows(chunk.rows, fixed.load(), gram, x, objective, steps=steps)
+            x[:] = own.read(_indexes(chunk.block, chunk.first, chunk.n_rows, n_blocks))
+        others, indices = fixed.needed(chunk.rows.indices)
+        rows = Rows(chunk.rows.indptr, indices, chunk.rows.values)
+        losses, penalties = solve_rows(rows, others, gram, x, objective, steps=steps)
         return (
             chunk.block,
             chunk.first,
@@ -162,25 +168,26 @@ def _begin(users: Side, items: Side, indexed: IndexedPairs, settings: Als, start
         known = None if start is None else _known(start, ids, kind, settings.rank)
         if known is None and kind == "item":
             continue
-        matrix = side.series.begin()
-        _fill(matrix, settings.rank, settings.seed + salt)
-        if known is not None and known[0].size:
-            index, factors = known
-            matrix *= np.float32(NEW * np.mean(np.linalg.norm(factors, axis=1)))
-            matrix[index] = factors
-        side.gram = gramian(matrix)
-        side.series.share(matrix)
+        draft, length, total = side.series.begin(), np.float32(1), side.series.rows
+        has_known = known is not None and known[0].size > 0
+        if known is not None and has_known:
+            length = np.float32(NEW * np.mean(np.linalg.norm(known[1], axis=1)))
+        for first in range(0, total, AT_ONCE):
+            rows = np.arange(first, min(first + AT_ONCE, total))
+            draft.put(rows, _drawn(rows, settings.rank, settings.seed + salt) * length)
+        if known is not None and has_known:
+            draft.put(*known)
+        side.gram = np.zeros_like(side.gram)
+        for some in draft.blocks(AT_ONCE):
+            side.gram += gramian(some)
+        side.series.share(draft)
 
 
-def _fill(matrix: Matrix, rank: int, seed: int) -> None:
-    """All rows of the matrix seeded, in pieces that stay in a core's cache."""
-
-    def fill(first: int) -> None:
-        rows = np.arange(first, min(first + SEEDED_AT_ONCE, len(matrix)))
-        matrix[first : first + rows.size] = seeded(rows, rank, seed)
-
+def _drawn(rows: NDArray[np.int64], rank: int, seed: int) -> Matrix:
+    """`seeded`, by all cores, in pieces that stay in a core's cache."""
+    pieces = np.array_split(rows, max(1, rows.size // SEEDED_AT_ONCE))
     with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as threads:
-        list(threads.map(fill, range(0, len(matrix), SEEDED_AT_ONCE)))
+        return np.concatenate(list(threads.map(lambda piece: seeded(piece, rank, seed), pieces)))
 
 
 def seeded(rows: NDArray[np.int64], rank: int, seed: int) -> Matrix:
@@ -222,7 +229,7 @@ def _named(series: MatrixSeries, ids: DataFrame, kind: str) -> DataFrame:
         settle()
         for batch in batches:
             index = batch.column(0).to_numpy()
-            flat = pa.array(shared.load()[index].ravel())
+            flat = pa.array(shared.read(index).ravel())
             offsets = pa.array(np.arange(0, len(flat) + 1, rank, dtype=np.int32))
             lists = pa.ListArray.from_arrays(offsets, flat)
             yield pa.RecordBatch.from_arrays(

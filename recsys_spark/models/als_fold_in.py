@@ -40,10 +40,8 @@ def fold_in(preferences: DataFrame, item_factors: DataFrame, settings: Als) -> D
     )
     objective = Objective.of(settings)
     series = MatrixSeries(spark, "als-item-factors", *y.shape)
-    matrix = series.begin()
-    matrix[:] = y
     gram = gramian(y) if objective.implicit else np.zeros((0, 0))
-    solving = _solving(series.share(matrix), gram, objective)
+    solving = _solving(series.share_rows(y), gram, objective)
     try:
         return kept(histories(known).mapInArrow(solving, SCHEMA))
     finally:
@@ -56,11 +54,12 @@ def _solving(
     def solve(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         settle()
         for batch in batches:
-            y, rows = shared.load(), rows_of(batch.column("indices"), batch.column("strengths"))
+            rows = rows_of(batch.column("indices"), batch.column("strengths"))
+            y, indices = shared.needed(rows.indices)
             x = np.empty((batch.num_rows, y.shape[1]), np.float32)
             for row in range(batch.num_rows):
                 here = slice(rows.indptr[row], rows.indptr[row + 1])
-                x[row] = exact_row(y[rows.indices[here]], gram, rows.values[here], objective)
+                x[row] = exact_row(y[indices[here]], gram, rows.values[here], objective)
             offsets = pa.array(np.arange(0, x.size + 1, y.shape[1], dtype=np.int32))
             factors = pa.ListArray.from_arrays(offsets, pa.array(x.ravel()))
             yield pa.RecordBatch.from_arrays([batch.column(0), factors], names=["user_id", "factors"])

@@ -71,11 +71,9 @@ def loss_of(factors: Factors, indexed: IndexedPairs, objective: Objective, *, dr
         rows, columns, values = (column.to_numpy() for column in pairs.columns)
         return als_loss(_collected(factors.users, "user_index"), y, rows, columns, values, objective)
     series = MatrixSeries(indexed.pairs.sparkSession, "als-item-factors", *y.shape)
-    matrix = series.begin()
-    matrix[:] = y
-    shared = series.share(matrix)
+    shared = series.share_rows(y)
     try:
-        gram = gramian(np.asarray(matrix)) if objective.implicit else np.zeros((0, 0))
+        gram = gramian(y) if objective.implicit else np.zeros((0, 0))
         per_user = histories(indexed.pairs).join(
             factors.users.select("user_index", "factors"), on="user_index", how="inner"
         )
@@ -85,7 +83,7 @@ def loss_of(factors: Factors, indexed: IndexedPairs, objective: Objective, *, dr
         exact = F.sum(F.col("loss").cast("decimal(38,9)")).cast("double")
         total = parts.agg(exact.alias("loss")).first()
         return float(total[0] if total and total[0] is not None else 0.0) + _item_penalty(
-            np.asarray(matrix), indexed.pairs, objective
+            y, indexed.pairs, objective
         )
     finally:
         series.close()
@@ -132,7 +130,9 @@ def _measuring(
         for batch in batches:
             x = batch.column("factors").flatten().to_numpy().reshape(batch.num_rows, -1).astype(np.float32)
             rows = rows_of(batch.column("indices"), batch.column("strengths"))
-            losses, _ = solve_rows(rows, shared.load(), gram, x, objective, steps=0)
+            y, indices = shared.needed(rows.indices)
+            rows = Rows(rows.indptr, indices, rows.values)
+            losses, _ = solve_rows(rows, y, gram, x, objective, steps=0)
             yield pa.RecordBatch.from_arrays([pa.array(losses)], names=["loss"])
 
     return measure

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from recsys_spark.config import Als
 from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.lake import executor_files
 from recsys_spark.models import als_solve
 from recsys_spark.models.als import fit_als
 from recsys_spark.models.als_blocks import blocks_of
@@ -232,15 +233,25 @@ def test_the_same_preferences_give_the_same_factors_in_any_order(frame: Frame, t
     np.testing.assert_array_equal(found[0].y, found[1].y)
 
 
-def test_the_driver_and_the_executors_give_the_same_factors_and_losses(frame: Frame) -> None:
+def test_the_driver_and_the_executors_give_the_same_factors_and_losses_and_so_do_parts(
+    frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(9)
     pairs = {(int(u), int(i)): 1.0 + int(u) % 3 for u, i in rng.integers(0, (50, 30), (600, 2))}
     rows = frame(PAIRS, named(pairs))
-    fits = [fit_als(rows, als(iterations=2, driver_pairs=limit)) for limit in (0, 10**6)]
+    fits, folded = [], []
+    for limit, part_bytes in ((0, 1 << 30), (10**6, 1 << 30), (0, 4 * 4 * 7), (10**6, 4 * 4 * 7)):
+        monkeypatch.setattr(executor_files, "PART_BYTES", part_bytes)  # 7 rows of rank 4
+        fits.append(fit_als(rows, als(iterations=2, driver_pairs=limit)))
+        newcomer = frame(PAIRS, [("new", "i003", 2.0), ("new", "i029", 1.0), ("new", "i011", 1.0)])
+        if limit == 0:
+            folded.append([row["factors"] for row in fold_in(newcomer, fits[-1].items, als()).collect()])
     found = [Found.of(factors) for factors in fits]
-    np.testing.assert_array_equal(found[0].x, found[1].x)
-    np.testing.assert_array_equal(found[0].y, found[1].y)
-    assert [one.loss for one in fits[0].history] == [one.loss for one in fits[1].history]
+    for other, fit in zip(found[1:], fits[1:], strict=True):
+        np.testing.assert_array_equal(found[0].x, other.x)
+        np.testing.assert_array_equal(found[0].y, other.y)
+        assert [one.loss for one in fits[0].history] == [one.loss for one in fit.history]
+    assert folded[0] == folded[1]
 
 
 def test_the_driver_and_the_executors_measure_the_same_loss(frame: Frame) -> None:
