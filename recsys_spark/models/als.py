@@ -37,31 +37,54 @@ def fit_als(
 
 
 def _fit_mllib(indexed: IndexedPairs, settings: Als, *, is_measured: bool) -> Factors:
-    """MLlib's factors; its float sums follow the order of its input, which is therefore sorted."""
+    """MLlib's factors, and their loss after the iterations whose loss is wanted."""
+    factors, spent = _after(settings.iterations, indexed, settings)
+    if not is_measured:
+        return factors
+    history = []
+    for iteration in _measured(settings):
+        then, seconds = _after(iteration, indexed, settings)
+        history.append(Iteration(iteration, _loss(then, indexed, settings), seconds))
+    history.append(Iteration(settings.iterations, _loss(factors, indexed, settings), spent))
+    return Factors(factors.users, factors.items, tuple(history))
+
+
+def _measured(settings: Als) -> range:
+    """The iterations before the last whose loss is wanted: a fit of its own for each."""
+    every = settings.loss_every or settings.iterations
+    return range(every, settings.iterations, every)
+
+
+def _after(iterations: int, indexed: IndexedPairs, settings: Als) -> tuple[Factors, float]:
+    """MLlib's factors after so many iterations, and the seconds.
+
+    With the same seed a shorter fit is the beginning of a longer one; MLlib tells nobody of it while it goes
+    on. Its float sums follow the order of its input, which is therefore sorted.
+    """
     began = time.perf_counter()
     ordered = indexed.pairs.repartitionByRange(settings.user_blocks, "user_index").sortWithinPartitions(
         "user_index", "item_index"
     )
-    model = _estimator(settings).fit(ordered)
+    model = _estimator(settings, iterations).fit(ordered)
     factors = Factors(
         _named(model.userFactors, indexed.users, index_column="user_index", id_column="user_id"),
         _named(model.itemFactors, indexed.items, index_column="item_index", id_column="item_id"),
     )
-    spent = time.perf_counter() - began
-    if not is_measured:
-        return factors
-    loss = loss_of(factors, indexed, Objective.of(settings), driver_pairs=settings.driver_pairs)
-    return Factors(factors.users, factors.items, (Iteration(settings.iterations, loss, spent),))
+    return factors, time.perf_counter() - began
 
 
-def _estimator(settings: Als) -> ALS:
+def _loss(factors: Factors, indexed: IndexedPairs, settings: Als) -> float:
+    return loss_of(factors, indexed, Objective.of(settings), driver_pairs=settings.driver_pairs)
+
+
+def _estimator(settings: Als, iterations: int) -> ALS:
     return ALS(
         userCol="user_index",
         itemCol="item_index",
         ratingCol="strength",
         implicitPrefs=settings.feedback == "implicit",
         rank=settings.rank,
-        maxIter=settings.iterations,
+        maxIter=iterations,
         regParam=settings.regularization,
         alpha=settings.alpha,
         numUserBlocks=settings.user_blocks,

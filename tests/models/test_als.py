@@ -46,6 +46,7 @@ def als(**changed: Any) -> Als:
         "driver_pairs": 1_000_000,
         "tolerance": 0.0,
         "warm_start": False,
+        "loss_every": 0,
     }
     return Als(**{**usual, **changed})
 
@@ -190,6 +191,15 @@ def test_withheld_items_of_a_checkerboard_come_back_first(frame: Frame, trainer:
     last = factors.history[-1]
     assert last.iteration == 4
     assert last.loss == pytest.approx(dense_loss(found.x, found.y, kept, objective), rel=1e-4)
+
+
+def test_mllibs_loss_after_earlier_iterations_is_that_of_shorter_fits(frame: Frame) -> None:
+    pairs = frame(PAIRS, [(f"u{u}", f"i{i}", 1.0) for u in range(8) for i in range(6) if (u * i) % 3 != 1])
+    usual = {"trainer": "mllib", "rank": 2}
+    whole = fit_als(pairs, als(**usual, iterations=2, loss_every=1)).history
+    [short] = fit_als(pairs, als(**usual, iterations=1)).history
+    assert [one.iteration for one in whole] == [1, 2]
+    assert whole[0].loss == short.loss > whole[1].loss
 
 
 @BOTH
