@@ -244,6 +244,25 @@ class Als(Section):
         return self
 
 
+# The languages whose stop words Spark knows.
+StopWordLanguage = Literal[
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "hungarian",
+    "italian",
+    "norwegian",
+    "portuguese",
+    "russian",
+    "spanish",
+    "swedish",
+    "turkish",
+]
+
+
 class Content(Section):
     fields: list[Literal["title", "category", "brand", "tags"]]
     ngram: int = Field(ge=1, le=3)
@@ -251,6 +270,8 @@ class Content(Section):
     max_terms: int = Field(gt=0)
     features: list[str] = Field(default_factory=list)
     feature_weight: float = Field(default=0.5, gt=0, le=100)
+    stop_words: list[StopWordLanguage] = Field(default_factory=lambda: ["english"])
+    more_stop_words: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _each_feature_once(self) -> Content:

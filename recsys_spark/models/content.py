@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.ml import Transformer
 from pyspark.ml.feature import IDF, CountVectorizerModel, NGram, Normalizer, RegexTokenizer, StopWordsRemover
 from pyspark.sql import Column, DataFrame
@@ -17,6 +18,9 @@ from recsys_spark.lake.kept import kept
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.workers import settle
 from recsys_spark.models.content_features import feature_weights
+
+# Marks (vowel signs of Hindi, accents that have no composed letter) belong to the letter before them.
+WORD = r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*"
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,15 @@ def item_text(fields: list[str]) -> Column:
 def fit_content(items: DataFrame, settings: Content, *, numbers: DataFrame | None = None) -> ContentModel:
     """TF-IDF of words and n-grams: tf = count in the item, idf = log((n + 1) / (df + 1)).
 
-    `items` holds one row per item with title, category, brand, tags. Letters and digits of any
-    script make words; items without a known word get an empty vector. Configured features are further
-    dimensions (`content_features`); `numbers` (item_id, names, values) are the numbers known of the items.
+    `items` holds one row per item with title, category, brand, tags. Letters and digits of any script make
+    words, with the marks that follow them, composed where one character stands for both (Unicode's NFC);
+    stop words are dropped before n-grams are made. Items without a known word get an empty vector.
+    Configured features are further dimensions (`content_features`); `numbers` (item_id, names, values) are
+    the numbers known of the items.
     Raises InputError where no term is shared by `min_items` items.
     """
     texts = items.select("item_id", item_text(list(settings.fields)).alias("text"))
-    grams = _with_grams(texts, settings.ngram)
+    grams = _with_grams(kept(texts.mapInArrow(_composed, texts.schema)), settings)
     vocabulary = _vocabulary(grams, settings)
     counter = CountVectorizerModel.from_vocabulary(vocabulary, inputCol="grams", outputCol="counts")
     counts = counter.transform(grams)
@@ -94,14 +100,26 @@ def _with_features(words: DataFrame, features: DataFrame, index: Mapping[str, in
     )
 
 
-def _with_grams(texts: DataFrame, ngram: int) -> DataFrame:
-    words = RegexTokenizer(
-        inputCol="text", outputCol="words", pattern=r"[\p{L}\p{N}]+", gaps=False, toLowercase=True
-    )
-    stages: list[Transformer] = [words, StopWordsRemover(inputCol="words", outputCol="kept")]
-    columns = ["kept"]
-    for n in range(2, ngram + 1):
-        stages.append(NGram(n=n, inputCol="kept", outputCol=f"grams_{n}"))
+def _composed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A letter and its accent as one character, whichever of the two ways the source writes them."""
+    settle()
+    for batch in batches:
+        texts = pc.utf8_normalize(batch.column("text"), form="NFC")
+        yield pa.RecordBatch.from_arrays([batch.column("item_id"), texts], names=["item_id", "text"])
+
+
+def _with_grams(texts: DataFrame, settings: Content) -> DataFrame:
+    words = RegexTokenizer(inputCol="text", outputCol="words", pattern=WORD, gaps=False, toLowercase=True)
+    dropped = [
+        word for language in settings.stop_words for word in StopWordsRemover.loadDefaultStopWords(language)
+    ]
+    dropped += settings.more_stop_words
+    stages: list[Transformer] = [words]
+    if dropped:
+        stages.append(StopWordsRemover(inputCol="words", outputCol="kept", stopWords=dropped))
+    columns = ["kept" if dropped else "words"]
+    for n in range(2, settings.ngram + 1):
+        stages.append(NGram(n=n, inputCol=columns[0], outputCol=f"grams_{n}"))
         columns.append(f"grams_{n}")
     rows = texts
     for stage in stages:

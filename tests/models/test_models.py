@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 from math import log
 
 import pytest
+from pydantic import ValidationError
 
 from recsys_spark.config import Content
 from recsys_spark.errors import InputError
@@ -36,6 +37,32 @@ def test_tf_idf_is_that_of_its_formula_on_words_and_pairs_of_words(frame: Frame)
     assert vectors["b"] == pytest.approx(dict.fromkeys(["green", "green tea", "tea"], 3**-0.5))
     assert vectors["c"] == {"hot": 1.0}
     assert vectors["d"] == {}
+
+
+def test_a_word_keeps_its_marks_and_is_the_same_composed_or_not(frame: Frame) -> None:
+    hindi, decomposed = "हिन्दी किताब", "Cafe\u0301 ve\u0301lo"
+    rows = [("a", hindi, "", "", []), ("b", hindi, "", "", []), ("c", decomposed, "", "", [])]
+    rows += [
+        ("d", "CAFÉ vélo", "", "", []),
+        ("e", "x\u0323y x\u0331z", "", "", []),
+        ("f", "x\u0331z", "", "", []),
+    ]
+    words = WORDS.model_copy(update={"ngram": 1})
+    terms = {row["term"] for row in fit_content(frame(ITEMS, rows), words).terms.collect()}
+    assert terms == {"हिन्दी", "किताब", "café", "vélo", "x\u0331z"}
+
+
+def test_stop_words_are_those_of_the_configured_languages_and_the_shops_own(frame: Frame) -> None:
+    rows = [(item, "The tea und der Honig Pack", "", "", []) for item in "ab"]
+    for changed, expected in (
+        ({}, {"tea", "und", "der", "honig", "pack"}),
+        ({"stop_words": ["german"], "more_stop_words": ["Pack"]}, {"the", "tea", "honig"}),
+        ({"stop_words": []}, {"the", "tea", "und", "der", "honig", "pack"}),
+    ):
+        words = Content(**{**WORDS.model_dump(), "ngram": 1, **changed})
+        assert {row["term"] for row in fit_content(frame(ITEMS, rows), words).terms.collect()} == expected
+    with pytest.raises(ValidationError, match="stop_words"):
+        Content(**{**WORDS.model_dump(), "stop_words": ["englsh"]})
 
 
 def test_items_without_a_shared_word_are_refused(frame: Frame) -> None:
