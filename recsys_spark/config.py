@@ -424,6 +424,17 @@ class Settings(Section):
     sources: dict[str, Source] = Field(default_factory=dict)
     campaigns: dict[str, Campaign] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _explicit_has_ratings(self) -> Settings:
+        """Low ratings must be there to be learned from: preferences keep those that exclude."""
+        ratings = self.preferences.ratings
+        if self.als.feedback == "explicit" and not (ratings.event_type and ratings.low == "exclude"):
+            raise ValueError(
+                'als.feedback = "explicit" needs preferences.ratings with an event_type and low = "exclude", '
+                f"got event_type = {ratings.event_type!r}, low = {ratings.low!r}"
+            )
+        return self
+
     def meaning(self) -> dict[str, Any]:
         """All that can change a list: the settings without places."""
         values = self.model_dump(mode="json", exclude={*PLACES, "env", "home"})

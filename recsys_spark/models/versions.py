@@ -30,6 +30,7 @@ from recsys_spark.lake.tables import (
 )
 from recsys_spark.models.als import fit_als
 from recsys_spark.models.als_nights import earlier_night, training_rows
+from recsys_spark.models.als_pairs import training_pairs
 from recsys_spark.models.cold_items import cold_item_factors
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.content_features import check_features
@@ -66,8 +67,7 @@ def train_als_once(job: Job, version: str, pairs: DataFrame) -> bool:
     earlier = earlier_night(job, version)
     started_from, start = (None, None) if earlier is None else earlier
     is_night = version == job.run.run_id
-    liked = pairs.where(F.col("strength") > 0)
-    factors = fit_als(liked, job.settings.als, start=start, is_measured=is_night)
+    factors = fit_als(training_pairs(pairs, job.settings), job.settings.als, start=start, is_measured=is_night)
     if is_night:
         _write(job, MODEL_ALS_TRAINING, version, training_rows(job, factors, started_from))
     # Users last: their presence marks the version as whole.
