@@ -233,6 +233,7 @@ class Als(Section):
     driver_pairs: int = Field(default=5_000_000, ge=0)
     tolerance: float = Field(default=0.001, ge=0, lt=1)
     warm_start: bool = False
+    retrain_days: int = Field(default=1, ge=1)
     loss_every: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

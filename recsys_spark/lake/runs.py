@@ -10,8 +10,9 @@ from datetime import UTC, date, datetime
 from functools import cache, lru_cache, reduce
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Settings, digest
@@ -32,6 +33,10 @@ class Run:
     input_hash: str
     config_hash: str
     code_hash: str
+
+    def key_of(self, day: date) -> str:
+        """10 hex digits: what is made as of a day from the run's inputs, with its settings and code."""
+        return digest([day, self.input_hash, self.config_hash, self.code_hash])[:10]
 
 
 @cache
@@ -139,7 +144,22 @@ def record_state(lake: Lake, run: Run, state: str, *, settings_json: str = "") -
 def _latest(lake: Lake, run_date: date) -> Run | None:
     rows = lake.read(OPS_RUNS).where(F.col("run_date") == F.lit(run_date)).where("state = 'opened'")
     newest = rows.orderBy(F.desc("recorded_at"), "run_id").first()
-    if newest is None:
-        return None
+    return None if newest is None else _run(newest)
+
+
+def opened_runs(lake: Lake, env: str, *, before: date) -> list[tuple[Run, dict[str, Any]]]:
+    """The environment's runs of earlier dates and the settings they had, the newest first; each once."""
+    rows = (
+        lake.read(OPS_RUNS)
+        .where((F.col("env") == env) & (F.col("run_date") < F.lit(before)) & (F.col("state") == "opened"))
+        .orderBy(F.desc("run_date"), F.desc("recorded_at"), "run_id")
+    )
+    found: dict[str, tuple[Run, dict[str, Any]]] = {}
+    for row in rows.collect():
+        found.setdefault(row["run_id"], (_run(row), json.loads(row["settings"] or "{}")))
+    return list(found.values())
+
+
+def _run(row: Row) -> Run:
     names = ("run_id", "run_date", "env", "inputs", "input_hash", "config_hash", "code_hash")
-    return Run(**{name: newest[name] for name in names})
+    return Run(**{name: row[name] for name in names})

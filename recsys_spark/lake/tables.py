@@ -275,7 +275,8 @@ MODEL_ITEM_FACTORS = _model(
 # Of items on sale without an event, mapped from their words.
 MODEL_COLD_ITEM_FACTORS = _model("cold_item_factors", {"item_id": STRING, "factors": FLOATS}, ("item_id",))
 # One row per iteration whose loss is known; `seconds` since the fit began. `started_from`: the version whose
-# factors a warm start took, or null. `inputs`: versions of the bronze tables, as in ops.runs.
+# factors a warm start took, or null. Iteration 0, without a loss: nothing was trained, the factors are those
+# of `started_from` and of users folded into them. `inputs`: versions of the bronze tables, as in ops.runs.
 MODEL_ALS_TRAINING = _model(
     "als_training",
     {

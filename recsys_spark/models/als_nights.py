@@ -43,14 +43,17 @@ def earlier_night(job: Job, version: str) -> tuple[str, Factors] | None:
     return None
 
 
-def training_rows(job: Job, factors: Factors, started_from: str | None) -> DataFrame:
-    """One row per iteration whose loss is known, without model_version."""
+def training_rows(job: Job, factors: Factors | None, started_from: str | None) -> DataFrame:
+    """One row per iteration whose loss is known, without model_version.
+
+    No factors: nothing was trained, those of `started_from` are taken over: iteration 0, without a loss.
+    """
     settings = job.settings.als
     parameters = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
-    rows = [
-        (one.iteration, one.loss, one.seconds, settings.trainer, started_from, parameters, job.run.inputs)
-        for one in factors.history
-    ]
+    known: list[tuple[int, float | None, float]] = [(0, None, 0.0)]
+    if factors is not None:
+        known = [(one.iteration, one.loss, one.seconds) for one in factors.history]
+    rows = [(*one, settings.trainer, started_from, parameters, job.run.inputs) for one in known]
     schema = MODEL_ALS_TRAINING.schema
     schema = type(schema)([field for field in schema if field.name != "model_version"])
     return frame_of(job.spark, rows, schema)

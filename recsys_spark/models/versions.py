@@ -29,8 +29,10 @@ from recsys_spark.lake.tables import (
     Table,
 )
 from recsys_spark.models.als import fit_als
+from recsys_spark.models.als_factors import Factors
 from recsys_spark.models.als_nights import earlier_night, training_rows
-from recsys_spark.models.als_pairs import training_pairs
+from recsys_spark.models.als_pairs import fold_in_pairs, training_pairs
+from recsys_spark.models.als_reuse import backtest_name, taken_over, trained_before, with_newcomers
 from recsys_spark.models.cold_items import cold_item_factors
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.content_features import check_features
@@ -39,9 +41,7 @@ from recsys_spark.models.popularity import group_of_user, group_popularity, popu
 
 def backtest_version(job: Job, cutoff: date) -> str:
     """The version of the models that a backtest trains: equal for equal inputs and settings."""
-    run = job.run
-    key = digest([cutoff, run.input_hash, run.config_hash, run.code_hash])
-    return f"backtest-{cutoff:%Y%m%d}-{key[:10]}"
+    return backtest_name(job.run, cutoff)
 
 
 def last_one_version(job: Job) -> str:
@@ -60,20 +60,45 @@ def of_version(job: Job, table: Table, version: str) -> DataFrame:
     return job.read(table).where(F.col("model_version") == version).drop("model_version")
 
 
-def train_als_once(job: Job, version: str, pairs: DataFrame) -> bool:
-    """Train and store both factor tables unless the version has them; whether it trained."""
+def train_als_once(
+    job: Job, version: str, pairs: DataFrame, *, day: date | None = None, events: DataFrame | None = None
+) -> str:
+    """Store both factor tables unless the version has them; how they were made, empty where they were there.
+
+    They are trained, or under `als.retrain_days` taken over from an earlier version; users without a model
+    who had something are folded in. pairs: the preferences as of the day, else the run date. events: what
+    speaks for items, where it is not all that was liked up to the day.
+    """
     if job.lake.has_partition(MODEL_USER_FACTORS, model_version=version):
-        return False
-    earlier = earlier_night(job, version)
-    started_from, start = (None, None) if earlier is None else earlier
-    is_night = version == job.run.run_id
-    factors = fit_als(training_pairs(pairs, job.settings), job.settings.als, start=start, is_measured=is_night)
-    if is_night:
-        _write(job, MODEL_ALS_TRAINING, version, training_rows(job, factors, started_from))
+        return ""
+    day = job.run_date if day is None else day
+    source = trained_before(job, version, day)
+    factors, training, told = _trained(job, version, pairs) if source is None else _taken(job, source)
+    if source is not None or job.settings.preferences.min_events_per_user > 1:
+        newcomers = fold_in_pairs(job, day, pairs, events=events)
+        factors, count = with_newcomers(factors, newcomers, job.settings.als)
+        told += f", {count:,} users folded in"
+    if training is not None:
+        _write(job, MODEL_ALS_TRAINING, version, training)
     # Users last: their presence marks the version as whole.
     for table, rows in ((MODEL_ITEM_FACTORS, factors.items), (MODEL_USER_FACTORS, factors.users)):
         _write(job, table, version, rows)
-    return True
+    return told
+
+
+def _trained(job: Job, version: str, pairs: DataFrame) -> tuple[Factors, DataFrame | None, str]:
+    """New factors, what is kept of the training of a night's own version, and a sentence."""
+    earlier = earlier_night(job, version)
+    started_from, start = (None, None) if earlier is None else earlier
+    is_night = version == job.run.run_id
+    liked = training_pairs(pairs, job.settings)
+    factors = fit_als(liked, job.settings.als, start=start, is_measured=is_night)
+    return factors, training_rows(job, factors, started_from) if is_night else None, "trained"
+
+
+def _taken(job: Job, source: str) -> tuple[Factors, DataFrame, str]:
+    """Those of the source, and a row that says so: iteration 0."""
+    return taken_over(job, source), training_rows(job, None, source), f"factors of {source}"
 
 
 def train_content_once(job: Job, version: str, day: date) -> bool:
@@ -169,7 +194,7 @@ def train_once(
 
     events: what speaks for items, where it is not all that was liked up to the day.
     """
-    train_als_once(job, version, pairs)
+    train_als_once(job, version, pairs, day=day, events=events)
     train_content_once(job, version, day)
     train_cold_items_once(job, version, pairs)
     train_popularity_once(job, version, day, events=events)

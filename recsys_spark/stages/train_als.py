@@ -9,7 +9,7 @@ from recsys_spark.models.versions import preferences_of, train_als_once
 
 def run(job: Job) -> Summary:
     version = job.run.run_id
-    trained = train_als_once(job, version, preferences_of(job))
-    note = () if trained else ("kept: already trained for these inputs",)
+    made = train_als_once(job, version, preferences_of(job))
+    note = (made or "kept: already trained for these inputs",) if made != "trained" else ()
     rows = job.lake.read(MODEL_USER_FACTORS).where(f"model_version = '{version}'").count()
     return Summary(rows, rows, f"{MODEL_USER_FACTORS.name}, {MODEL_ITEM_FACTORS.name}", notes=note)

@@ -46,6 +46,7 @@ def als(**changed: Any) -> Als:
         "driver_pairs": 1_000_000,
         "tolerance": 0.0,
         "warm_start": False,
+        "retrain_days": 1,
         "loss_every": 0,
     }
     return Als(**{**usual, **changed})
