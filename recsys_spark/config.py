@@ -370,6 +370,12 @@ class Campaign(Section):
     brand_name: str = ""
     subject: str = ""
     unsubscribe_url: str = ""
+    goes_with: bool | None = None
+
+    @property
+    def tells_goes_with(self) -> bool:
+        """Whether a slot's reason names what the user has that it goes with; by default in mails."""
+        return self.channel == "email" if self.goes_with is None else self.goes_with
 
     @property
     def task(self) -> str:

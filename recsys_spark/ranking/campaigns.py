@@ -22,6 +22,8 @@ REASONS = {
     "trial": "Many customers are trying this",
     "cold_item": "New here, and close to what you buy",
 }
+# Before the title of what the user has, where the slot's item is among those that go with it.
+GOES_WITH = "Goes with "
 
 
 def audience_of(
@@ -68,7 +70,8 @@ def explained(ranked: DataFrame, cold_items: DataFrame | None = None) -> DataFra
     """Adds the reason that is told for each slot's source.
 
     cold_items (item_id): those whose factors are from their words; where als carried one, or the prior of
-    what is popular, the source becomes cold_item.
+    what is popular, the source becomes cold_item. Where `ranked` has a column goes_with, a title that is not
+    null is the reason of a slot that factors or words carried.
     """
     reason = F.create_map(*[F.lit(text) for pair in REASONS.items() for text in pair])
     source = F.col("source")
@@ -77,4 +80,9 @@ def explained(ranked: DataFrame, cold_items: DataFrame | None = None) -> DataFra
         ranked = ranked.join(F.broadcast(cold), on="item_id", how="left")
         by_prior = source.isin("als", "popularity", "trial", POPULARITY_GROUP) & F.col("_is_cold")
         source = F.when(by_prior, F.lit("cold_item")).otherwise(source)
-    return ranked.withColumn("source", source).drop("_is_cold").withColumn("reason", reason[F.col("source")])
+    told = ranked.withColumn("source", source).drop("_is_cold")
+    why = reason[F.col("source")]
+    if "goes_with" in ranked.columns:
+        is_told = F.col("goes_with").isNotNull() & F.col("source").isin("als", "content")
+        why = F.when(is_told, F.concat(F.lit(GOES_WITH), "goes_with")).otherwise(why)
+    return told.withColumn("reason", why).drop("goes_with")

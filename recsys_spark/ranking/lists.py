@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.ranking.batches import csr_of, gathered, maps_of, users_at_once
 from recsys_spark.ranking.blend import ScaledUsers, UserBatch, Variant, group_weight
 from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
+from recsys_spark.ranking.goes_with import Companions
 from recsys_spark.ranking.kernel import Csr, component_scores
 from recsys_spark.ranking.kernel_caps import Cap, select_capped
 from recsys_spark.ranking.shared_items import LoadedItems, SharedItems
@@ -54,6 +56,7 @@ def lists(
     caps: Mapping[str, int] | None = None,
     carried: Sequence[str] = (),
     in_order: bool = False,
+    companions: Companions | None = None,
 ) -> DataFrame:
     """The top k of every variant for every user of `users` (user_id, unique); see LISTS_SCHEMA.
 
@@ -70,7 +73,8 @@ def lists(
     a history gets, which component_scores name `popularity_group`; null, or a group that the catalogue does
     not know, gets everyone's. carried: columns of `users` that each of a user's rows repeats; a join
     afterwards would shuffle all lists. in_order: partitions are ranges of user_id, their rows sorted by it:
-    a sort of users here, and none of lists later.
+    a sort of users here, and none of lists later. companions, of a catalogue without candidates: adds a column
+    goes_with, the title of what the slot goes with among what the user has, null for nothing.
 
     One pass: at most U·I·(d + 2 + G) multiply-adds per variant, G groups with a popularity of their own, plus
     the profiles' words. Memory of a task: a
@@ -85,7 +89,9 @@ def lists(
             raise ConfigError(f"cap {name} = {at_most}: expected 1 or more, of a label among: {known}.")
     spark = users.sparkSession
     scaling = spark.sparkContext.broadcast(catalogue.scaling)
-    score = _scorer(catalogue.shared, scaling, tuple(variants), catalogue.rank, k, limits, tuple(carried))
+    score = _scorer(
+        catalogue.shared, scaling, tuple(variants), catalogue.rank, k, limits, tuple(carried), companions
+    )
     rows = user_rows(
         users,
         preferences=preferences,
@@ -96,6 +102,7 @@ def lists(
     )
     rows = _grouped(rows, users, catalogue)
     more = [f"{name} {users.schema[name].dataType.simpleString()}" for name in carried]
+    more += ["goes_with string"] if companions is not None else []
     spread = _in_ranges(rows, users, partitions) if in_order else rows.repartition(partitions, "user_id")
     return spread.mapInArrow(score, ", ".join([LISTS_SCHEMA, *more]))
 
@@ -189,6 +196,7 @@ def _scorer(
     k: int,
     limits: Mapping[str, int],
     carried: tuple[str, ...],
+    companions: Companions | None,
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         items = shared.load()
@@ -198,8 +206,11 @@ def _scorer(
         caps = [Cap(items.extra[f"label_{name}"], at_most) for name, at_most in limits.items()]
         for batch in gathered(batches, users_at_once(shared.outline.n_shards)):
             users = ScaledUsers.of(user_batch(batch, known, rank), words, scaling.value, candidate)
+            seen = csr_of(batch.column("seen_items"), batch.column("strengths"))
+            named = None if companions is None else partial(companions.named, seen)
             for variant in variants:
-                yield _ranked(batch.select(["user_id", *carried]), users, variant, items, caps, rank, k)
+                rows = batch.select(["user_id", *carried])
+                yield _ranked(rows, users, variant, items, caps, rank, k, named)
 
     return score
 
@@ -212,6 +223,7 @@ def _ranked(
     caps: Sequence[Cap],
     rank: int,
     k: int,
+    goes_with: Callable[[NDArray[np.int32]], pa.Array] | None = None,
 ) -> pa.RecordBatch:
     parts = users.parts(variant)
     index, score = select_capped(items.shards, parts, k, caps)
@@ -223,6 +235,9 @@ def _ranked(
     weights = {name: values[row] for name, values in variant.weights_of(users.pairs).items()}
     weights[POPULARITY_GROUP] = np.full(size, group_weight(variant.weights))
     user_ids, *carried = named.take(pa.array(row)).columns
+    names = [*_COLUMNS, *named.schema.names[1:]]
+    if goes_with is not None:
+        carried, names = [*carried, goes_with(index)], [*names, "goes_with"]
     return pa.RecordBatch.from_arrays(
         [
             pa.repeat(pa.scalar(variant.task), size),
@@ -236,7 +251,7 @@ def _ranked(
             pa.array(variant.bin_of(users.pairs)[row]),
             *carried,
         ],
-        names=[*_COLUMNS, *named.schema.names[1:]],
+        names=names,
     )
 
 

@@ -21,6 +21,7 @@ from recsys_spark.lake.tables import (
     GOLD_SIMILAR,
     GOLD_STAGED,
     SILVER_AUDIENCES,
+    SILVER_ITEMS,
     SILVER_OUTCOMES,
     SILVER_USERS,
 )
@@ -28,6 +29,7 @@ from recsys_spark.models.repurchase import with_fade
 from recsys_spark.models.versions import preferences_of
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.campaigns import audience_of, explained, without_unsubscribed
+from recsys_spark.ranking.goes_with import Companions, companions_of
 from recsys_spark.ranking.lists import Catalogue, lists
 from recsys_spark.ranking.rankable import cold_items, hybrids, in_groups, rankable_catalogue, user_factors
 from recsys_spark.ranking.similar import similar_items
@@ -37,18 +39,23 @@ def run(job: Job) -> Summary:
     if not job.settings.campaigns:
         raise ConfigError(f"{job.settings.env}.toml has no [campaigns.NAME]: there is nobody to rank for.")
     version = job.run.run_id
-    catalogue = rankable_catalogue(job, version, job.run_date)
+    catalogue, companions = rankable_catalogue(job, version, job.run_date), None
     try:
         blends = hybrids(job, version)
         preferences = _preferences(job, blends)
-        staged = [_ranked(job, name, catalogue, blends, preferences) for name in job.settings.campaigns]
+        similar = _similar(job, catalogue)  # before the lists, whose reasons name them
+        companions = _companions(job, catalogue) if similar else None
+        staged = [
+            _ranked(job, name, catalogue, blends, preferences, companions) for name in job.settings.campaigns
+        ]
         whole = staged[0]
         for other in staged[1:]:
             whole = whole.unionByName(other)
         job.overwrite_partition(GOLD_STAGED, whole, run_id=version)
-        similar = _similar(job, catalogue)
     finally:
         catalogue.shared.release()
+        if companions is not None:
+            companions.shared.release()
     rows = job.lake.rows_written(GOLD_STAGED)
     lengths = lengths_of(job, version)
     users = sum(lists for lists, _ in lengths.values())
@@ -84,6 +91,15 @@ def _similar(job: Job, catalogue: Catalogue) -> int:
     return job.lake.rows_written(GOLD_SIMILAR)
 
 
+def _companions(job: Job, catalogue: Catalogue) -> Companions | None:
+    """What goes with what, for the reasons of the campaigns that want it."""
+    if not any(campaign.tells_goes_with for campaign in job.settings.campaigns.values()):
+        return None
+    similar = job.read(GOLD_SIMILAR).where(F.col("run_date") == F.lit(job.run_date))
+    items = current_on(job.read(SILVER_ITEMS), job.run_date, "item_id").select("item_id", "title")
+    return companions_of(similar.select("item_id", "rank", "similar_item_id"), items, catalogue)
+
+
 def _preferences(job: Job, blends: Mapping[str, Variant]) -> DataFrame:
     """The night's own, with what is left of history where a campaign's lists make use of it."""
     tasks = {campaign.task for campaign in job.settings.campaigns.values()}
@@ -95,7 +111,12 @@ def _preferences(job: Job, blends: Mapping[str, Variant]) -> DataFrame:
 
 
 def _ranked(
-    job: Job, name: str, catalogue: Catalogue, blends: Mapping[str, Variant], preferences: DataFrame
+    job: Job,
+    name: str,
+    catalogue: Catalogue,
+    blends: Mapping[str, Variant],
+    preferences: DataFrame,
+    companions: Companions | None,
 ) -> DataFrame:
     campaign, version = job.settings.campaigns[name], job.run.run_id
     audience = audience_on(job, campaign)
@@ -115,6 +136,7 @@ def _ranked(
         partitions=job.spark.sparkContext.defaultParallelism,
         carried=["is_sendable"],
         in_order=True,
+        companions=companions if campaign.tells_goes_with else None,
     )
     cold = cold_items(job, version) if job.settings.cold_items.enabled else None
     return explained(ranked, cold).select(

@@ -10,7 +10,14 @@ from deltalake import DeltaTable
 from typer.testing import CliRunner
 
 from recsys_spark.cli import app
-from recsys_spark.lake.tables import GOLD_SIMILAR
+from recsys_spark.lake.tables import (
+    GOLD_RECOMMENDATIONS,
+    GOLD_SIMILAR,
+    SILVER_ITEMS,
+    SILVER_PREFERENCES,
+    Table,
+)
+from recsys_spark.ranking.campaigns import REASONS
 from tests.jobs.conftest import Night
 from tests.shop import CATEGORIES, ITEMS, RUN_DATE
 
@@ -30,6 +37,28 @@ def test_every_item_goes_with_ten_others_mostly_of_what_its_buyers_love(night: N
         assert order == sorted(order)
         alike += sum(_category(row["similar_item_id"]) == _category(name) for row in rows)
     assert alike > 0.5 * 10 * ITEMS  # by chance a sixth
+
+
+def test_a_reason_names_what_the_user_has_and_the_item_goes_with(night: Night) -> None:
+    def rows(table: Table) -> list[dict]:
+        return DeltaTable(night.job.lake.path(table)).to_pyarrow_table().to_pylist()
+
+    title = {row["item_id"]: row["title"] for row in rows(SILVER_ITEMS)}
+    goes = defaultdict(set)
+    for row in rows(GOLD_SIMILAR):
+        goes[row["similar_item_id"]].add(row["item_id"])
+    strength = {(row["user_id"], row["item_id"]): row["strength"] for row in rows(SILVER_PREFERENCES)}
+    told = 0
+    for row in rows(GOLD_RECOMMENDATIONS):
+        own = {item: strength.get((row["user_id"], item), 0.0) for item in goes[row["item_id"]]}
+        best = max(own.values(), default=0.0)
+        named = {f"Goes with {title[item]}" for item, value in own.items() if value == best > 0}
+        if row["source"] in ("als", "content") and named:
+            assert row["reason"] in named
+            told += 1
+        else:
+            assert row["reason"] == REASONS[row["source"]]
+    assert told > 50
 
 
 def test_a_person_sees_titles_best_first(night: Night, tmp_path: Path) -> None:
