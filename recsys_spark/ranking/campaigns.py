@@ -71,7 +71,7 @@ def explained(ranked: DataFrame, cold_items: DataFrame | None = None) -> DataFra
 
     cold_items (item_id): those whose factors are from their words; where als carried one, or the prior of
     what is popular, the source becomes cold_item. Where `ranked` has a column goes_with, a title that is not
-    null is the reason of a slot that factors or words carried.
+    null is the reason of a slot that is neither a repeat nor new to everyone, whatever carried it.
     """
     reason = F.create_map(*[F.lit(text) for pair in REASONS.items() for text in pair])
     source = F.col("source")
@@ -83,6 +83,6 @@ def explained(ranked: DataFrame, cold_items: DataFrame | None = None) -> DataFra
     told = ranked.withColumn("source", source).drop("_is_cold")
     why = reason[F.col("source")]
     if "goes_with" in ranked.columns:
-        is_told = F.col("goes_with").isNotNull() & F.col("source").isin("als", "content")
+        is_told = F.col("goes_with").isNotNull() & ~F.col("source").isin("history", "cold_item")
         why = F.when(is_told, F.concat(F.lit(GOES_WITH), "goes_with")).otherwise(why)
     return told.withColumn("reason", why).drop("goes_with")

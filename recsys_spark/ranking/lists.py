@@ -73,8 +73,8 @@ def lists(
     a history gets, which component_scores name `popularity_group`; null, or a group that the catalogue does
     not know, gets everyone's. carried: columns of `users` that each of a user's rows repeats; a join
     afterwards would shuffle all lists. in_order: partitions are ranges of user_id, their rows sorted by it:
-    a sort of users here, and none of lists later. companions, of a catalogue without candidates: adds a column
-    goes_with, the title of what the slot goes with among what the user has, null for nothing.
+    a sort of users here, and none of lists later. companions, of a catalogue without candidates: adds goes_with,
+    the title of what the slot goes with among what the user has, null for nothing.
 
     One pass: at most U·I·(d + 2 + G) multiply-adds per variant, G groups with a popularity of their own, plus
     the profiles' words. Memory of a task: a

@@ -94,21 +94,29 @@ def test_a_user_who_came_after_training_gets_factors_and_a_list_without_training
     assert sum(int(row["item_id"][1:]) % 6 == 0 for row in ranked) >= 4
 
     # What was taken over is not taken over again: the night that trained is, while it is young enough.
-    for days, found in ((3, None), (4, trained)):
-        next_day = later(night, 3, retrain_days=days)
-        assert trained_before(next_day, next_day.run.run_id, next_day.run_date) == found
+    next_day = later(night, 3, retrain_days=4)
+    assert trained_before(next_day, next_day.run.run_id, next_day.run_date) == trained
+    als = next_day.settings.als.model_copy(update={"retrain_days": 3})
+    next_day = replace(next_day, settings=next_day.settings.model_copy(update={"als": als}))
+    assert trained_before(next_day, next_day.run.run_id, next_day.run_date) is None
 
 
-@pytest.mark.parametrize(("changed", "is_taken"), [({}, True), ({"rank": 9}, False), ({"alpha": 2.5}, False)])
 def test_only_factors_of_equal_settings_are_taken_over_and_a_backtest_takes_those_of_a_backtest(
-    night: Night, changed: dict[str, Any], is_taken: bool
+    night: Night,
 ) -> None:
-    job = later(night, 1, retrain_days=7, **changed)
+    job = later(night, 1, retrain_days=7)
     cutoff = job.run_date - timedelta(days=28)
     names = {job.run.run_id: job.run_date, backtest_version(job, cutoff): cutoff, "backtest-other": cutoff}
-    found = [trained_before(job, version, day) for version, day in names.items()]
     earlier = backtest_version(night.job, cutoff - timedelta(days=1))
-    assert found == ([night.job.run.run_id, earlier, None] if is_taken else [None, None, None])
+    none = [None, None, None]
+    for section, changed, expected in (
+        ("als", {}, [night.job.run.run_id, earlier, None]),
+        ("als", {"rank": 9}, none),
+        ("preferences", {"half_life_days": 9.0}, none),
+    ):
+        given = getattr(job.settings, section).model_copy(update=changed)
+        other = replace(job, settings=job.settings.model_copy(update={section: given}))
+        assert [trained_before(other, version, day) for version, day in names.items()] == expected
 
 
 def test_users_of_too_few_events_are_folded_in_from_all_that_they_have(night: Night) -> None:

@@ -55,8 +55,8 @@ def test_titles_are_readable_and_an_untitled_item_is_not_named(spark) -> None:
     companions.shared.release()
 
 
-def test_only_slots_carried_by_factors_or_words_say_what_they_go_with(frame: Frame) -> None:
-    rows = [("a", "als", "tea"), ("b", "content", "tea"), ("c", "history", "tea"), ("d", "als", None)]
+def test_repeats_do_not_say_what_they_go_with(frame: Frame) -> None:
+    rows = [("a", "als", "tea"), ("b", "trial", "tea"), ("c", "history", "tea"), ("d", "als", None)]
     ranked = frame("item_id string, source string, goes_with string", rows)
     told = {row["item_id"]: row["reason"] for row in explained(ranked).collect()}
     assert told == {
