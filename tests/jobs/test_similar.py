@@ -18,6 +18,7 @@ from recsys_spark.lake.tables import (
     Table,
 )
 from recsys_spark.ranking.campaigns import REASONS
+from recsys_spark.ranking.goes_with import STRONGEST
 from tests.jobs.conftest import Night
 from tests.shop import CATEGORIES, ITEMS, RUN_DATE
 
@@ -47,14 +48,16 @@ def test_a_reason_names_what_the_user_has_and_the_item_goes_with(night: Night) -
     goes = defaultdict(set)
     for row in rows(GOLD_SIMILAR):
         goes[row["similar_item_id"]].add(row["item_id"])
-    strength = {(row["user_id"], row["item_id"]): row["strength"] for row in rows(SILVER_PREFERENCES)}
+    liked: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for row in rows(SILVER_PREFERENCES):
+        if row["strength"] > 0:
+            liked[row["user_id"]].append((-row["strength"], row["item_id"]))
     told = 0
     for row in rows(GOLD_RECOMMENDATIONS):
-        own = {item: strength.get((row["user_id"], item), 0.0) for item in goes[row["item_id"]]}
-        best = max(own.values(), default=0.0)
-        named = {f"Goes with {title[item]}" for item, value in own.items() if value == best > 0}
-        if row["source"] != "history" and named:
-            assert row["reason"] in named
+        dearest = [item for _, item in sorted(liked[row["user_id"]])[:STRONGEST]]
+        naming = [item for item in dearest if item in goes[row["item_id"]]]
+        if row["source"] != "history" and naming:
+            assert row["reason"] == f"Goes with {title[naming[0]]}"
             told += 1
         else:
             assert row["reason"] == REASONS[row["source"]]
