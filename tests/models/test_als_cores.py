@@ -25,7 +25,7 @@ from tests.shop import FEW_ROWS, QUICK_JAVA
 conf, master, folder = sys.argv[1:]
 few = dict(line.split() for line in FEW_ROWS.strip().splitlines())
 given = {**properties(Path(conf)), "spark.master": master, "spark.local.dir": folder, **few,
-         "spark.driver.memory": "512m", "spark.driver.extraJavaOptions": QUICK_JAVA}
+         "spark.sql.shuffle.partitions": "5", "spark.driver.memory": "512m", "spark.driver.extraJavaOptions": QUICK_JAVA}
 spark = start_session("cores", given)
 spark.sparkContext.setCheckpointDir(folder)
 assert spark.sparkContext.master == master
