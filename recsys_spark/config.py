@@ -21,6 +21,8 @@ TASKS = ("repeats_allowed", "new_items_only")
 COMPONENTS = ("als", "content", "history", "popularity", "trial")
 # What stands for popularity and trial where a user has nothing but a group: its popularity.
 POPULARITY_GROUP = "popularity_group"
+# The source of a slot that an item has which nobody has had yet.
+COLD_ITEM = "cold_item"
 SIMILAR_COMPONENTS = ("als", "content", "co_purchase")
 # What groups items, and may be read as a whole beside its words.
 CONTENT_GROUPS = ("category", "brand", "tags")
@@ -282,9 +284,10 @@ class Content(Section):
 
 
 class ColdItems(Section):
-    """Factors from words for items without any event."""
+    """Factors from words for items without any event, and the places that lists keep for them."""
 
     enabled: bool
+    places: float = Field(default=0.0, ge=0, le=0.5)
     dims: int = Field(gt=0, le=1000)
     length: float = Field(gt=0)
     prior: float = Field(default=1.0, ge=0)

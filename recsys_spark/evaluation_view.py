@@ -62,8 +62,14 @@ def show_cold_start(env: str, run_date: str, *, json_file: Path | None) -> None:
         f"{found.items:,} items without their events in a catalogue of {found.catalogue:,}, wanted by "
         f"{found.users:,} users; the rest is judged by {found.rest_users:,}"
     )
-    heads = (f"recall@{COLD_K} of withheld items (95 %)", "times chance", "ndcg@10 of the rest without")
-    table = RichTable("model", *heads, "gained with withheld items (95 %)", title=title)
+    heads = (
+        f"recall@{COLD_K} of withheld items (95 %)",
+        "times chance",
+        "ndcg@10 of the rest without",
+        "gained with withheld items (95 %)",
+        f"recall@{COLD_K} of the rest gained (95 %)",
+    )
+    table = RichTable("model", *heads, title=title)
     for model, recall in found.recall.items():
         before, gain = found.rest[model]
         bounds = [f"{value / found.random:.1f}" for value in (recall.mean, recall.low, recall.high)]
@@ -72,7 +78,8 @@ def show_cold_start(env: str, run_date: str, *, json_file: Path | None) -> None:
             f"{recall.mean:.4f} [{recall.low:.4f}, {recall.high:.4f}]",
             f"{bounds[0]} [{bounds[1]}, {bounds[2]}]",
             f"{before:.4f}",
-            f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]",
+            _signed(gain),
+            _signed(found.rest_recall[model]),
         )
     _print(table, f"by chance: {found.random:.4f}")
     values = {
@@ -83,6 +90,8 @@ def show_cold_start(env: str, run_date: str, *, json_file: Path | None) -> None:
         model: {"ndcg@10": before, "gain": gain.mean, "low": gain.low, "high": gain.high}
         for model, (before, gain) in found.rest.items()
     }
+    for model, gain in found.rest_recall.items():
+        rest[model] |= {f"recall@{COLD_K} gain": gain.mean}
     _write(json_file, {"random": found.random, "cold_items": values, "rest": rest})
 
 

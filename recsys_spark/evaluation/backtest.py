@@ -137,7 +137,7 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
         judgement = measured(job, trial, kept(ranked), relevant, baselines=baselines, notes=notes)
         return replace(judgement, ratings=_ratings(job, trial, known))
     finally:
-        catalogue.shared.release()
+        catalogue.release()
 
 
 def _ratings(job: Job, trial: Trial, known: Known | None) -> RatingJudgement | None:

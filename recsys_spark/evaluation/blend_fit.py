@@ -102,7 +102,7 @@ def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str
         right = _right(relevant, catalogue.index)
         return {task: cases_from(rows, right, task) for task in TASKS}
     finally:
-        catalogue.shared.release()
+        catalogue.release()
 
 
 def _right(relevant: DataFrame, index: DataFrame) -> Mapping[tuple[str, str], Row]:

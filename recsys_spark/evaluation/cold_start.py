@@ -46,7 +46,8 @@ Values = Mapping[str, NDArray[np.float64]]
 class ColdStart:
     """recall: recall@50 of withheld items by model, random: what a list by chance has of them.
 
-    rest: by model NDCG@10 on all other items without factors from words, and what it gains with them.
+    rest: by model NDCG@10 on all other items without factors from words, and what it gains with them;
+    rest_recall: what recall@50 of them gains.
     """
 
     items: int
@@ -56,11 +57,13 @@ class ColdStart:
     random: float
     recall: dict[str, Interval]
     rest: dict[str, tuple[float, Interval]]
+    rest_recall: dict[str, Interval]
 
 
-def judge_cold_start(job: Job) -> ColdStart:
+def judge_cold_start(job: Job, *, draw: str = "withheld") -> ColdStart:
     """Train (once) without the withheld items' events, and judge; whether or not a night maps cold items.
 
+    draw: which tenth is withheld; what was chosen by one draw is to be judged by another.
     InputError where there is nothing to withhold, or nobody to judge by.
     """
     settings = job.settings
@@ -68,10 +71,10 @@ def judge_cold_start(job: Job) -> ColdStart:
     job = replace(job, settings=settings.model_copy(update={"cold_items": enabled}))
     days = settings.evaluation.window_days
     cutoff = job.run_date - timedelta(days=days)
-    is_withheld = F.pmod(F.xxhash64(F.lit("withheld"), "item_id"), F.lit(ONE_IN)) == 0
+    is_withheld = F.pmod(F.xxhash64(F.lit(draw), "item_id"), F.lit(ONE_IN)) == 0
     known = kept(events_on(job, cutoff).where(~is_withheld))
     pairs = kept(preferences_on(job, cutoff, events=known).where(~is_withheld))
-    version = f"cold-{cutoff:%Y%m%d}-{_key(job, cutoff)}"
+    version = f"cold-{cutoff:%Y%m%d}-{_key(job, cutoff, draw)}"
     train_once(job, version, cutoff, pairs, events=liked(known, settings.preferences))
     weigh_once(job, version, cutoff, may_learn=False)
     later = window_events(job, cutoff, days=days)
@@ -89,9 +92,9 @@ def judge_cold_start(job: Job) -> ColdStart:
     return _measured(job, version, cutoff, pairs, wanted, others)
 
 
-def _key(job: Job, cutoff: date) -> str:
-    run, cold = job.run, job.settings.cold_items.model_dump()
-    return digest([cutoff, run.input_hash, run.config_hash, run.code_hash, cold])[:10]
+def _key(job: Job, cutoff: date, draw: str) -> str:
+    run, cold = job.run, job.settings.cold_items.model_dump(exclude={"places"})
+    return digest([cutoff, run.input_hash, run.config_hash, run.code_hash, cold, draw])[:10]
 
 
 def _judged(events: DataFrame, trained: DataFrame, pairs: DataFrame, job: Job) -> DataFrame:
@@ -113,6 +116,7 @@ def _measured(
     found = _values(with_map, wanted, K, f"recall@{K}")
     after = _values(with_map, others, K_REST, f"ndcg@{K_REST}")
     before = _values(without, others, K_REST, f"ndcg@{K_REST}")
+    found_after, found_before = (_values(rows, others, K, f"recall@{K}") for rows in (with_map, without))
 
     def interval(values: NDArray[np.float64]) -> Interval:
         return paired_bootstrap(values, samples=evaluation.bootstrap_samples, seed=evaluation.seed)
@@ -127,6 +131,7 @@ def _measured(
         rest={
             model: (float(values.mean()), interval(after[model] - values)) for model, values in before.items()
         },
+        rest_recall={model: interval(found_after[model] - values) for model, values in found_before.items()},
     )
 
 
@@ -157,7 +162,7 @@ def _ranked(
         )
         return kept(ranked.select("task", "model", "user_id", "item_id", "rank")), catalogue.size
     finally:
-        catalogue.shared.release()
+        catalogue.release()
 
 
 def _values(ranked: DataFrame, relevant: DataFrame, k: int, metric: str) -> dict[str, NDArray[np.float64]]:

@@ -161,7 +161,7 @@ def _ranked_scores(job: Job, evidence: Evidence, pairs: DataFrame) -> Scores:
             ).select("task", "model", "user_id", "item_id", "rank")
         )
     finally:
-        catalogue.shared.release()
+        catalogue.release()
     scored = user_scores(ranked, evidence.relevant, ks=[K], item_popularity=None)
     rows = scored.where("n > 0").select("task", "user_id", METRIC).collect()
     scores = evidence.blank.copy()

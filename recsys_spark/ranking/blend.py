@@ -10,7 +10,7 @@ history, may have the popularity of their group instead of everyone's popularity
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,18 +45,23 @@ class Variant:
     """One kind of list: weights per component, and whether it may hold what the user already had.
 
     longer: other weights for users with longer histories, by the number of pairs from which they hold.
+    newcomers: the share of a list, its last places, that is kept for items that nobody has had yet.
     """
 
     task: str
     model: str
     weights: dict[str, float]
     longer: Mapping[int, dict[str, float]] = field(default_factory=dict)
+    newcomers: float = 0.0
 
     @classmethod
-    def binned(cls, task: str, model: str, bins: Mapping[int, dict[str, float]]) -> Variant:
+    def binned(
+        cls, task: str, model: str, bins: Mapping[int, dict[str, float]], *, newcomers: float = 0.0
+    ) -> Variant:
         """The variant of weights by bin; the lowest bin holds for all who are in no other."""
         lowest = min(bins)
-        return cls(task, model, bins[lowest], {at: bins[at] for at in sorted(bins) if at != lowest})
+        longer = {at: bins[at] for at in sorted(bins) if at != lowest}
+        return cls(task, model, bins[lowest], longer, newcomers)
 
     @property
     def repeats_allowed(self) -> bool:
@@ -268,6 +273,22 @@ class ScaledUsers:
             additive=additive,
             excluded=excluded,
             group=self.group,
+        )
+
+    def among(self, scaling: Scaling, candidate: NDArray[np.int32]) -> ScaledUsers:
+        """The same users for a part of what is ranked, each component standardised over that part's scaling.
+
+        candidate int32 [candidates so far]: each one's place in the part, -1 for none.
+        """
+        profile = sparse.diags(_inverse(content_deviation(self.profile, scaling))).dot(self.profile).tocsr()
+        return replace(
+            self,
+            factors=self.factors * _inverse(als_deviation(self.factors, scaling))[:, None],
+            counts=_inverse(scaling.counts),
+            profile=profile,
+            history=_among(self.history, candidate),
+            seen=_among(self.seen, candidate),
+            excluded=self.excluded and _among(self.excluded, candidate),
         )
 
     def _counts(self, variant: Variant, weights: Mapping[str, Floats]) -> Floats:

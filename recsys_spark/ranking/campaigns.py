@@ -7,7 +7,7 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import POPULARITY_GROUP, Campaign
+from recsys_spark.config import COLD_ITEM, POPULARITY_GROUP, Campaign
 from recsys_spark.data.events import as_of
 
 EVERYONE = "everyone"
@@ -20,7 +20,7 @@ REASONS = {
     "popularity": "Popular with other customers lately",
     "popularity_group": "Popular with customers like you lately",
     "trial": "Many customers are trying this",
-    "cold_item": "New here, and close to what you buy",
+    COLD_ITEM: "New here, and close to what you buy",
 }
 # Before the title of what the user has, where the slot's item is among those that go with it.
 GOES_WITH = "Goes with "
@@ -70,8 +70,9 @@ def explained(ranked: DataFrame, cold_items: DataFrame | None = None) -> DataFra
     """Adds the reason that is told for each slot's source.
 
     cold_items (item_id): those whose factors are from their words; where als carried one, or the prior of
-    what is popular, the source becomes cold_item. Where `ranked` has a column goes_with, a title that is not
-    null is the reason of a slot that is neither a repeat nor new to everyone, whatever carried it.
+    what is popular, the source becomes cold_item, as it is in places that were kept for such. Where `ranked`
+    has a column goes_with, a title that is not null is the reason of a slot that is neither a repeat nor new
+    to everyone, whatever carried it.
     """
     reason = F.create_map(*[F.lit(text) for pair in REASONS.items() for text in pair])
     source = F.col("source")
@@ -79,10 +80,10 @@ def explained(ranked: DataFrame, cold_items: DataFrame | None = None) -> DataFra
         cold = cold_items.select("item_id", F.lit(True).alias("_is_cold"))
         ranked = ranked.join(F.broadcast(cold), on="item_id", how="left")
         by_prior = source.isin("als", "popularity", "trial", POPULARITY_GROUP) & F.col("_is_cold")
-        source = F.when(by_prior, F.lit("cold_item")).otherwise(source)
+        source = F.when(by_prior, F.lit(COLD_ITEM)).otherwise(source)
     told = ranked.withColumn("source", source).drop("_is_cold")
     why = reason[F.col("source")]
     if "goes_with" in ranked.columns:
-        is_told = F.col("goes_with").isNotNull() & ~F.col("source").isin("history", "cold_item")
+        is_told = F.col("goes_with").isNotNull() & ~F.col("source").isin("history", COLD_ITEM)
         why = F.when(is_told, F.concat(F.lit(GOES_WITH), "goes_with")).otherwise(why)
     return told.withColumn("reason", why).drop("goes_with")

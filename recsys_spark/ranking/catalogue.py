@@ -17,6 +17,7 @@ from recsys_spark.data.ids import dense_index
 from recsys_spark.lake.kept import kept
 from recsys_spark.ranking.blend import Scaling, scaling_of
 from recsys_spark.ranking.kernel import Csr, ItemParts, packed
+from recsys_spark.ranking.newcomers import Newcomers, share_newcomers
 from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, SharedItems, share_items
 
 
@@ -27,7 +28,8 @@ class Catalogue:
     index: (item_id, item_index) on Spark, of all items known; shared: those ranked, in the same order, as
     arrays; rank: ALS dimensions; size: items ranked; groups: names of the users' groups that not all items
     are for, in the order of the mask's rows; labels: what lists may be capped by; popularity_groups: names of
-    the users' groups with a popularity of their own, in the order of its columns.
+    the users' groups with a popularity of their own, in the order of its columns; newcomers: the ranked items
+    that nobody has had yet once more, for lists that keep places for them.
     """
 
     index: DataFrame
@@ -38,6 +40,13 @@ class Catalogue:
     groups: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     popularity_groups: tuple[str, ...] = ()
+    newcomers: Newcomers | None = None
+
+    def release(self) -> None:
+        """Free the disk space of what is shared; call it after the last action that ranks these items."""
+        self.shared.release()
+        if self.newcomers is not None:
+            self.newcomers.shared.release()
 
 
 def catalogue_of(
@@ -49,6 +58,7 @@ def catalogue_of(
     group_popularity: DataFrame | None = None,
     cold: DataFrame | None = None,
     prior: float = 0.0,
+    has_places: bool = False,
     candidates: DataFrame | None = None,
     forbidden: DataFrame | None = None,
     labels: Sequence[str] = (),
@@ -59,7 +69,8 @@ def catalogue_of(
     `items` (item_id, unique): all that profiles and scales are made of; items without factors, words or
     sales get zeros there. group_popularity (group, item_id, users): what counts for popularity among
     users of a group. cold (item_id): items whose popularity, trial and popularity in a group nobody knows
-    yet, for which `prior` times the mean log count of the reference set stands. candidates (item_id):
+    yet, for which `prior` times the mean log count of the reference set stands; has_places: whether lists
+    may keep places for them (`Variant.newcomers`). candidates (item_id):
     what may be ranked, None for all; 300 of 30,000 cost what 300 cost, and a user's profile is still that
     of everything they had. forbidden (group, item_id): what users of that group (country, segment, age …)
     may not get. labels: string columns of `items`, category or brand, that `lists` may cap. Driver
@@ -74,8 +85,11 @@ def catalogue_of(
     is_sold = log_counts[:, 0] > 0
     popularity_groups, log_grouped = _grouped_counts(group_popularity, index, size)
     log_counts = np.hstack([log_counts, log_grouped])
+    is_new = np.zeros(size, np.bool_)
     if cold is not None:
-        log_counts = _with_prior(log_counts, reference, _indexed(cold.select("item_id"), index), prior)
+        new = _indexed(cold.select("item_id"), index).column("item_index").to_numpy()
+        is_new[new] = has_places
+        log_counts = _with_prior(log_counts, reference, new, prior)
     scaling = scaling_of(dense, words, log_counts, reference)
     terms = Csr(words.indptr.astype(np.int64), words.indices.astype(np.int32), words.data)
     stacked = np.ascontiguousarray(np.hstack([dense, log_counts]))
@@ -91,10 +105,24 @@ def catalogue_of(
         extra |= {name: values[chosen] for name, values in extra.items() if name.startswith("label_")}
         stacked, terms, item_ids = stacked[chosen], terms.take(chosen), item_ids.take(pa.array(chosen))
         allowed = None if allowed is None else allowed[:, chosen]
+        is_new = is_new[chosen]
     bits = None if allowed is None else packed(allowed)
     parts = ItemParts(stacked, terms, bits, blocks=(rank, *[1] * log_counts.shape[1]))
     shared = share_items(items.sparkSession, parts, item_ids, extra=extra, max_item_share=max_item_share)
-    return Catalogue(index, shared, scaling, rank, len(item_ids), groups, tuple(labels), popularity_groups)
+    newcomers = None
+    if is_new.any():
+        newcomers = share_newcomers(
+            items.sparkSession,
+            parts,
+            terms,
+            item_ids,
+            is_new,
+            n_terms=words.shape[1],
+            max_item_share=max_item_share,
+        )
+    return Catalogue(
+        index, shared, scaling, rank, len(item_ids), groups, tuple(labels), popularity_groups, newcomers
+    )
 
 
 def _indexed(rows: DataFrame, index: DataFrame, *columns: str) -> pa.Table:
@@ -135,15 +163,13 @@ def _counts(rows: pa.Table, size: int) -> tuple[NDArray[np.float32], NDArray[np.
 
 
 def _with_prior(
-    log_counts: NDArray[np.float32], reference: NDArray[np.bool_], cold: pa.Table, prior: float
+    log_counts: NDArray[np.float32], reference: NDArray[np.bool_], cold: NDArray[np.int32], prior: float
 ) -> NDArray[np.float32]:
     """The same, with prior times the mean over the reference set, where it has items, for the cold ones."""
     if not reference.any():
         return log_counts
     filled = log_counts.copy()
-    filled[cold.column("item_index").to_numpy()] = prior * log_counts[reference].astype(np.float64).mean(
-        axis=0
-    )
+    filled[cold] = prior * log_counts[reference].astype(np.float64).mean(axis=0)
     return filled
 
 

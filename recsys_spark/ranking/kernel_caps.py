@@ -57,7 +57,7 @@ def select_capped(
         return select(shards, users, k, **tiles)
     width = k + (max(k, 16) if reserve is None else reserve)
     offered = select(shards, users, width, **tiles)
-    lists = _Lists(np.full((users.n_users, k), -1, np.int32), np.full((users.n_users, k), np.nan), caps)
+    lists = Walk(np.full((users.n_users, k), -1, np.int32), np.full((users.n_users, k), np.nan), caps)
     rows = np.arange(users.n_users)
     open_rows = lists.fill(rows, *offered)
     step = max(MASKED_AT_ONCE // max(shards.outline.n_items, 1), 1)
@@ -75,8 +75,8 @@ def select_capped(
 
 
 @dataclass
-class _Lists:
-    """Lists [U, k] under way."""
+class Walk:
+    """Lists [U, k] under way, -1 and nan in the places that are open: the last ones."""
 
     index: Indices
     score: NDArray[np.float64]

@@ -90,7 +90,7 @@ class Arrangement:
         chosen = self.order[start:stop]
         items, allowed = self.items, None
         if items.allowed is not None:
-            allowed = _repacked(items.allowed, chosen, items.n_items)
+            allowed = repacked(items.allowed, chosen, items.n_items)
         return Shard(
             start,
             np.ascontiguousarray(items.dense[chosen]),
@@ -158,7 +158,7 @@ def in_memory(items: ItemParts, *, shard_bytes: int | None = None, cuts: Sequenc
     return Shards(arrangement.outline, arrangement.place, shards.__getitem__)
 
 
-def _repacked(allowed: NDArray[Any], chosen: NDArray[np.int32], n_items: int) -> Bits:
+def repacked(allowed: NDArray[Any], chosen: NDArray[np.int32], n_items: int) -> Bits:
     """The bits of the chosen items, group by group: a whole mask is never unpacked at once."""
     bits = np.empty((allowed.shape[0], -(-chosen.size // 8)), np.uint8)
     for group, row in enumerate(allowed):

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from recsys_spark.config import COMPONENTS, POPULARITY_GROUP
+from recsys_spark.config import COLD_ITEM, COMPONENTS, POPULARITY_GROUP
 from recsys_spark.errors import ConfigError
 from recsys_spark.ranking.batches import csr_of, gathered, maps_of, users_at_once
 from recsys_spark.ranking.blend import ScaledUsers, UserBatch, Variant, group_weight
@@ -21,6 +22,7 @@ from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
 from recsys_spark.ranking.goes_with import Companions
 from recsys_spark.ranking.kernel import Csr, component_scores
 from recsys_spark.ranking.kernel_caps import Cap, select_capped
+from recsys_spark.ranking.newcomers import LoadedNewcomers, with_newcomers
 from recsys_spark.ranking.shared_items import LoadedItems, SharedItems
 
 __all__ = ["LISTS_SCHEMA", "Catalogue", "catalogue_of", "lists", "user_rows"]
@@ -67,17 +69,18 @@ def lists(
     candidates run out gets a short list. exclude (user_id, item_id): what must not come back whatever the
     variant (sent lately), besides what the preferences call is_excluded. caps: at most so many items of
     one label in a list, by label column of the catalogue; a list is what walking the whole ranking from the
-    top and taking what the caps allow gives, and its first j places are the list of j. `users` may have a
-    column group (string), for the catalogue's forbidden items; null, or a group that it does not know, may
-    get everything. A column popularity_group (string) says whose popularity a user with neither factors nor
-    a history gets, which component_scores name `popularity_group`; null, or a group that the catalogue does
-    not know, gets everyone's. carried: columns of `users` that each of a user's rows repeats; a join
-    afterwards would shuffle all lists. in_order: partitions are ranges of user_id, their rows sorted by it:
-    a sort of users here, and none of lists later. companions, of a catalogue without candidates: adds goes_with,
-    the title of what the slot goes with among what the user has, null for nothing.
+    top and taking what the caps allow gives, and its first j places are the list of j; where a variant keeps
+    places for newcomers (`with_newcomers`; their source is cold_item), the places before them are. `users`
+    may have a column group (string), for the catalogue's forbidden items; null, or a group that it does not
+    know, may get everything. A column popularity_group (string) says whose popularity a user with neither
+    factors nor a history gets, which component_scores name `popularity_group`; null, or a group that the
+    catalogue does not know, gets everyone's. carried: columns of `users` that each of a user's rows repeats;
+    a join afterwards would shuffle all lists. in_order: partitions are ranges of user_id, their rows sorted
+    by it: a sort of users here, and none of lists later. companions, of a catalogue without candidates: adds
+    goes_with, the title of what the slot goes with among what the user has, null for nothing.
 
     One pass: at most U·I·(d + 2 + G) multiply-adds per variant, G groups with a popularity of their own, plus
-    the profiles' words. Memory of a task: a
+    the profiles' words; another over the newcomers where places are kept for them. Memory of a task: a
     batch of users (2,048, or 16,384 where items come in shards, and at most 64 MB of rows), the kernel's
     tiles and one shard of items; it does not grow with users, nor with anyone's history beyond their row.
     ConfigError: a cap below 1, or by a label that the catalogue does not have.
@@ -89,8 +92,11 @@ def lists(
             raise ConfigError(f"cap {name} = {at_most}: expected 1 or more, of a label among: {known}.")
     spark = users.sparkSession
     scaling = spark.sparkContext.broadcast(catalogue.scaling)
+    new = None
+    if catalogue.newcomers is not None and any(variant.newcomers > 0 for variant in variants):
+        new = catalogue.newcomers.shared, spark.sparkContext.broadcast(catalogue.newcomers.scaling)
     score = _scorer(
-        catalogue.shared, scaling, tuple(variants), catalogue.rank, k, limits, tuple(carried), companions
+        catalogue.shared, scaling, new, tuple(variants), catalogue.rank, k, limits, tuple(carried), companions
     )
     rows = user_rows(
         users,
@@ -191,6 +197,7 @@ def _number(column: str, names: Sequence[str], otherwise: int) -> Column:
 def _scorer(
     shared: SharedItems,
     scaling: Any,
+    new: tuple[SharedItems, Any] | None,
     variants: tuple[Variant, ...],
     rank: int,
     k: int,
@@ -204,13 +211,15 @@ def _scorer(
         candidate = items.extra.get("candidate")
         known = shared.n_items if candidate is None else candidate.size
         caps = [Cap(items.extra[f"label_{name}"], at_most) for name, at_most in limits.items()]
+        newcomers = None if new is None else LoadedNewcomers(new[0].load(), new[1].value)
         for batch in gathered(batches, users_at_once(shared.outline.n_shards)):
             users = ScaledUsers.of(user_batch(batch, known, rank), words, scaling.value, candidate)
-            seen = csr_of(batch.column("seen_items"), batch.column("strengths"))
-            named = None if companions is None else partial(companions.named, seen)
+            named = None
+            if companions is not None:
+                named = partial(companions.named, csr_of(batch.column("seen_items"), batch.column("strengths")))
             for variant in variants:
                 rows = batch.select(["user_id", *carried])
-                yield _ranked(rows, users, variant, items, caps, rank, k, named)
+                yield _ranked(rows, users, variant, items, newcomers, caps, rank, k, named)
 
     return score
 
@@ -220,6 +229,7 @@ def _ranked(
     users: ScaledUsers,
     variant: Variant,
     items: LoadedItems,
+    newcomers: LoadedNewcomers | None,
     caps: Sequence[Cap],
     rank: int,
     k: int,
@@ -227,6 +237,11 @@ def _ranked(
 ) -> pa.RecordBatch:
     parts = users.parts(variant)
     index, score = select_capped(items.shards, parts, k, caps)
+    is_kept = np.zeros(index.shape, np.bool_)
+    if newcomers is not None:
+        (index, score), is_kept = with_newcomers(
+            (index, score), users, parts, items, newcomers, share=variant.newcomers, caps=caps
+        )
     chosen = index >= 0
     given = plain_scores(items, users, variant, index, rank)
     row, place = np.nonzero(chosen)
@@ -247,7 +262,7 @@ def _ranked(
             items.ids.take(pa.array(index[chosen])).cast(pa.string()),
             pa.array(score[chosen]),
             maps_of(scores, size),
-            sources(scores, weights),
+            pc.if_else(pa.array(is_kept[chosen]), COLD_ITEM, sources(scores, weights)),
             pa.array(variant.bin_of(users.pairs)[row]),
             *carried,
         ],

@@ -47,6 +47,7 @@ def rankable_catalogue(job: Job, version: str, day: date, *, with_cold: bool = T
         group_popularity=grouped,
         cold=cold,
         prior=job.settings.cold_items.prior,
+        has_places=job.settings.cold_items.places > 0,
         max_item_share=job.settings.ranking.max_item_share,
     )
 
@@ -94,7 +95,10 @@ def user_factors(job: Job, version: str) -> DataFrame:
 
 
 def hybrids(job: Job, version: str) -> dict[str, Variant]:
-    """Each task's blend with the version's stored weights: what was learned, not what conf says today."""
+    """Each task's blend with the version's stored weights: what was learned, not what conf says today.
+
+    Places for items that nobody has had are kept as the configuration says.
+    """
     rows = of_version(job, MODEL_BLEND_WEIGHTS, version).collect()
     if not rows:
         raise ConfigError(f"no blend weights of {version}. Next: recsys run --from train_blend")
@@ -102,4 +106,6 @@ def hybrids(job: Job, version: str) -> dict[str, Variant]:
     for row in rows:
         bins = tasks.setdefault(row["task"], {})
         bins.setdefault(row["min_pairs"], {})[row["component"]] = float(row["weight"])
-    return {task: Variant.binned(task, "hybrid", bins) for task, bins in tasks.items()}
+    cold = job.settings.cold_items
+    places = cold.places if cold.enabled else 0.0
+    return {task: Variant.binned(task, "hybrid", bins, newcomers=places) for task, bins in tasks.items()}

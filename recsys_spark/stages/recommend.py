@@ -53,7 +53,7 @@ def run(job: Job) -> Summary:
             whole = whole.unionByName(other)
         job.overwrite_partition(GOLD_STAGED, whole, run_id=version)
     finally:
-        catalogue.shared.release()
+        catalogue.release()
         if companions is not None:
             companions.shared.release()
     rows = job.lake.rows_written(GOLD_STAGED)

@@ -47,7 +47,7 @@ def test_items_without_an_event_compete_by_their_words(night: Night) -> None:
         k=10,
         partitions=2,
     ).collect()
-    catalogue.shared.release()
+    catalogue.release()
     listed = {row["item_id"] for row in rows}
     assert listed & cold
     assert listed & warm
