@@ -130,7 +130,7 @@ def _print_judgement(judgement: Judgement) -> None:
             span = f"each user's last event up to {judgement.judged_to}"
         leads = judgement.differences.get(task, {})
         main = _figures(judgement, task, _SHOWN, f"{task}: {span}, {users:,} users", leads)
-        _print(main, *([verdict(leads)] if leads else []))
+        _print(main, *([verdict(leads)] if leads else []), *judgement.weights.get(task, ()))
         _print(_figures(judgement, task, _ALSO, f"{task}: what else there is to a list"))
         _print(_by_history(judgement, task), *_by_segment(judgement, task))
     if judgement.ratings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from operator import itemgetter
 from pathlib import Path
@@ -24,6 +25,7 @@ from recsys_spark.evaluation.night import (
 )
 from recsys_spark.evaluation.report import write_report
 from recsys_spark.evaluation.stored import Stored, stored
+from recsys_spark.evaluation.weights_told import told_weights
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import Run
 from recsys_spark.lake.tables import (
@@ -80,6 +82,7 @@ def gather(job: Job) -> NightReport:
     pairs = preferences_of(job).where(F.col("strength") > 0)
     stages = _stages(figures)
     judged = _judged(job)
+    blends = hybrids(job, opened.run_id)
     return NightReport(
         run_date=job.run_date,
         run_id=opened.run_id,
@@ -98,7 +101,8 @@ def gather(job: Job) -> NightReport:
         metrics=_shown(judged),
         verdicts=judged.verdicts,
         slices=judged.slices,
-        users=_stories(job, staged, pairs),
+        weights=told_weights(blends, job.settings.blend),
+        users=_stories(job, staged, pairs, blends),
         quality=quality,
         links={"Data Docs of Great Expectations": "data_docs/index.html"}
         if (job.output / str(job.run_date) / "data_docs" / "index.html").exists()
@@ -222,7 +226,7 @@ def _quality(job: Job, opened: Run) -> list[QualityRow]:
     ]
 
 
-def _stories(job: Job, staged: DataFrame, pairs: DataFrame) -> list[UserStory]:
+def _stories(job: Job, staged: DataFrame, pairs: DataFrame, blends: Mapping[str, Variant]) -> list[UserStory]:
     """Three users with a long, a middling and a short history, one campaign each in turn."""
     lengths = pairs.groupBy("user_id").count()
     listed = lengths.join(staged.where("rank = 1"), on="user_id", how="left_semi")
@@ -238,7 +242,6 @@ def _stories(job: Job, staged: DataFrame, pairs: DataFrame) -> list[UserStory]:
     slots = staged.where(their).join(items, on="item_id", how="left").collect()
     users = current_on(job.read(SILVER_USERS).where(their), job.run_date, "user_id")
     segments = {row["user_id"]: row["segment"] for row in users.collect()}
-    blends = hybrids(job, job.run.run_id)
     return [
         _story(
             user,

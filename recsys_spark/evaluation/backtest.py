@@ -18,6 +18,7 @@ from recsys_spark.evaluation.baselines.suite import Learnt, all_lists, collected
 from recsys_spark.evaluation.judgement import Judgement, Trial, measured
 from recsys_spark.evaluation.ratings import RatingJudgement, judged_ratings, new_ratings, with_prediction
 from recsys_spark.evaluation.split import drawn, relevant_pairs
+from recsys_spark.evaluation.weights_told import told_weights
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import (
@@ -135,7 +136,7 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
             beside, baselines, notes = _baselines(job, trial, known, k)
             ranked = ranked.unionByName(beside.select(*ranked.columns))
         judgement = measured(job, trial, kept(ranked), relevant, baselines=baselines, notes=notes)
-        return replace(judgement, ratings=_ratings(job, trial, known))
+        return replace(judgement, ratings=_ratings(job, trial, known), weights=told_weights(blends, settings.blend))
     finally:
         catalogue.release()
 

@@ -87,10 +87,11 @@ def learned(
 ) -> Found:
     """Weights for all users, and for each bin of history length whose own are proven to be better.
 
-    start: where the search begins, and what stands without a proven gain over it. bins: least numbers of
-    pairs. A component without a proven gain weighs nothing; a bin with fewer than min_users users, or
-    without a proven gain over the weights of all, has those. Where neither popularity nor trial would weigh,
-    popularity decides ties, or people without a history would get the first items of the alphabet.
+    start: where the search begins, and what stands without a proven gain over it, but for components that
+    gain nothing in it. bins: least numbers of pairs. A component without a proven gain weighs nothing; a bin
+    with fewer than min_users users, or without a proven gain over the weights of all, has those. Where
+    neither popularity nor trial would weigh, popularity decides ties, or people without a history would get
+    the first items of the alphabet.
     """
     judge = _Judge(samples, seed)
     first = np.maximum(_array(start), 0.0)
@@ -99,8 +100,10 @@ def learned(
     notes = [f"{cases.size:,} users, NDCG@10 {cases.ndcg(common).mean():.4f}, over the start {_told(gain)}"]
     notes += [f"{name} {_told(interval)}" for name, interval in gains.items()]
     if gain.low <= 0:
-        common = first
-        notes.append("no proven gain over the start, which stands")
+        common = _useful(cases, first)
+        useless = [name for name, was, is_ in zip(COMPONENTS, first, common, strict=True) if was > 0 == is_]
+        but = f" but for what gained nothing: {', '.join(useless)}" if useless else ""
+        notes.append(f"no proven gain over the start, which stands{but}")
     edges = sorted({0, *bins})
     found = dict.fromkeys(edges, _named(_with_last_resort(common)))
     for low, high in zip(edges, [*edges[1:], None], strict=True):
@@ -137,6 +140,18 @@ def _pruned(cases: Cases, start: Floats, judge: _Judge) -> tuple[Floats, dict[st
             break
         allowed[min(unproven, key=lambda c: (gains[c].mean, c))] = False
     return _searched(cases, start, allowed), told
+
+
+def _useful(cases: Cases, weights: Floats) -> Floats:
+    """The weights without the components, the worst first, whose absence does not lower the mean NDCG@10."""
+    while True:
+        mean = cases.ndcg(weights).mean()
+        without = [np.where(np.arange(weights.size) == c, 0.0, weights) for c in np.flatnonzero(weights)]
+        rest = [(float(cases.ndcg(one).mean() - mean), n) for n, one in enumerate(without) if one.any()]
+        best, at = max(rest, default=(-1.0, 0))
+        if best < 0:
+            return weights
+        weights = without[at]
 
 
 def _gains(cases: Cases, start: Floats, allowed: NDArray[np.bool_], judge: _Judge) -> dict[int, Interval]:

@@ -57,7 +57,7 @@ class Judgement:
     differences[task][model] is by how much the hybrid leads it. sliced[task][slice][name] is the number of
     users in a slice, and their NDCG@10 by model; leads[task][history] the best component of a bin of
     history, and by how much the hybrid leads it there. `baselines` are the models beside hybrid and
-    components; `notes` are sentences for people.
+    components; `notes` are sentences for people, and weights[task] those on what the hybrid's weights are.
     """
 
     judged_from: date
@@ -70,6 +70,7 @@ class Judgement:
     baselines: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     ratings: RatingJudgement | None = None
+    weights: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def models(self) -> tuple[str, ...]:
         return (HYBRID, *COMPONENTS, *self.baselines)

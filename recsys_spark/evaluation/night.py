@@ -92,7 +92,8 @@ class QualityRow:
 class NightReport:
     """One night. `metrics` is task → model → metric → value, `intervals` the same with (low, high).
 
-    `verdicts` says for a task who wins; `slices` is task → kind → name → users, and NDCG@10 by model.
+    `verdicts` says for a task who wins; `slices` is task → kind → name → users, and NDCG@10 by model. `weights` is
+    task → sentences on the weights that the night's lists were made with.
     """
 
     run_date: date
@@ -111,6 +112,7 @@ class NightReport:
     intervals: Intervals = field(default_factory=dict)
     verdicts: Mapping[str, str] = field(default_factory=dict)
     slices: Mapping[str, Slices] = field(default_factory=dict)
+    weights: Mapping[str, Sequence[str]] = field(default_factory=dict)
     users: Sequence[UserStory] = ()
     quality: Sequence[QualityRow] = ()
     links: Mapping[str, str] = field(default_factory=dict)

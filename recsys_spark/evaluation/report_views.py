@@ -200,9 +200,10 @@ def tail_row(name: str, shares: Sequence[float]) -> TailRow:
 
 @dataclass(frozen=True)
 class TaskView:
-    """One task: a drawing for each metric, the same as a table, who wins, and NDCG@10 by slices."""
+    """One task: what its lists weigh, a drawing for each metric, the same as a table, who wins, and slices."""
 
     name: str
+    weights: Sequence[str]
     pictures: list[Markup]
     models: list[str]
     metrics: list[str]
@@ -226,7 +227,8 @@ def task(night: NightReport, name: str) -> TaskView:
         for metric in metrics
     ]
     verdict, slices = night.verdicts.get(name, ""), night.slices.get(name, {})
-    return TaskView(spoken(name), pictures, models, metrics, values, verdict, slices)
+    weights = night.weights.get(name, ())
+    return TaskView(spoken(name), weights, pictures, models, metrics, values, verdict, slices)
 
 
 def ordered_models(values: Mapping[str, Mapping[str, float | None]], metrics: Sequence[str]) -> list[str]:

@@ -216,7 +216,8 @@ def _scorer(
             users = ScaledUsers.of(user_batch(batch, known, rank), words, scaling.value, candidate)
             named = None
             if companions is not None:
-                named = partial(companions.named, csr_of(batch.column("seen_items"), batch.column("strengths")))
+                seen = csr_of(batch.column("seen_items"), batch.column("strengths"))
+                named = partial(companions.named, seen)
             for variant in variants:
                 rows = batch.select(["user_id", *carried])
                 yield _ranked(rows, users, variant, items, newcomers, caps, rank, k, named)

@@ -76,7 +76,7 @@ def test_the_search_leads_to_a_better_ndcg_than_its_start() -> None:
     assert unseen.ndcg(np.array([weights[name] for name in COMPONENTS])).mean() > before + 0.1
 
 
-def test_without_a_gain_the_start_stands() -> None:
+def test_without_a_gain_the_start_stands_but_for_what_gains_nothing_in_it() -> None:
     draw = np.random.default_rng(4)
     noise = Cases(
         draw.normal(size=(5, 200, 60)).astype(np.float32),
@@ -87,8 +87,12 @@ def test_without_a_gain_the_start_stands() -> None:
     )
     start = {"als": 1.0, "content": 0.5, "history": 0.0, "popularity": 0.0, "trial": 0.25}
     got = learned(noise, start, bins=[0, 10], min_users=50, samples=500, seed=5)
-    assert got.bins == {0: start, 10: start}
-    assert "no proven gain over the start, which stands" in got.notes
+    without = noise.ndcg(np.array([1.0, 0, 0, 0, 0.25])).mean()
+    assert without > noise.ndcg(np.array([1.0, 0.5, 0, 0, 0.25])).mean()
+    assert without > noise.ndcg(np.array([1.0, 0, 0, 0, 0])).mean()
+    stands = start | {"content": 0.0}
+    assert got.bins == {0: stands, 10: stands}
+    assert "no proven gain over the start, which stands but for what gained nothing: content" in got.notes
 
 
 def test_where_nothing_impersonal_weighs_popularity_still_settles_ties() -> None:

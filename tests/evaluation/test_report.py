@@ -224,6 +224,12 @@ def test_counts_given_outright_win_over_those_of_the_funnel():
     assert "lists 9" in text
 
 
+def test_each_task_says_what_its_lists_weigh():
+    told = ["weights learned", "all users: als 1; no weight without a gain: content"]
+    text = Page(render_report(full_night(weights={"repeats_allowed": told}))).text
+    assert "weights learned all users: als 1; no weight without a gain: content" in text
+
+
 def test_a_rejected_night_says_why_in_its_own_words():
     html = render_report(full_night(verdict="rejected", verdict_reasons=["overlap 0.12 < 0.30"]))
     assert "overlap 0.12 < 0.30" in Page(html).text
