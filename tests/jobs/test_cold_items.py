@@ -15,12 +15,22 @@ from recsys_spark.lake.tables import MODEL_COLD_ITEM_FACTORS, MODEL_ITEM_FACTORS
 from recsys_spark.models.versions import of_version, train_earlier_once, train_once
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
-from recsys_spark.ranking.rankable import rankable_catalogue, user_factors
+from recsys_spark.ranking.rankable import hybrids, rankable_catalogue, user_factors
 from tests.jobs.conftest import Night
 from tests.shop import ITEMS
 
 SMALL = {"enabled": True, "min_items": 20, "dims": 10}
 THIRD_DAY = date(2024, 1, 3)
+
+
+@pytest.mark.parametrize(("enabled", "kept"), [(True, 0.3), (False, 0.0)])
+def test_a_nights_lists_keep_places_where_cold_items_are_switched_on(
+    night: Night, enabled: bool, kept: float
+) -> None:
+    settings = night.job.settings
+    cold = settings.cold_items.model_copy(update={"enabled": enabled, "places": 0.3})
+    job = replace(night.job, settings=settings.model_copy(update={"cold_items": cold}))
+    assert {blend.newcomers for blend in hybrids(job, job.run.run_id).values()} == {kept}
 
 
 @pytest.mark.soak  # one more training; tests/models/test_cold_items.py holds the map to its oracle
@@ -43,12 +53,15 @@ def test_items_without_an_event_compete_by_their_words(night: Night) -> None:
         preferences=pairs,
         user_factors=user_factors(job, version),
         catalogue=catalogue,
-        variants=[by_als],
+        variants=[by_als, replace(by_als, model="keeping", newcomers=0.3)],
         k=10,
         partitions=2,
     ).collect()
     catalogue.release()
-    listed = {row["item_id"] for row in rows}
+    kept = [row for row in rows if row["model"] == "keeping" and row["source"] == "cold_item"]
+    assert {row["rank"] for row in kept} == {8, 9, 10}
+    assert {row["item_id"] for row in kept} <= cold
+    listed = {row["item_id"] for row in rows if row["model"] == "als"}
     assert listed & cold
     assert listed & warm
 
