@@ -136,7 +136,8 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
             beside, baselines, notes = _baselines(job, trial, known, k)
             ranked = ranked.unionByName(beside.select(*ranked.columns))
         judgement = measured(job, trial, kept(ranked), relevant, baselines=baselines, notes=notes)
-        return replace(judgement, ratings=_ratings(job, trial, known), weights=told_weights(blends, settings.blend))
+        weights = told_weights(blends, settings.blend)
+        return replace(judgement, ratings=_ratings(job, trial, known), weights=weights)
     finally:
         catalogue.release()
 

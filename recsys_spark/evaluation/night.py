@@ -92,8 +92,8 @@ class QualityRow:
 class NightReport:
     """One night. `metrics` is task → model → metric → value, `intervals` the same with (low, high).
 
-    `verdicts` says for a task who wins; `slices` is task → kind → name → users, and NDCG@10 by model. `weights` is
-    task → sentences on the weights that the night's lists were made with.
+    `verdicts` says for a task who wins; `slices` is task → kind → name → users, and NDCG@10 by model;
+    `weights` is task → sentences on the weights that the night's lists were made with.
     """
 
     run_date: date

@@ -200,7 +200,7 @@ def tail_row(name: str, shares: Sequence[float]) -> TailRow:
 
 @dataclass(frozen=True)
 class TaskView:
-    """One task: what its lists weigh, a drawing for each metric, the same as a table, who wins, and slices."""
+    """One task: what its lists weigh, a drawing and a row for each metric, who wins, NDCG@10 by slices."""
 
     name: str
     weights: Sequence[str]
