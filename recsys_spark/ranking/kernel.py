@@ -47,6 +47,7 @@ __all__ = ["Csr", "ItemParts", "UserParts", "component_scores", "one_blas_thread
 
 TILE_USERS, TILE_ITEMS = 1024, 512
 CODED_TILES = 4  # tiles of items that are scanned by codes in one go: the compiled part has no tile to fill
+VANISH = -5_000  # the exponent that makes any float64 zero
 LANES = 64  # a tile's width is a multiple of it
 NEAR_SHARE = 1 / 8  # of a tile's scores: when more pass the codes' bound, float32 is faster
 
@@ -80,8 +81,8 @@ def select(
     t ascending. Best first; of equal scores the lower index. Excluded and not allowed items never count
     towards k; a user with fewer than k items left gets a short list. The tiles change the time, nothing else.
 
-    ValueError: k or a tile below 1, NaN or infinity in any part, scores that overflow float64, shapes
-    that do not fit.
+    ValueError: k or a tile below 1, NaN or infinity in any part, shapes that do not fit, and a user whose
+    Σ_b ‖u_b‖·max‖v_b‖ or additive value reaches 1e300, since scores might then overflow float64.
     """
     if min(k, tile_users, tile_items) < 1:
         raise ValueError(f"k={k}, tile_users={tile_users}, tile_items={tile_items}: expected 1 or more")
@@ -151,7 +152,7 @@ class _Tile:
     @classmethod
     def of(cls, users: PlacedUsers, k: int, bounds: Bounds, outline: Outline) -> _Tile:
         engine = engine_for(users, k, bounds)
-        coder = engine if isinstance(engine, CompiledEngine) and _Codes.fit(users, bounds, outline) else None
+        coder = engine if isinstance(engine, CompiledEngine) and _Codes.fit(bounds, outline) else None
         return cls(users, bounds, engine, coder)
 
     def feed(
@@ -186,6 +187,7 @@ class _Tile:
     def near_one(self) -> Floats:
         """The active users' vectors [active, D], scaled so that their float32 scores are near 1."""
         exponent = -self.bounds.exponent[self.active][:, None] - self.bounds.dense
+        exponent[:, self.bounds.idle] = VANISH  # of any size, which float32 may not hold
         return np.ldexp(self.users.dense[self.active], exponent)
 
     def _hopeful(self, norms: Floats) -> NDArray[np.int64]:
@@ -233,7 +235,7 @@ class _Products:
         vectors = np.zeros((outline.n_dims, _lanes_for(chosen.size)), np.float32)
         vectors[:, : chosen.size] = tile.near_one().T
         profiles = None
-        if outline.is_sparse and tile.users.sparse is not None:
+        if bounds.has_words and tile.users.sparse is not None:
             exponent = -bounds.exponent[chosen] - bounds.sparse
             sparse, lanes = tile.users.sparse.take(chosen), vectors.shape[1]
             profiles = Profiles.of(sparse, exponent, n_terms=outline.n_terms, lanes=lanes)
@@ -242,7 +244,10 @@ class _Products:
     def take(self, columns: slice, margin: Floats) -> bool:
         shape = columns.stop - columns.start, self.vectors.shape[1]
         tile = self.buffer[: shape[0] * shape[1]].reshape(shape)
-        np.matmul(_scaled(self.shard.dense[columns], self.bounds.dense), self.vectors, out=tile)
+        dense = self.shard.dense[columns]
+        if self.bounds.is_scaled:
+            dense = np.ldexp(dense.astype(np.float64), self.bounds.dense).astype(np.float32)
+        np.matmul(dense, self.vectors, out=tile)
         if self.profiles is not None:
             self.engine.add_sparse(tile, columns.start, self.profiles, np.ldexp(1.0, self.bounds.sparse))
         self.engine.take(tile, columns.start, self.users, margin)
@@ -260,13 +265,11 @@ class _Codes:
     coded: CodedUsers
 
     @staticmethod
-    def fit(users: PlacedUsers, bounds: Bounds, outline: Outline) -> bool:
+    def fit(bounds: Bounds, outline: Outline) -> bool:
         """Whether these users can be scanned so: dense parts only, of ordinary size."""
-        has_words = outline.is_sparse and users.sparse is not None
-        ordinary = bounds.dense == 0 and np.abs(bounds.exponent).max(initial=0) <= 200
-        return (
-            not has_words and bool(ordinary) and 0 < outline.n_dims <= MAX_DIMS and code_loops() is not None
-        )
+        ordinary = not bounds.is_scaled and np.abs(bounds.exponent).max(initial=0) <= 200
+        fits = ordinary and not bounds.has_words and 0 < outline.n_dims <= MAX_DIMS
+        return bool(fits) and code_loops() is not None
 
     @classmethod
     def of(cls, tile: _Tile, shard: Shard, n_items: int, engine: CompiledEngine) -> _Codes:
@@ -280,12 +283,6 @@ class _Codes:
         tile = self.items.tiles[columns.start // self.n_items]
         near = self.engine.take_codes(tile, columns, self.users, self.coded, margin)
         return not is_full or near <= NEAR_SHARE * self.users.size * (columns.stop - columns.start)
-
-
-def _scaled(dense: NDArray[np.float32], exponent: int) -> NDArray[np.float32]:
-    if exponent == 0:
-        return dense
-    return np.ldexp(dense.astype(np.float64), exponent).astype(np.float32)
 
 
 def component_scores(

@@ -362,15 +362,35 @@ def test_shards_are_no_larger_than_asked():
 def test_a_user_whom_no_later_item_can_help_costs_nothing_more(engine, monkeypatch):
     dense = np.full((4_096, 4), 1e-3, np.float32)
     dense[4_000:] += np.random.default_rng(25).random((96, 4)).astype(np.float32) + 1
-    scored = []
-    kind = kernel_engine.CompiledEngine if engine == "compiled" else kernel_engine.PlainEngine
-    take = kind.take
-    monkeypatch.setattr(
-        kind, "take", lambda self, tile, *rest: scored.append(tile.size) or take(self, tile, *rest)
-    )
+    scored = {"codes": 0, "products": 0}
+
+    def counted(name, take):
+        def taken(self, columns, margin):
+            scored[name] += self.users.size * (columns.stop - columns.start)
+            return take(self, columns, margin)
+
+        return taken
+
+    for name, kind in (("codes", kernel._Codes), ("products", kernel._Products)):
+        monkeypatch.setattr(kind, "take", counted(name, kind.take))
     users = UserParts(np.random.default_rng(26).random((64, 4)))
     assert_exact(ItemParts(dense), users, 10, tile_items=64)
-    assert sum(scored) <= 2 * 64 * 64  # of 4,096 x 64
+    in_one_go = kernel.CODED_TILES if engine == "codes" else 1
+    at_most = 2 * in_one_go * 64 * 64  # of 4,096 items x 64 users
+    mine, other = ("codes", "products") if engine == "codes" else ("products", "codes")
+    assert 0 < scored[mine] <= at_most
+    assert scored[other] == 0
+
+
+@pytest.mark.parametrize("n_dims", [64, 128])
+def test_a_catalogue_as_large_as_a_shops_equals_the_brute_force(n_dims):
+    """Normal factors in two blocks of different size, users who have seen from nothing to half of it."""
+    rng = np.random.default_rng(n_dims)
+    dense = rng.standard_normal((20_000, n_dims)).astype(np.float32)
+    dense[:, : n_dims // 2] *= 8
+    seen = [list(rng.choice(20_000, n, replace=False)) for n in (0, 1, 30, 300, 10_000, *[30] * 31)]
+    users = UserParts(rng.standard_normal((36, n_dims)), excluded=csr(seen))
+    assert_exact(ItemParts(dense, blocks=(n_dims // 2, n_dims // 2)), users, 10)
 
 
 def test_blocks_of_different_scale_change_the_work_and_nothing_else():
@@ -444,6 +464,22 @@ def test_capped_lists_equal_the_greedy_choice_over_the_whole_ranking(
     assert np.all(np.isnan(score[~filled]))
 
 
+def test_places_in_reserve_cost_no_second_pass_over_the_catalogue():
+    """K + R of a list under caps, all labels but one rare: one pass while what is kept beyond suffices."""
+    items, users = random_parts(33, n_users=20, n_items=400, parts="dense excluded")
+    held, passes = in_memory(items), []
+    shards = Shards(held.outline, held.place, lambda number: passes.append(number) or held.load(number))
+    cap = Cap(np.where(np.arange(400) % 4 == 0, 0, np.arange(400)).astype(np.int32), 2)
+    index, _ = select_capped(shards, users, 7 + 5, [cap])
+    assert [list(row[row >= 0]) for row in index] == greedy(items, users, 12, [cap])
+    assert passes == [0]
+    np.testing.assert_array_equal(select_capped(shards, users, 7, [cap])[0], index[:, :7])
+    assert passes == [0, 0]
+    again, _ = select_capped(shards, users, 12, [cap], reserve=0)
+    np.testing.assert_array_equal(again, index)
+    assert len(passes) > 3, "without a reserve the refused places cost further passes"
+
+
 def test_caps_of_a_wrong_kind_are_refused():
     items, users = random_parts(30, parts="dense")
     for cap in (Cap(np.zeros(300, np.int32), 0), Cap(np.zeros(7, np.int32), 1)):
@@ -456,6 +492,87 @@ def test_denormal_factors_and_scores_are_ranked_exactly():
         items, users = random_parts(31, n_users=20, parts="dense excluded")
         items = ItemParts((items.dense * scale).astype(np.float32))
         assert_exact(items, replace(users, dense=users.dense * users_scale), 10, tile_items=64)
+
+
+def test_a_user_of_denormals_is_not_given_up_too_early():
+    """The norm of (5e-324, 5e-324) is 1.4 times the least number there is, to which it must not be rounded."""
+    items = ItemParts(np.array([[1.45e38, 0], [1e38, 1e38]], np.float32))
+    denormal = np.full((1, 2), 5e-324)
+    assert_exact(items, UserParts(denormal), 1, tile_items=1)
+    words = ItemParts(np.zeros((2, 0), np.float32), csr([[0], [0, 1]], [[1.45e38], [1e38, 1e38]], np.float32))
+    assert_exact(
+        words, UserParts(np.zeros((1, 0)), sparse=csr([[0, 1]], [list(denormal[0])])), 1, tile_items=1
+    )
+
+
+@pytest.mark.parametrize("large", [1e39, 1.7e308])
+def test_numbers_beyond_float32_where_all_items_are_zero_count_nothing(large):
+    nothing = ItemParts(np.zeros((5, 2), np.float32), csr([[0]] * 5, [[0.0]] * 5, np.float32))
+    words = csr([[0, 7]], [[large, large]])  # the items know no term 7
+    users = UserParts(np.full((1, 2), large), sparse=words)
+    assert_exact(nothing, users, 3)
+    np.testing.assert_array_equal(select(nothing, users, 3)[0], [[0, 1, 2]])
+    something = ItemParts(
+        np.array([[1, 0], [2, 0], [2, 0]], np.float32), nothing.sparse.rows(0, 3), blocks=(1, 1)
+    )
+    assert_exact(something, replace(users, dense=np.array([[1.0, large]])), 2)
+
+
+def test_a_user_whose_scores_are_all_zero_beside_one_whose_are_not():
+    items = ItemParts(np.array([[0, 1], [0, 2], [0, 3]], np.float32), blocks=(1, 1))
+    users = UserParts(np.array([[1e300, 0.0], [1e300, 1.0]]), excluded=csr([[1], [2]]))
+    assert_exact(items, users, 2)
+
+
+SIZES = st.sampled_from([None, -149, -140, -100, -40, 0, 40, 100])  # of a part of the items, None: all zeros
+POWERS = st.sampled_from([-1074, -1060, -500, -10, 0, 126, 140, 500, 1000])  # of the users' numbers for it
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    parts=st.lists(st.tuples(st.integers(1, 3), SIZES, POWERS), min_size=1, max_size=3),
+    words=st.tuples(SIZES, POWERS),
+    spread=st.sampled_from([0, 3, 40]),
+    k=st.integers(1, 9),
+    tile_items=st.sampled_from([1, 3, 64]),
+    joint=st.booleans(),
+)
+def test_parts_of_any_two_sizes_side_by_side_stay_exact(seed, parts, words, spread, k, tile_items, joint):
+    """Powers of two from the least float64 to the largest that does not overflow, and parts of zeros."""
+    rng = np.random.default_rng(seed)
+    faint = rng.integers(-spread, 1, (40, 1))  # items of very different norms
+
+    def drawn(rows: int, width: int, power: int | None) -> np.ndarray:
+        values = rng.integers(-3, 4, (rows, width)) * (1 + rng.random((rows, width)))
+        return np.ldexp(values, power) if power is not None else np.zeros((rows, width))
+
+    def fitting(size: int | None, power: int) -> int:
+        return min(power, 980 - (size or 0))
+
+    dense = np.hstack([np.ldexp(drawn(40, width, size), faint) for width, size, _ in parts])
+    vectors = np.hstack([drawn(20, width, fitting(size, power)) for width, size, power in parts])
+    size, power = words
+    terms, profiles = drawn(40, 4, size).astype(np.float32), drawn(20, 4, fitting(size, power))
+    items = ItemParts(
+        dense.astype(np.float32),
+        csr([[0, 1, 2, 3]] * 40, terms.tolist(), np.float32),
+        blocks=() if joint else tuple(width for width, _, _ in parts),
+    )
+    users = UserParts(
+        vectors,
+        sparse=csr([[0, 1, 2, 3]] * 20, profiles.tolist()),
+        excluded=random_csr(rng, 20, 40, 10, None),
+    )
+    if joint and sum(int(np.frexp(np.abs(values).max())[1]) for values in (vectors, dense)) > 985:
+        return  # refused: one bound for both parts together
+    assert_exact(items, users, k, tile_items=tile_items)
+
+
+def test_terms_that_no_item_has_do_not_make_a_user_too_large():
+    words = csr([[0], [1]], [[1.0], [2.0]], np.float32)
+    users = UserParts(np.ones((1, 1)), sparse=csr([[0, 7]], [[1.0, 1e305]]))
+    assert_exact(ItemParts(np.ones((2, 1), np.float32), words), users, 2)
 
 
 def test_items_may_be_memory_mapped_and_read_only(tmp_path):
