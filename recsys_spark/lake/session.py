@@ -25,6 +25,8 @@ ALWAYS = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # A user's row carries their whole history; batches of thousands of users would be large.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "1024",
+    # Of long histories a batch holds fewer; Spark's default is 64 MB.
+    "spark.sql.execution.arrow.maxBytesPerBatch": "16m",
     # Checkpoints cut ALS's lineage and are of no use after it.
     "spark.cleaner.referenceTracking.cleanCheckpoints": "true",
     # Rows that are together by user are together by user and item: no shuffle between the two.

@@ -143,8 +143,9 @@ def arranged(items: ItemParts, *, shard_bytes: int | None = None, cuts: Sequence
 
 
 def item_bytes(items: ItemParts) -> int:
-    """What the items take in a task: factors, norms, words, masks."""
-    total = items.dense.nbytes + items.norms.nbytes + 4 * items.n_items
+    """What the items take in a task: factors, norms, words, masks, and the codes made of the factors."""
+    codes = 4 * -(-items.dense.shape[1] // 4) + 4
+    total = items.dense.nbytes + items.norms.nbytes + (4 + codes) * items.n_items
     total += items.n_groups * -(-items.n_items // 8)
     if items.sparse is not None:
         total += items.sparse.indptr.nbytes + 8 * items.sparse.indices.size

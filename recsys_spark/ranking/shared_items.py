@@ -30,15 +30,20 @@ KEPT_OPEN = 4  # item sets a worker process keeps mapped; Spark reuses the proce
 MAX_ITEM_SHARE = 0.25
 
 _loaded: OrderedDict[str, LoadedItems] = OrderedDict()
+_folders: dict[Path, str] = {}  # of the driver, by the application that they are served to
 
 
 @dataclass(frozen=True)
 class LoadedItems:
-    """Item data as a task sees them, memory-mapped: shards for the kernel, ids and extra in item order."""
+    """Item data as a task sees them, memory-mapped: shards for the kernel, ids and extra in item order.
+
+    held: the shard that is mapped, and with it what the kernel has made of its items.
+    """
 
     shards: Shards
     ids: pa.Array
     extra: Mapping[str, NDArray[Any]]
+    held: OneAtATime
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,18 @@ class SharedItems:
     def load(self) -> LoadedItems:
         """The items, memory-mapped from this executor's folder, once per process.
 
-        RuntimeError: the files were released before the last task that needed them.
+        Other items that this process has mapped let go of their shard and its codes, which are its own
+        memory; should they be asked for again they are mapped and coded anew. RuntimeError: the files were
+        released before the last task that needed them.
         """
         if self.name not in _loaded:
             _loaded[self.name] = self._mapped()
             while len(_loaded) > KEPT_OPEN:
                 _loaded.popitem(last=False)
         _loaded.move_to_end(self.name)
+        for name, others in _loaded.items():
+            if name != self.name:
+                others.held.let_go()
         return _loaded[self.name]
 
     def release(self) -> None:
@@ -90,7 +100,8 @@ class SharedItems:
             ids = pa.ipc.open_file(source).read_all().column(0).combine_chunks()
         extra = {name[6:-4]: self._array(name) for name in self.files if name.startswith("extra-")}
         place = self._array("place.npy")
-        return LoadedItems(Shards(self.outline, place, _OneAtATime(self).shard), ids, extra)
+        held = OneAtATime(self)
+        return LoadedItems(Shards(self.outline, place, held.shard), ids, extra, held)
 
     def shard(self, number: int) -> Shard:
         """Map one shard."""
@@ -120,7 +131,7 @@ class SharedItems:
 
 
 @dataclass
-class _OneAtATime:
+class OneAtATime:
     """Keeps the shard last asked for, and no other."""
 
     shared: SharedItems
@@ -129,10 +140,13 @@ class _OneAtATime:
 
     def shard(self, number: int) -> Shard:
         if self.last is None or number != self.number:
-            self.last = None  # let go of the one before the next is mapped
+            self.let_go()  # of the one before the next is mapped
             self.last = self.shared.shard(number)
             self.number = number
         return self.last
+
+    def let_go(self) -> None:
+        self.last = None
 
 
 def _driver_folder(name: str) -> Path:
@@ -168,14 +182,14 @@ def share_items(
 
     extra: further arrays by name, for the task. max_item_share: items larger than this share of the
     executor's memory are cut into shards of that size. Cost: one write, and one transfer per executor. The
-    files are emptied by `release()` and removed when the driver's Python ends. ValueError: ids that do not
+    files are emptied by `release()`, and removed when the driver's Python ends or shares items in a later
+    session. ValueError: ids that do not
     fit the parts, NaN or infinity in the parts.
     """
     if len(item_ids) != parts.n_items:
         raise ValueError(f"item_ids: {len(item_ids)} ids for {parts.n_items} items")
     arrangement = arranged(parts, shard_bytes=shard_bytes(spark, max_item_share))
-    folder = Path(tempfile.mkdtemp(prefix="recsys-items-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = _new_folder(spark.sparkContext.applicationId)
     names = []
     for name, values in _files(arrangement, extra or {}):
         np.save(folder / f"{folder.name}-{name}", values)
@@ -185,6 +199,17 @@ def share_items(
     for name in shared.files:
         spark.sparkContext.addFile(str(folder / f"{shared.name}-{name}"))
     return shared
+
+
+def _new_folder(application: str) -> Path:
+    """A folder to serve files from. Those of sessions that have been stopped are of no use to anyone."""
+    for folder in [old for old, owner in _folders.items() if owner != application]:
+        shutil.rmtree(folder, ignore_errors=True)
+        del _folders[folder]
+    folder = Path(tempfile.mkdtemp(prefix="recsys-items-"))
+    _folders[folder] = application
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _files(arrangement: Arrangement, extra: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
