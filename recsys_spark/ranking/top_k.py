@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, FloatType, StringType
 
@@ -22,6 +23,9 @@ from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, SharedItems, share
 AT_ONCE = 16_384  # users of a call: for each, the excluded ids are numbered anew and every shard is mapped
 TOP_K_SCHEMA = "user_id string, item_id string, score double, rank int"
 LOOKED_UP_ITEMS = 2_000_000  # ids in a task's hash table, some 50 bytes each, that numbers excluded items
+FEW_CANDIDATES = 100_000  # so few that their ids are sent around to drop the excluded pairs of all others
+
+_shared: WeakKeyDictionary[DataFrame, SharedItems] = WeakKeyDictionary()
 
 
 def top_k(
@@ -33,17 +37,19 @@ def top_k(
     candidates: DataFrame | None = None,
     caps: Mapping[str, int] | None = None,
     max_item_share: float = MAX_ITEM_SHARE,
+    partitions: int | None = None,
 ) -> DataFrame:
     """One row per user and place: (user_id string, item_id string, score double, rank int from 1).
 
     users: (user_id string, factors array<float|double>), ids unique. items: (item_id string, factors),
     ids unique, of the same length; rounded to float32. exclude: (user_id, item_id), pairs that must not
-    come back (seen, sent); they cost no places. candidates: (item_id), the only items to rank: 300 of
-    30,000 cost what a catalogue of 300 costs. caps: {column: c}, at most c items of a list with the same
-    value in that string column of items (null is never counted); a list is what walking the whole ranking
-    from the top and taking what the caps allow gives, so its first j places are the list of j: who wants
-    places in reserve asks for k + reserve. Other columns, unknown ids and repeated rows of exclude and
-    candidates do not matter.
+    come back (seen, sent); they cost no places. candidates: (item_id), the only items to rank: they alone
+    are collected, shared and scored, and of up to 100,000 of them only the excluded pairs are shuffled, so
+    that 300 of 30,000 cost what a catalogue of 300 costs, but for reading the rest. caps: {column: c}, at
+    most c items of a list with the same value in that string column of items (null is never counted); a
+    list is what walking the whole ranking from the top and taking what the caps allow gives, so its first j
+    places are the list of j: who wants places in reserve asks for k + reserve, and pays for no second pass.
+    Other columns, unknown ids and repeated rows of exclude and candidates do not matter.
 
     The score is the inner product in float64, its dimensions summed in ascending order. A user's items are
     ordered by (score descending, item_id ascending, compared as UTF-8 bytes), which is total: the result is
@@ -53,10 +59,12 @@ def top_k(
     Cost: at most 2·U·I·D float32 FLOP in one pass over the users, plus the shuffle of users and exclude by
     user. Items come by falling norm, and a user leaves the pass when no later item can enter their list: on
     factors of a real shop that was a sixth of the product. Calling it runs the job that collects the items
-    (4·I·D bytes on the driver, and files of that size per executor); the rest runs with the result. Memory
-    of a task: a batch of users (16,384, or 64 MB of their rows), the kernel's tiles and one shard of items,
-    however many users there are. max_item_share: items larger than this share of an executor's
-    memory are cut into shards, and a task maps one at a time.
+    (4·I·D bytes on the driver, and files of that size per executor); the rest runs with the result, and the
+    files stay until `release` or the driver's end. Memory of a task: a batch of users (16,384, or 64 MB of
+    their rows), the kernel's tiles, one shard of items with its codes (D + 4 bytes an item), and with
+    `exclude` a table of the item ids (50 bytes each), however many users there are. max_item_share: items
+    larger than this share of an executor's memory are cut into shards, and a task maps one at a time.
+    partitions: of users; None: as many as Spark shuffles into, at least two a core.
 
     ConfigError: k or a cap below 1, a missing column or one of another type. InputError: a null, repeated
     or ragged id or vector, NaN or infinity; for users it is raised, in Python on the executor, when the
@@ -64,8 +72,9 @@ def top_k(
 
     Source: the bounds that make float32 screening exact are in `recsys_spark.ranking.kernel`.
     """
-    if k < 1:
-        raise ConfigError(f"top_k: k={k}, expected 1 or more")
+    for name, value in (("k", k), ("partitions", partitions)):
+        if value is not None and value < 1:
+            raise ConfigError(f"top_k: {name}={value}, expected 1 or more")
     _expect(users, "users", ids=["user_id"], factors=True)
     _expect(items, "items", ids=["item_id", *(caps or {})], factors=True)
     for name, at_most in (caps or {}).items():
@@ -76,12 +85,28 @@ def top_k(
         items = items.join(candidates.select("item_id").distinct(), on="item_id", how="left_semi")
     item_ids, parts, labels = _item_parts(items.select("item_id", "factors", *(caps or {})).toArrow())
     shared = share_items(users.sparkSession, parts, item_ids, extra=labels, max_item_share=max_item_share)
-    rows = _by_user(users.select("user_id", "factors"))
+    rows = _by_user(users.select("user_id", "factors"), partitions)
     if exclude is not None:
         _expect(exclude, "exclude", ids=["user_id", "item_id"])
+        if candidates is not None and len(item_ids) <= FEW_CANDIDATES:
+            exclude = exclude.join(F.broadcast(_named(users.sparkSession, item_ids)), "item_id", "left_semi")
         rows = _with_excluded(rows, exclude, item_ids)
     # Equal ids side by side: a repeated user is found without holding the ids. Sorted already after a join.
-    return rows.sortWithinPartitions("user_id").mapInArrow(_ranking(shared, k, caps or {}), TOP_K_SCHEMA)
+    rows = rows.sortWithinPartitions("user_id")
+    lists = rows.mapInArrow(_ranking(shared, k, caps or {}), TOP_K_SCHEMA)
+    _shared[lists] = shared
+    return lists
+
+
+def release(lists: DataFrame) -> None:
+    """Free the disk space of the driver that a result of `top_k` holds, its items.
+
+    Call it after the last action on the result or on what is derived from it: a later one fails with a
+    sentence that says so. A second call does nothing. ConfigError: a frame that top_k did not return.
+    """
+    if lists not in _shared:
+        raise ConfigError("release: this frame is not one that top_k returned. Keep that, and release it.")
+    _shared[lists].release()
 
 
 def _expect(frame: DataFrame, name: str, *, ids: list[str], factors: bool = False) -> None:
@@ -99,7 +124,7 @@ def _expect(frame: DataFrame, name: str, *, ids: list[str], factors: bool = Fals
             raise ConfigError(f"top_k: {name}.{column} is {found.simpleString()}, expected {expected}")
 
 
-def _by_user(rows: DataFrame) -> DataFrame:
+def _by_user(rows: DataFrame, partitions: int | None) -> DataFrame:
     """Spread the users over the cores, equal ids in the same partition.
 
     The number is explicit because adaptive execution would merge small partitions, and the work of a
@@ -108,16 +133,21 @@ def _by_user(rows: DataFrame) -> DataFrame:
     """
     spark = rows.sparkSession
     configured = int(str(spark.conf.get("spark.sql.shuffle.partitions")))
-    wanted = max(2 * spark.sparkContext.defaultParallelism, configured)
+    wanted = partitions or max(2 * spark.sparkContext.defaultParallelism, configured)
     return rows.repartition(wanted, "user_id")
+
+
+def _named(spark: SparkSession, item_ids: pa.Array) -> DataFrame:
+    """(item_id, position) of the items that are ranked."""
+    position = pa.array(np.arange(len(item_ids), dtype=np.int32))
+    return spark.createDataFrame(pa.table({"item_id": item_ids, "position": position}))
 
 
 def _with_excluded(users: DataFrame, exclude: DataFrame, item_ids: pa.Array) -> DataFrame:
     """Give each user the excluded items: their ids, or of a large catalogue array<int>, their positions."""
     pairs, item = exclude.select("user_id", "item_id"), "item_id"
     if len(item_ids) > LOOKED_UP_ITEMS:
-        position = pa.array(np.arange(len(item_ids), dtype=np.int32))
-        index = users.sparkSession.createDataFrame(pa.table({"item_id": item_ids, "position": position}))
+        index = _named(users.sparkSession, item_ids)
         pairs, item = pairs.join(index, on="item_id", how="inner"), "position"
     lists = pairs.groupBy("user_id").agg(F.collect_list(item).alias("excluded"))
     return users.join(lists, on="user_id", how="left")
@@ -206,9 +236,10 @@ def _user_parts(batch: pa.RecordBatch, shared: SharedItems, item_ids: pa.Array) 
 
 def _excluded(lists: pa.Array, item_ids: pa.Array) -> Csr:
     """Lists of ids or of positions as rows of positions; unknown ids fall away."""
-    if not pa.types.is_string(lists.type.value_type):
+    kind = lists.type.value_type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return csr_of(lists)
-    positions = pc.index_in(lists.flatten(), value_set=item_ids)
+    positions = pc.index_in(lists.flatten().cast(item_ids.type), value_set=item_ids)
     is_known = positions.is_valid().to_numpy(zero_copy_only=False)
     known_before = np.concatenate([[0], np.cumsum(is_known)])
     return Csr(known_before[indptr_of(lists)], positions.drop_null().to_numpy())

@@ -17,7 +17,6 @@ from recsys_spark.ranking import blend
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.campaigns import explained
 from recsys_spark.ranking.candidates import candidates
-from recsys_spark.ranking.kernel_shards import arranged
 from recsys_spark.ranking.lists import catalogue_of, lists, sources
 
 USERS, ITEMS, RANK, TERMS, K = 12, 30, 3, 7, 6
@@ -187,6 +186,7 @@ def catalogue_rules(spark: SparkSession) -> dict:
         "candidates": frame_of(spark, [*candidates, ("unknown",)], "item_id string"),
         "forbidden": frame_of(spark, forbidden, "group string, item_id string"),
         "labels": ["kind"],
+        "max_item_share": 1e-9,
     }
 
 
@@ -198,7 +198,7 @@ def ranked(spark: SparkSession, world: dict) -> list:
 def test_candidates_groups_masks_caps_and_shards_leave_what_the_rules_leave(
     spark: SparkSession, world: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_spark.ranking.shared_items.arranged", partial(arranged, cuts=(5, 14)))
+    monkeypatch.setattr("recsys_spark.ranking.kernel_shards.CUT", 8)  # of 22 candidates
     rows = ranked_lists(spark, world, ruled=True)
 
     def may(user: int, item: int) -> bool:

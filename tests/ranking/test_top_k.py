@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
+import tempfile
 import time
+import tracemalloc
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyspark import SparkFiles
 from pyspark.errors import PythonException
 from pyspark.sql import functions as F
 
@@ -24,7 +28,11 @@ from recsys_spark.ranking.batches import gathered
 from recsys_spark.ranking.kernel import Csr, ItemParts
 from recsys_spark.ranking.kernel_shards import arranged
 from recsys_spark.ranking.shared_items import _bytes, shard_bytes, share_items
-from recsys_spark.ranking.top_k import top_k
+from recsys_spark.ranking.top_k import _ranking, _shared, release, top_k
+from tests.shop import QUICK_JAVA
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+from cluster import can_hide, hidden_from
 
 USERS = "user_id string, factors array<double>"
 ITEMS = "item_id string, factors array<float>"
@@ -75,14 +83,39 @@ def rows():
 
 @pytest.mark.parametrize("partitions", [1, 2, 7])
 def test_lists_equal_the_brute_force_for_any_number_of_partitions(frame, rows, partitions):
+    """Of the frames that are read, and of the users while they are ranked."""
     users, items, seen = rows
     result = top_k(
         frame(USERS, users, partitions),
         frame(ITEMS, items, partitions),
         k=5,
         exclude=frame(PAIRS, seen, partitions),
+        partitions=partitions,
     )
+    plan = result._jdf.queryExecution().optimizedPlan().toString()
+    assert re.findall(r"RepartitionByExpression \[user_id#\d+\], (\d+)", plan) == [str(partitions)]
     assert lists(result) == brute_force(users, items, 5, seen)
+
+
+def test_partitions_and_shards_change_no_bit_of_normal_factors(frame):
+    """Scores whose float sums depend on their order; every other item twice, for ties."""
+    rng = np.random.default_rng(2)
+    users = [(f"u{i}", rng.standard_normal(33).tolist()) for i in range(40)]
+    vectors = rng.standard_normal((200, 33)).astype(np.float32).tolist()
+    items = [(f"i{i}", vectors[i // 2]) for i in range(400)]
+    seen = [(f"u{u}", f"i{i}") for u in range(40) for i in rng.integers(0, 400, u * 8)]
+    expected = brute_force(users, items, 9, seen)
+    for partitions, share, shards in ((1, 0.25, 1), (2, 1e-9, 7), (7, 2e-5, 3)):
+        result = top_k(
+            frame(USERS, users),
+            frame(ITEMS, items),
+            k=9,
+            exclude=frame(PAIRS, seen),
+            partitions=partitions,
+            max_item_share=share,
+        )
+        assert _shared[result].outline.n_shards == shards
+        assert lists(result) == expected
 
 
 def test_only_candidates_come_back_and_the_rest_is_not_even_shared(frame, rows, monkeypatch):
@@ -99,6 +132,19 @@ def test_only_candidates_come_back_and_the_rest_is_not_even_shared(frame, rows, 
     )
     assert lists(result) == brute_force(users, items, 5, seen, chosen)
     assert shared[0].n_items == 3
+
+
+def test_excluded_pairs_of_other_items_than_the_candidates_are_not_shuffled(frame, rows):
+    users, items, seen = rows
+    chosen = frame("item_id string", [(items[3][0],), (items[70][0],)])
+    narrowed = {}
+    for name, candidates in (("all", None), ("few", chosen)):
+        result = top_k(
+            frame(USERS, users), frame(ITEMS, items), k=5, exclude=frame(PAIRS, seen), candidates=candidates
+        )
+        plan = result._jdf.queryExecution().optimizedPlan().toString()
+        narrowed[name] = "Join LeftSemi" in plan.partition("Aggregate [user_id")[2]
+    assert narrowed == {"all": False, "few": True}
 
 
 def test_a_user_who_has_seen_everything_has_no_row_and_others_are_not_touched(frame, rows):
@@ -153,6 +199,66 @@ def test_shards_and_caps_give_what_walking_the_whole_ranking_gives(frame, rows, 
         top_k(frame(USERS, users), capped, k=7, caps={"kinds": 1})
 
 
+def test_a_released_result_leaves_nothing_on_the_drivers_disk(frame, rows):
+    def files():
+        folders = (Path(tempfile.gettempdir()), Path(SparkFiles.getRootDirectory()))
+        found = [path for folder in folders for path in folder.glob("recsys-items-*")]
+        inside = [file for path in found if path.is_dir() for file in path.iterdir()]
+        return {path: path.stat().st_size for path in (*found, *inside) if path.is_file()}
+
+    users, items, _ = rows
+    before = files()
+    ranked = top_k(frame(USERS, users), frame(ITEMS, items), k=2)
+    others = top_k(frame(USERS, users), frame(ITEMS, items), k=3)
+    assert lists(ranked) == brute_force(users, items, 2)
+    assert sum(files().values()) > sum(before.values())
+    release(ranked)
+    release(others)
+    assert sum(files().values()) == sum(before.values())
+    release(ranked)  # does nothing
+    with pytest.raises(ConfigError, match="not one that top_k returned"):
+        release(ranked.limit(1))
+
+
+def test_a_task_takes_no_more_memory_for_more_users_nor_much_for_a_long_history(spark, monkeypatch):
+    """The peak of numpy's and Arrow's memory while a task ranks, batch by batch."""
+    monkeypatch.setattr("recsys_spark.ranking.top_k.AT_ONCE", 128)
+    rng = np.random.default_rng(3)
+    ids = pa.array(np.char.mod("i%05d", np.arange(60_000)))
+    shared = share_items(spark, ItemParts(rng.standard_normal((60_000, 4)).astype(np.float32)), ids)
+
+    def batch(start, longest):
+        offsets = np.cumsum([0, *(longest if row == 7 else 5 for row in range(128))])
+        columns = {
+            "user_id": pa.array(np.char.mod("u%07d", np.arange(start, start + 128))),
+            "factors": pa.array(list(rng.standard_normal((128, 4)))),
+            "excluded": pa.ListArray.from_arrays(
+                pa.array(offsets, pa.int32()), pa.array(np.arange(offsets[-1], dtype=np.int32) % 60_000)
+            ),
+        }
+        return pa.RecordBatch.from_pydict(columns)
+
+    def peak(n, longest=5):
+        batches = [batch(128 * number, longest) for number in range(n)]
+        before, arrow, places = pa.total_allocated_bytes(), 0, 0
+        tracemalloc.start()
+        for ranked in _ranking(shared, 5, {})(batches):
+            arrow = max(arrow, pa.total_allocated_bytes() - before)
+            places += ranked.num_rows
+        taken = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert places == 128 * n * 5
+        return arrow + taken
+
+    peak(1)  # what is made once
+    few = peak(2)
+    assert peak(12) < 1.1 * few
+    assert (
+        peak(2, longest=50_000) < few + 60 * 50_000
+    )  # bytes an entry: 128 rows as long have 128 times as many
+    shared.release()
+
+
 def test_small_batches_are_ranked_together_and_stay_in_order():
     sizes = [3, 0, 4, 5, 1]
     starts = np.cumsum([0, *sizes])
@@ -173,8 +279,9 @@ def test_a_share_of_an_executors_memory_in_bytes(spark):
     ]  # fmt: skip
 
 
-def test_many_batches_of_a_partition_give_the_same_lists(spark, frame, rows):
+def test_many_batches_of_a_partition_and_large_texts_give_the_same_lists(spark, frame, rows):
     users, items, seen = rows
+    spark.conf.set("spark.sql.execution.arrow.useLargeVarTypes", "true")
     records = spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch")
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "4")
     try:
@@ -183,6 +290,7 @@ def test_many_batches_of_a_partition_give_the_same_lists(spark, frame, rows):
             top_k(frame(USERS, [*users, *[users[7]] * 5]), frame(ITEMS, items), k=2).collect()
     finally:
         spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", records)
+        spark.conf.unset("spark.sql.execution.arrow.useLargeVarTypes")
     assert result == brute_force(users, items, 5, seen)
 
 
@@ -275,6 +383,16 @@ def test_two_shares_do_not_meet_and_a_released_one_says_so(spark, parts):
     assert second.load().shards.load(0).dense.shape == (3, 2)
 
 
+def test_a_worker_keeps_one_catalogues_shard_and_what_was_made_of_it(spark, parts):
+    first, second = (share_items(spark, parts, np.array(["a", "b", "c"])) for _ in range(2))
+    mapped = first.load()
+    shard = mapped.shards.load(0)
+    assert mapped.held.last is shard
+    second.load()
+    assert mapped.held.last is None
+    np.testing.assert_array_equal(mapped.shards.load(0).dense, shard.dense)
+
+
 def test_share_items_refuses_what_does_not_fit(spark, parts):
     with pytest.raises(ValueError, match="2 ids for 3 items"):
         share_items(spark, parts, ["a", "b"])
@@ -283,7 +401,7 @@ def test_share_items_refuses_what_does_not_fit(spark, parts):
 
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 import numpy as np
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.session import start_session
@@ -293,89 +411,110 @@ from recsys_spark.ranking.top_k import top_k
 if __name__ == "__main__":
     conf = {"spark.master": sys.argv[1], "spark.executor.memory": "512m", "spark.executor.cores": "1",
             "spark.driver.memory": "512m", "spark.local.dir": sys.argv[2], "spark.ui.enabled": "false",
-            "spark.driver.host": "127.0.0.1", "spark.sql.shuffle.partitions": "4"}
+            "spark.driver.host": "127.0.0.1", "spark.sql.shuffle.partitions": "4", "spark.cores.max": "2",
+            "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+            "spark.driver.extraJavaOptions": sys.argv[3], "spark.executor.extraJavaOptions": sys.argv[3]}
     spark = start_session("two workers", conf)
-    rng = np.random.default_rng(1)
-    draw = lambda kind, n: [(f"{kind}{i}", [float(v) for v in rng.integers(-2, 3, 4)]) for i in range(n)]
-    users = frame_of(spark, draw("u", 60), "user_id string, factors array<double>").repartition(4)
-    items = frame_of(spark, draw("i", 80), "item_id string, factors array<float>")
+    users, items, seen = ([tuple(row) for row in rows] for rows in json.load(sys.stdin))
+    users = frame_of(spark, users, "user_id string, factors array<double>").repartition(4)
+    items = frame_of(spark, items, "item_id string, factors array<float>, kind string")
+    seen = frame_of(spark, seen, "user_id string, item_id string")
     old = share_items(spark, ItemParts(np.ones((2, 2), np.float32)), ["a", "b"])
     old.release()  # executors that first start now are still offered its files
-    rows = [list(row) for row in top_k(users, items, k=5).orderBy("user_id", "rank").collect()]
+    ranked = top_k(users, items, k=7, exclude=seen, caps={"kind": 4})
+    rows = [list(row) for row in ranked.collect()]
     def place(_):
-        import os
         yield os.getcwd()
     places = spark.sparkContext.parallelize(range(8), 8).mapPartitions(place).distinct().collect()
-    print(json.dumps({"rows": rows, "places": places}))
+    print(json.dumps({"rows": sorted(rows, key=lambda row: (row[0], row[3])), "places": places}))
     spark.stop()
 """
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
-    """A standalone master and two workers of one core, each in a folder of its own."""
+    """A standalone master and two workers of one core, each in a folder of its own.
+
+    Where there are mount namespaces they do not see the driver's.
+    """
     environment = {
         **os.environ,
         "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": str(Path(recsys_spark.__file__).parents[1]),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_DAEMON_MEMORY": "256m",
+        "SPARK_DAEMON_JAVA_OPTS": QUICK_JAVA,
     }
     spark_class = str(Path(sys.executable).parent / "spark-class")
-    port = 20_000 + os.getpid() % 20_000
-    url = f"spark://127.0.0.1:{port}"
-
-    def start(*command: str) -> subprocess.Popen:
-        log = (tmp_path / f"{len(processes)}.log").open("w")
-        return subprocess.Popen(
-            [spark_class, *command], env=environment, cwd=tmp_path, stdout=log, stderr=log
-        )
-
+    driver = tmp_path / "driver"
+    driver.mkdir()
     processes: list[subprocess.Popen] = []
-    deploy = "org.apache.spark.deploy"
-    processes.append(
-        start(
-            f"{deploy}.master.Master",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--webui-port",
-            str(port + 1),
-        )
-    )
-    for worker in ("one", "two"):
-        folder = tmp_path / worker
-        processes.append(
-            start(f"{deploy}.worker.Worker", url, "--cores", "1", "--memory", "600m", "--work-dir", str(folder),
-                  "--host", "127.0.0.1", "--webui-port", str(port + 2 + len(processes)))
-        )  # fmt: skip
-    time.sleep(5)
-    yield url
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait(timeout=30)
+
+    def start(name: str, *command: str) -> None:
+        log = (tmp_path / f"{name}.log").open("w")
+        daemon = [spark_class, f"org.apache.spark.deploy.{command[0]}", *command[1:], "--host", "127.0.0.1"]
+        daemon += ["--port", "0", "--webui-port", "0"]
+        if can_hide():
+            daemon = hidden_from(daemon, [driver])
+        processes.append(subprocess.Popen(daemon, env=environment, cwd=tmp_path, stdout=log, stderr=log))
+
+    def said(name: str, pattern: str) -> str:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if found := re.search(pattern, (tmp_path / f"{name}.log").read_text()):
+                return found[1]
+            time.sleep(0.1)
+        raise AssertionError((tmp_path / f"{name}.log").read_text()[-3_000:])
+
+    try:
+        start("master", "master.Master")
+        url = said("master", r"Starting Spark master at (spark://\S+)")
+        for worker in ("one", "two"):
+            folder = str(tmp_path / worker)
+            start(worker, "worker.Worker", url, "--cores", "1", "--memory", "600m", "--work-dir", folder)
+        yield url
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(timeout=30)
 
 
-@pytest.mark.soak  # tests/dags/test_real_night.py ranks on two such workers in every run
-def test_two_workers_that_share_no_folder_with_the_driver_give_the_same_lists(cluster, tmp_path):
+@pytest.mark.soak  # half a minute; tests/dags/test_real_night.py ranks on two such workers in every run
+def test_two_workers_that_share_no_folder_with_the_driver_give_the_lists_of_local_mode(
+    cluster, tmp_path, frame
+):
+    """Normal factors, every third item twice for ties, uneven histories, caps: not a bit of a score differs."""
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((300, 17)).astype(np.float32).tolist()
+    users = [(f"u{i}", rng.standard_normal(17).tolist()) for i in range(60)]
+    items = [(f"i{i}", vectors[i - (i % 3 == 1)], f"kind {i % 3}") for i in range(300)]
+    seen = [(f"u{u}", f"i{i}") for u in range(60) for i in rng.integers(0, 300, u * 4)]
     program = tmp_path / "driver.py"
     program.write_text(PROGRAM)
-    environment = {**os.environ, "PYTHONPATH": str(Path(recsys_spark.__file__).parents[1])}
-    answers = []
-    for master in (cluster, "local[1]"):
-        done = subprocess.run(
-            [sys.executable, str(program), master, str(tmp_path / "driver")],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3_000:]
-        answers.append(json.loads(done.stdout.splitlines()[-1]))
-    assert answers[0]["rows"] == answers[1]["rows"]
-    assert len(answers[0]["rows"]) == 60 * 5
-    assert {Path(place).relative_to(tmp_path).parts[0] for place in answers[0]["places"]} == {"one", "two"}
+    driver = str(tmp_path / "driver")
+    package = str(Path(recsys_spark.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": package, "TMPDIR": driver}
+    done = subprocess.run(
+        [sys.executable, str(program), cluster, driver, QUICK_JAVA],
+        input=json.dumps([users, items, seen]),
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3_000:]
+    answer = json.loads(done.stdout.splitlines()[-1])
+    ranked = top_k(
+        frame(USERS, users),
+        frame(f"{ITEMS}, kind string", items),
+        k=7,
+        exclude=frame(PAIRS, seen),
+        caps={"kind": 4},
+    )
+    rows = sorted(([*row] for row in ranked.collect()), key=lambda row: (row[0], row[3]))
+    assert answer["rows"] == rows
+    assert len(rows) == 60 * 7
+    assert {Path(place).relative_to(tmp_path).parts[0] for place in answer["places"]} == {"one", "two"}
