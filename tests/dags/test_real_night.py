@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -143,7 +144,14 @@ def test_every_stage_succeeds_and_the_lists_are_announced(both: Both) -> None:
 
 
 def test_the_cluster_gives_the_same_lists_as_local_mode(both: Both) -> None:
-    """At least 99 in 100 the same items in the same order: MLlib's factors differ in their last bits."""
+    """Of 300 lists all but three the same items in the same order: MLlib's factors differ in their last bits.
+
+    Only slots that are as good as tied may swap places.
+    """
     compare = ["runs", "diff", str(both.local), str(both.cluster), "--env", "slice", "--run-date", RUN_DATE]
     said = told([f"{BIN}/recsys", *compare], RECSYS_CONF=str(both.conf))
-    assert f"of {LISTS} lists hold the same items in the same order" in said
+    equal, difference = re.search(
+        rf"(\d+) of {LISTS} lists hold the same items in the same order .* in a common slot (\S+)", said
+    ).groups()
+    assert int(equal) >= LISTS - 3, said
+    assert float(difference) < 1e-4, said
