@@ -20,7 +20,7 @@ endif
 # An environment that was made elsewhere, or in a folder since moved, is made again.
 moved = $(if $(filter $(CURDIR),$(shell cat $(1)/.ready 2>/dev/null)),,always)
 
-.PHONY: help setup setup-airflow demo demo-data test lint cluster-demo golden soak bench-data bench-topk bench-als bench-night lock wheel clean always
+.PHONY: help setup setup-airflow demo demo-data test lint cluster-demo golden soak bench bench-data bench-topk bench-als bench-night lock wheel clean always
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-14s %s\n' "$$name" "$$what"; done
@@ -51,9 +51,14 @@ soak: setup ## the tests that take long
 
 cluster-demo: setup ## the same night by spark-submit on a standalone master and two workers
 	@bash scripts/cluster_demo.sh demo $(RUN_DATE)
+bench: ## all the benchmarks, one after the other: some hours
+	@$(MAKE) bench-data
+	@$(MAKE) bench-als
+	@$(MAKE) bench-topk
+	@$(MAKE) bench-night
 bench-data: setup ## files to silver, beside what Spark takes to copy the same rows
 	@$(BIN)/python benchmarks/bench_data.py
-bench-topk: setup ## the top-K kernel against the bare product and its peers
+bench-topk: setup ## the top-K kernel against the bare product, its peers, more users and more workers
 	@$(BIN)/python benchmarks/bench_topk.py
 bench-als: setup ## both ALS trainers, and `implicit` where it is installed, to the same loss
 	@$(BIN)/python benchmarks/bench_als.py

@@ -5,14 +5,23 @@
     peers    60,000 x 50,000, rank 64: ALSModel.recommendForAllUsers (masks nothing), implicit's recommend
     replay   60,000 x 15,000, rank 64, the 2.4 million pairs of bench_als.py seen: against RePlay 0.22's
              ALSWrap, which asks MLlib for K items and as many more as the busiest user has seen
-    growth   100,000, 300,000 and 1,000,000 users x 50,000 items, rank 64: time and peak memory, the JVM's
-             heap being the same 1 GB from the start
-    cluster  two standalone workers of one core against one, on 300,000 x 50,000
+    growth   100,000, 300,000 and 1,000,000 users x 50,000 items, rank 64: time a user and peak memory, the
+             JVM's heap being the same 1 GB from the start
+    cluster  two standalone workers of one core, which share no folder with the driver, against one, on
+             300,000 x 50,000; the lists also against those of local mode
+    subset   300 candidates of 30,000 items beside a catalogue of 300, 200,000 users, rank 64, seen mask
+    real     the kernel alone on the ALS factors of a lake that holds a night (RECSYS_LAKE, or data/lake of
+             `make demo`), seen mask, one core, against the bare product
 
 The bare product is the fastest we can make numpy's sgemm for the same stacked dimension: a process per core
 with one BLAS thread each, tiles into reused buffers, nothing selected, nothing written. Ours is the whole of
 it: read Parquet, join what was seen, rank, write Parquet. Factors are random normal numbers, all of nearly
-the same norm: the hardest case for any pruning. Seen items are drawn from a Zipf law.
+the same norm: the hardest case for any pruning; `real` shows another. Seen items are drawn from a Zipf law.
+
+The last line is JSON, null for what could not be measured: vs_gemm, full_blend_vs_gemm and real_vs_gemm (our
+time / the product's), vs_mllib, vs_implicit and vs_replay (theirs / ours), peak_gb; growth: how much more a
+user takes at the slowest of the three sizes than at the quickest (0.15: 15 %), growth_peak_gb: the largest
+peak less the smallest; workers: one worker's time / that of two; subset: our time / a catalogue of 300's.
 """
 
 from __future__ import annotations
@@ -35,32 +44,24 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from bench_als import Data, make
+from bench_als import make
 from on_cluster import workers
 from peers import peer_seconds
 from pyspark.ml.recommendation import ALS, ALSModel
 from pyspark.sql import DataFrame, SparkSession
+from topk_data import Size, item_ids, real_parts, write_all, write_pairs
 
 from recsys_spark.lake.session import start_session
+from recsys_spark.ranking import kernel
 from recsys_spark.ranking.batches import csr_of, gathered, users_at_once
-from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, one_blas_thread, select
+from recsys_spark.ranking.kernel import ItemParts, UserParts, one_blas_thread, select
+from recsys_spark.ranking.kernel_shards import Shards, in_memory
 from recsys_spark.ranking.shared_items import SharedItems, share_items
-from recsys_spark.ranking.top_k import top_k
+from recsys_spark.ranking.top_k import release, top_k
 
-CHUNK = 10_000  # users generated and written at a time
 PRODUCT_USERS = 8_192  # the bare product is timed on so many users a core, and scaled
-VOCABULARY, ITEM_TERMS, PROFILE_TERMS, HISTORY, SEEN = 20_000, 12, 150, 40, 30
+ROOT = Path(__file__).resolve().parents[1]
 OURS, THEIRS = 8, 3  # runs, of which the best counts: our 3 s are over before the JVM has compiled them
-
-
-@dataclass(frozen=True)
-class Size:
-    """users x items, D dimensions; blend: what TF-IDF and history need is generated too."""
-
-    users: int
-    items: int
-    dims: int
-    blend: bool = False
 
 
 @dataclass
@@ -99,95 +100,6 @@ def seconds(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-# --- data --------------------------------------------------------------------------------------
-
-
-def lists_of(values: np.ndarray, per_row: int) -> pa.ListArray:
-    offsets = pa.array(np.arange(0, values.size + 1, per_row, dtype=np.int32))
-    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel()))
-
-
-def zipf_rows(rng: np.random.Generator, rows: int, n: int, high: int) -> np.ndarray:
-    """[rows, n] ascending distinct integers below high; the r-th most popular of them has weight 1/(r + 1).
-
-    Popular ones are spread over the range, as item ids are.
-    """
-    rank = np.minimum(np.exp(rng.random((rows, 2 * n)) * np.log(high + 1)).astype(np.int64) - 1, high - 1)
-    drawn = np.sort(rank * 7_919 % high, axis=1)
-    again = np.diff(drawn, axis=1, prepend=-1) == 0
-    filler = np.argsort(again, axis=1, kind="stable")[:, :n]  # distinct ones first
-    chosen = np.sort(np.take_along_axis(drawn, filler, axis=1), axis=1)
-    while np.any(same := np.diff(chosen, axis=1, prepend=-1) == 0):
-        chosen = np.sort(np.where(same, rng.integers(0, high, chosen.shape), chosen), axis=1)
-    return chosen.astype(np.int32)
-
-
-def write_users(folder: Path, size: Size) -> None:
-    """users: ids, factors and, for a blend, excluded items, terms with weights, history; exclude: pairs."""
-    for part, start in enumerate(range(0, size.users, CHUNK)):
-        rng = np.random.default_rng([1, part])
-        rows = min(CHUNK, size.users - start)
-        user_id = pa.array([f"u{i:08d}" for i in range(start, start + rows)])
-        seen = zipf_rows(rng, rows, SEEN, size.items)
-        users = {
-            "user_index": pa.array(np.arange(start, start + rows, dtype=np.int32)),
-            "user_id": user_id,
-            "factors": lists_of(rng.standard_normal((rows, size.dims)).astype(np.float32), size.dims),
-        }
-        if size.blend:
-            weights = rng.random((rows, PROFILE_TERMS))
-            weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-            users |= {
-                "excluded": lists_of(seen, SEEN),
-                "terms": lists_of(zipf_rows(rng, rows, PROFILE_TERMS, VOCABULARY), PROFILE_TERMS),
-                "weights": lists_of(weights, PROFILE_TERMS),
-                "history_items": lists_of(zipf_rows(rng, rows, HISTORY, size.items), HISTORY),
-                "history_values": lists_of(rng.random((rows, HISTORY)), HISTORY),
-            }
-        pairs = {
-            "user_id": user_id.take(pa.array(np.repeat(np.arange(rows), SEEN))),
-            "item_id": pa.array(np.char.mod("i%08d", seen.ravel())),
-        }
-        for name, columns in (("users", users), ("exclude", pairs)):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.table(columns), folder / name / f"part-{part:05d}.parquet")
-
-
-def write_pairs(folder: Path, pairs: Data) -> None:
-    """Seen pairs of made-up users, of whom some have seen far more than others, in place of what is there."""
-    shutil.rmtree(folder)
-    folder.mkdir()
-    ids = {"user_id": np.char.mod("u%08d", pairs.user), "item_id": np.char.mod("i%08d", pairs.item)}
-    pq.write_table(pa.table(ids), folder / "part-00000.parquet")
-
-
-def item_ids(size: Size) -> pa.Array:
-    return pa.array(np.char.mod("i%08d", np.arange(size.items)))
-
-
-def item_parts(size: Size) -> ItemParts:
-    rng = np.random.default_rng(2)
-    dense = rng.standard_normal((size.items, size.dims)).astype(np.float32)
-    if not size.blend:
-        return ItemParts(dense)
-    values = rng.random((size.items, ITEM_TERMS)).astype(np.float32)
-    values /= np.linalg.norm(values, axis=1, keepdims=True)
-    terms = zipf_rows(rng, size.items, ITEM_TERMS, VOCABULARY)
-    return ItemParts(dense, Csr(np.arange(0, terms.size + 1, ITEM_TERMS), terms.ravel(), values.ravel()))
-
-
-def write_all(folder: Path, size: Size) -> ItemParts:
-    write_users(folder, size)
-    parts = item_parts(size)
-    columns = {
-        "item_index": pa.array(np.arange(size.items, dtype=np.int32)),
-        "item_id": item_ids(size),
-        "factors": lists_of(parts.dense, size.dims),
-    }
-    pq.write_table(pa.table(columns), folder / "items.parquet")
-    return parts
 
 
 # --- the bare product ---------------------------------------------------------------------------
@@ -295,6 +207,12 @@ def best_of(times: int, call: Callable[[], object]) -> float:
     return min(seconds(call) for _ in range(times))
 
 
+def written(lists: DataFrame, folder: Path) -> None:
+    """Write a result of top_k, and free what it held."""
+    lists.write.mode("overwrite").parquet(str(folder))
+    release(lists)
+
+
 def ours(spark: SparkSession, folder: Path, k: int, *, times: int = 1) -> float:
     """Seconds from Parquet to Parquet; JVM, workers and compiled loops are warm."""
     users, exclude, items = (
@@ -303,16 +221,11 @@ def ours(spark: SparkSession, folder: Path, k: int, *, times: int = 1) -> float:
 
     def warm(n: int) -> None:
         few = top_k(users.limit(n), items.limit(n), k=k, exclude=exclude.limit(n))
-        few.write.mode("overwrite").parquet(str(folder / "warm"))
+        written(few, folder / "warm")
 
     for _ in range(2):  # a night's JVM has been at work for long when it comes to rank
         warm(20_000)
-    return best_of(
-        times,
-        lambda: (
-            top_k(users, items, k=k, exclude=exclude).write.mode("overwrite").parquet(str(folder / "ours"))
-        ),
-    )
+    return best_of(times, lambda: written(top_k(users, items, k=k, exclude=exclude), folder / "ours"))
 
 
 # --- the pieces ---------------------------------------------------------------------------------
@@ -368,9 +281,9 @@ class Bench:
         mine = rows["top_k, seen mask"]
         model = mllib_model(spark, folder, size.dims)
         name = "MLlib recommendForAllUsers, no mask"
-        written = str(folder / "mllib")
+        theirs = str(folder / "mllib")
         rows[name] = best_of(
-            THEIRS, lambda: model.recommendForAllUsers(self.k).write.mode("overwrite").parquet(written)
+            THEIRS, lambda: model.recommendForAllUsers(self.k).write.mode("overwrite").parquet(theirs)
         )
         self.figures["vs_mllib"] = rows[name] / mine
         spent = self._implicit(folder, parts)
@@ -403,61 +316,151 @@ class Bench:
         self.say(size, rows, product)
 
     def growth(self) -> None:
-        per_user, peaks = [], []
+        per_user: dict[int, float] = {}
+        peaks = []
         for users in (100_000, 300_000, 1_000_000):
             size, folder = self.size(users, 50_000, 64), self.place(f"growth-{users}")
             write_all(folder, size)
             stop_session()
             heap = {"spark_driver_memory": "1g", "spark_driver_extraJavaOptions": "-Xms1g"}
             with Peak() as peak:
-                spent = ours(session(self.cores, **heap), folder, self.k, times=max(2, 600_000 // users))
+                spark = session(self.cores, **heap)
+                if not per_user:  # the JVM is the same for all sizes, and still cold
+                    ours(spark, folder, self.k)
+                spent = ours(spark, folder, self.k, times=max(2, 600_000 // users))
             shutil.rmtree(folder)
-            per_user.append(spent / size.users)
+            per_user[size.users] = spent / size.users
             peaks.append(peak.gb)
             print(
                 f"{size.users:,} users x {size.items:,} items: {spent:.1f} s, {peak.gb:.2f} GB at the peak",
                 flush=True,
             )
+        least = min(per_user.values())
+        for users, spent in per_user.items():
+            above = f"{spent / least - 1:.1%} above the quickest"
+            print(f"  {users:>9,} users: {1e6 * spent:6.2f} us a user, {above}")
         self.figures |= {
-            "growth_per_user": per_user[-1] / per_user[0],
-            "growth_peak_gb": peaks[-1] - peaks[0],
+            "growth": max(per_user.values()) / least - 1,
+            "growth_peak_gb": max(peaks) - min(peaks),
         }
 
     def cluster(self) -> None:
-        size, spent = self.size(300_000, 50_000, 64), {}
+        size, spent, lists = self.size(300_000, 50_000, 64), {}, {}
         conf = local_conf(2) | {"spark.executor.memory": "1g"}
         for n in (1, 2):
             folder = self.place(f"cluster-{n}")
             with workers(folder, n, memory="2g", conf=conf) as spark:
                 write_all(folder / "shared", size)
                 spent[n] = ours(spark, folder / "shared", self.k, times=3)
+            lists[f"{n} on workers"] = in_order(folder / "shared" / "ours")
             print(f"{n} standalone workers of one core, {size.users:,} users: {spent[n]:.1f} s", flush=True)
-        lists = [pq.read_table(self.folder / f"cluster-{n}" / "shared" / "ours") for n in (1, 2)]
-        order = [("user_id", "ascending"), ("rank", "ascending")]
-        if not lists[0].sort_by(order).equals(lists[1].sort_by(order)):
-            raise SystemExit("two workers gave other lists than one")
-        self.figures["two_workers_vs_one"] = spent[1] / spent[2]
+        ours(session(self.cores), folder / "shared", self.k)
+        lists["local mode"] = in_order(folder / "shared" / "ours")
+        [first, *others] = lists.items()
+        for name, other in others:
+            if not first[1].equals(other):
+                raise SystemExit(f"{name} gave other lists than {first[0]}")
+        print(f"{first[1].num_rows:,} slots, the same on one worker, on two and in local mode", flush=True)
+        self.figures["workers"] = spent[1] / spent[2]
+
+    def subset(self) -> None:
+        size, folder = self.size(200_000, 30_000, 64), self.place("subset")
+        write_all(folder, size)
+        spark = session(self.cores)
+        users, exclude, items = (
+            spark.read.parquet(str(folder / name)) for name in ("users", "exclude", "items.parquet")
+        )
+        on_sale = items.where(f"item_index % {max(size.items // 300, 1)} = 0")
+        for name, frame in (
+            ("few", on_sale),
+            ("seen", exclude.join(on_sale.select("item_id"), "item_id", "left_semi")),
+        ):
+            frame.write.parquet(str(folder / name))
+        few, seen = (spark.read.parquet(str(folder / name)) for name in ("few", "seen"))
+        ours(spark, folder, self.k)
+        ways = {
+            "whole catalogue": lambda: top_k(users, items, k=self.k, exclude=exclude),
+            "candidates of it": lambda: top_k(
+                users, items, k=self.k, exclude=exclude, candidates=few.select("item_id")
+            ),
+            "a catalogue of them, all seen pairs": lambda: top_k(users, few, k=self.k, exclude=exclude),
+            "a catalogue of them, its own seen pairs": lambda: top_k(users, few, k=self.k, exclude=seen),
+        }
+        spent: dict[str, float] = {}
+        print(f"{size.users:,} users, {few.count()} of {size.items:,} items, {size.dims} dimensions")
+        for number, (name, ranked) in enumerate(ways.items()):
+            spent[name] = best_of(3, lambda ranked=ranked, at=folder / f"way-{number}": written(ranked(), at))
+            print(f"  {name:<44} {spent[name]:8.2f} s", flush=True)
+        lists = [in_order(folder / f"way-{number}") for number in (1, 2, 3)]
+        if not lists[0].equals(lists[1]) or not lists[0].equals(lists[2]):
+            raise SystemExit("candidates gave other lists than a catalogue of them")
+        _, candidates, _, catalogue = spent.values()
+        self.figures["subset"] = candidates / catalogue
+
+    def real(self) -> None:
+        lake = Path(os.environ.get("RECSYS_LAKE", ROOT / "data" / "lake"))
+        if not (lake / "models" / "als_item_factors" / "_delta_log").exists():
+            print(f"real: skipped, {lake} holds no night; `make demo` makes one.", flush=True)
+            return
+        items, users = real_parts(session(self.cores), lake)
+        n_items, dims = items.dense.shape
+        product = product_share(n_items, dims, users.n_users)
+        shards = in_memory(items)
+        rows = {"bare product": product}
+        for name, loops in (("as it is", kernel.code_loops), ("float32, without codes", lambda: None)):
+            usual, kernel.code_loops = kernel.code_loops, loops
+            try:
+                rows[f"kernel {name}"] = best_of(5, lambda: ranked_apart(shards, users, self.k))
+            finally:
+                kernel.code_loops = usual
+        print(f"{users.n_users:,} users x {n_items:,} items of a real night, {dims} dimensions, one core")
+        for name, spent in rows.items():
+            print(f"  {name:<44} {spent:8.3f} s   {spent / product:6.2f} x product", flush=True)
+        self.figures["real_vs_gemm"] = rows["kernel as it is"] / product
+        self.figures["real_float32_vs_gemm"] = rows["kernel float32, without codes"] / product
+
+
+def in_order(folder: Path) -> pa.Table:
+    """A list's slots, however they were spread over files."""
+    return pq.read_table(folder).sort_by([("user_id", "ascending"), ("rank", "ascending")])
+
+
+def ranked_apart(shards: Shards, users: UserParts, k: int) -> None:
+    """What a task does with its batches, without Spark."""
+    for start in range(0, users.n_users, users_at_once(1)):
+        select(shards, users.rows(start, start + users_at_once(1)), k)
+
+
+# What each piece adds to the line of JSON.
+PIECES = {
+    "gemm": ("vs_gemm", "full_blend_vs_gemm", "peak_gb"),
+    "peers": ("vs_mllib", "vs_implicit"),
+    "replay": ("vs_replay",),
+    "growth": ("growth", "growth_peak_gb"),
+    "cluster": ("workers",),
+    "subset": ("subset",),
+    "real": ("real_vs_gemm", "real_float32_vs_gemm"),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    pieces = ("gemm", "peers", "replay", "growth", "cluster")
-    parser.add_argument("--pieces", default="gemm,peers,replay", help=f"of {', '.join(pieces)}, or all")
+    parser.add_argument("--pieces", default="all", help=f"some of {', '.join(PIECES)}, or all of them")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--scale", type=float, default=1.0, help="users and items times this, for a try")
     parser.add_argument("--cores", type=int, default=min(2, os.cpu_count() or 1))
     args = parser.parse_args()
-    chosen = pieces if args.pieces == "all" else args.pieces.split(",")
-    if unknown := set(chosen) - set(pieces):
-        parser.error(f"no piece {', '.join(sorted(unknown))}: have {', '.join(pieces)}")
-    figures: dict[str, float] = {}
+    chosen = list(PIECES) if args.pieces == "all" else args.pieces.split(",")
+    if unknown := set(chosen) - set(PIECES):
+        parser.error(f"no piece {', '.join(sorted(unknown))}: have {', '.join(PIECES)}")
+    figures: dict[str, float | None] = {name: None for piece in chosen for name in PIECES[piece]}
     # A process a piece: its JVM is one that no other piece has warmed or filled.
     with ProcessPoolExecutor(1, mp.get_context("spawn"), max_tasks_per_child=1) as pool:
         for piece in chosen:
             figures |= pool.submit(measured, piece, args).result()
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+    print(json.dumps({name: value and round(value, 3) for name, value in figures.items()}))
 
 
 def measured(piece: str, args: argparse.Namespace) -> dict[str, float]:
