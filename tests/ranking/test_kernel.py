@@ -524,6 +524,14 @@ def test_a_user_whose_scores_are_all_zero_beside_one_whose_are_not():
     assert_exact(items, users, 2)
 
 
+def test_a_giant_part_beside_a_tiny_one_keeps_the_order_of_the_tiny_one():
+    tiny = np.ldexp([3.0, 5.0, 5.0, 4.0], -149)
+    items = ItemParts(np.column_stack([np.full(4, 2.0**100), tiny]).astype(np.float32), blocks=(1, 1))
+    users = UserParts(np.array([[2.0**-100, 2.0**149], [0.0, 2.0**149], [0.0, 2.0**900], [1.0, 2.0**-149]]))
+    assert_exact(items, users, 4)
+    np.testing.assert_array_equal(select(items, users, 4)[0][:3], [[1, 2, 3, 0]] * 3)
+
+
 SIZES = st.sampled_from([None, -149, -140, -100, -40, 0, 40, 100])  # of a part of the items, None: all zeros
 POWERS = st.sampled_from([-1074, -1060, -500, -10, 0, 126, 140, 500, 1000])  # of the users' numbers for it
 
