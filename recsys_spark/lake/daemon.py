@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import sys
 
 from pyspark import daemon
 
@@ -37,8 +36,8 @@ def main() -> None:
     settle()
     gc.collect()
     gc.freeze()
-    daemon.manager()
+    daemon.manager()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

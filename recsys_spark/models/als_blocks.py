@@ -114,8 +114,8 @@ def blocks_held(
 ) -> Blocks:
     """The same blocks of pairs that the driver has, for it to work on itself."""
     n_blocks = min(n_blocks, n_rows)
-    columns = [pairs.column(name).to_numpy() for name in (row, column, value)]
-    batches = _blocks_cut(*columns, n_blocks)
+    rows, columns, values = (pairs.column(name).to_numpy() for name in (row, column, value))
+    batches = _blocks_cut(rows, columns, values, n_blocks)
     records = [record for batch in batches for record in zip(*batch.to_pydict().values(), strict=True)]
     return Blocks(spark, None, n_rows, n_blocks, records)
 
