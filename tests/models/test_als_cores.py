@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from pyspark.sql import SparkSession
 
 import recsys_spark
@@ -49,6 +50,7 @@ def digests(spark: SparkSession) -> list[str]:
     return found
 
 
+@pytest.mark.soak  # a session of its own; in every run test_als.py holds both trainers to the order of rows
 def test_both_trainers_give_the_same_bits_on_another_number_of_cores(
     spark: SparkSession, tmp_path: Path
 ) -> None:
