@@ -90,7 +90,7 @@ def test_a_sentence_under_each_task_says_who_wins(printed: tuple[str, dict]) -> 
 
 def test_predicted_ratings_are_told_with_what_could_not_be_predicted(printed: tuple[str, dict]) -> None:
     text, figures = printed
-    assert "ratings: 40 that were not known before" in text
+    assert "ratings: 40 that were not known before" in " ".join(text.split())
     assert row_of(text, "bias", 0) == ["bias", "0.8800", "0.6800"]
     assert "3 further ratings are of users or items without factors" in text
     assert figures["ratings"]["als"] == {"rmse": 0.91, "mae": 0.7}

@@ -70,30 +70,39 @@ def quarantined(rows: DataFrame, *, kind: str) -> DataFrame:
 
 
 def deduplicate(
-    rows: DataFrame, kind: str, *, within_dates: bool = False, repeats: Observation | None = None
+    rows: DataFrame,
+    kind: str,
+    *,
+    within_dates: bool = False,
+    buckets: int = 1,
+    repeats: Observation | None = None,
 ) -> DataFrame:
     """Each good row once: the latest delivery of its identity, ties by a content hash; rejected rows all.
 
     The result is a function of the set of rows, whatever their order and partitions. `within_dates` looks
     for repeats among rows of one date only and leaves rows of a dated table laid out by date, as its
-    partitions want them: enough wherever no identity stands under two dates. `repeats` is told how many
-    rows another stands for (REPEATED), once the result is computed.
+    partitions want them, a date in so many `buckets`: enough wherever no identity stands under two dates.
+    `repeats` is told how many rows another stands for (REPEATED), once the result is computed.
     """
     identity = KINDS[kind].identity
     dates = SILVER[kind].partition_by if within_dates else ()
     # A rejected row is itself only: its place in its file tells it from all others.
     apart = F.when(is_rejected(), F.concat_ws(":", "content_hash", "row"))
     keyed = rows.withColumns({"_apart": apart, "_slot": _slot(identity, dates)})
-    if dates:
-        keyed = keyed.repartition(*dates)
-    newest_first = Window.partitionBy("_slot", *dates, *identity, "_apart").orderBy(
+    together = [*dates]
+    if dates and buckets > 1:
+        keyed = keyed.withColumn("_bucket", F.pmod("_slot", F.lit(buckets)))
+        together.append("_bucket")
+    if together:
+        keyed = keyed.repartition(*together)
+    newest_first = Window.partitionBy("_slot", *together, *identity, "_apart").orderBy(
         F.desc("delivered_at"), F.desc("row_hash"), F.desc("source")
     )
     placed = keyed.withColumn("_place", F.row_number().over(newest_first))
     if repeats is not None:
         # Counted for themselves: as a remainder, rows that are lost would pass for repeats.
         placed = placed.observe(repeats, F.count_if(F.col("_place") > 1).alias(REPEATED))
-    return placed.where("_place = 1").drop("_place", "_slot", "_apart")
+    return placed.where("_place = 1").drop("_place", "_slot", "_apart", "_bucket")
 
 
 def _slot(identity: Sequence[str], dates: Sequence[str]) -> Column:

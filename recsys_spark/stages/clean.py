@@ -42,6 +42,7 @@ from recsys_spark.lake.together import together
 
 # In ops.metrics, labelled `kind:source:content hash`: what is in silver, and what is never to be.
 _DONE, DISCARDED = "cleaned_file", "discarded_file"
+_ROWS_TOGETHER = 2_000_000  # of one date are one task's, where a batch is one date
 _DAY_ZERO = date(1970, 1, 1)
 
 
@@ -126,7 +127,9 @@ def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Ba
     """
     judged = cleaned(bronze, kind, settings=job.settings.clean, sources=job.settings.sources)
     expressions, repeats = _figures(job, kind), Observation()
-    once = deduplicate(judged, kind, within_dates=True, repeats=repeats)
+    rows_in = bronze.count()
+    buckets = min(-(-rows_in // _ROWS_TOGETHER), job.spark.sparkContext.defaultParallelism)
+    once = deduplicate(judged, kind, within_dates=True, buckets=buckets, repeats=repeats)
     rows, figures = counted_while_kept(once, expressions, StorageLevel.DISK_ONLY)
     repeated = float(repeats.get[REPEATED])
     again = duplicate_keys(good(rows), KINDS[kind].identity) if SILVER[kind].partition_by else 0.0
@@ -138,7 +141,7 @@ def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Ba
         repeated += float(repeats.get[REPEATED])
         again = duplicate_keys(good(rows), KINDS[kind].identity)
     reasons = {name: figures.pop(name) for name in list(figures) if name.startswith(REJECT)}
-    figures |= {"duplicate_keys": again, "rows_in": float(bronze.count())}
+    figures |= {"duplicate_keys": again, "rows_in": float(rows_in)}
     _require_conserved(kind, figures, repeated)
     return Batch(kind, rows, files, _counts(kind, figures, reasons, repeated), figures)
 

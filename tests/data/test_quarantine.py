@@ -129,7 +129,7 @@ def test_a_refused_file_is_left_out_by_its_content_and_its_correction_is_taken(
     with pytest.raises(QualityGateError, match=r"unknown_item_share.*recsys quarantine --discard FILE"):
         clean.run(job)
     later = replace(job, run_date=date(2024, 5, 9))  # whichever night it is asked for in
-    with pytest.raises(ConfigError, match=f"2 files .* called 'events.csv': .*content {wrong[:12]}"):
+    with pytest.raises(ConfigError, match=f"3 files .* called 'events.csv': .*content {wrong[:12]}"):
         discard(later, "events.csv")
     with pytest.raises(ConfigError, match=r"no file 'orders.csv' waits for silver .*events.csv \(web"):
         discard(later, "orders.csv")

@@ -75,7 +75,9 @@ def test_only_what_the_configuration_makes_use_of_is_searched() -> None:
     everything = {one.name for one in SPACE}
     assert names(changed()) == everything - {"als.scaling_exponent"}
     assert names(changed(als={"trainer": "cg"})) == everything
-    assert "als.alpha" not in names(changed(als={"feedback": "explicit"}))
+    ratings = {"event_type": "purchase", "low": "exclude", "min": 0, "max": 5, "neutral": 3}
+    explicit = changed(als={"feedback": "explicit"}, preferences={"ratings": ratings})
+    assert "als.alpha" not in names(explicit)
     alone = {"repeats_allowed": {"history": 1.0}, "new_items_only": {"content": 1.0}}
     assert names(changed(blend=alone)) == {"preferences.half_life_days", "history.overdue_half_life", *words}
     assert names(changed(blend={**alone, "weights": "learned"})) == names(changed())
