@@ -128,7 +128,9 @@ def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Ba
     judged = cleaned(bronze, kind, settings=job.settings.clean, sources=job.settings.sources)
     expressions, repeats = _figures(job, kind), Observation()
     rows_in = bronze.count()
-    buckets = min(-(-rows_in // _ROWS_TOGETHER), job.spark.sparkContext.defaultParallelism)
+    buckets = 1
+    if job.lake.exists(SILVER[kind]):  # a first delivery has many dates, a night's one
+        buckets = min(-(-rows_in // _ROWS_TOGETHER), job.spark.sparkContext.defaultParallelism)
     once = deduplicate(judged, kind, within_dates=True, buckets=buckets, repeats=repeats)
     rows, figures = counted_while_kept(once, expressions, StorageLevel.DISK_ONLY)
     repeated = float(repeats.get[REPEATED])
