@@ -139,11 +139,14 @@ def _print_judgement(judgement: Judgement) -> None:
 
 
 def _ratings(found: RatingJudgement) -> tuple[RichTable, str]:
-    title = f"ratings: {found.pairs:,} that were not known before"
-    table = RichTable("model", "RMSE", "MAE", title=title)
+    table = RichTable("model", "RMSE", "MAE", title="ratings")
     for model, values in sorted(found.values.items(), key=lambda one: (one[1]["rmse"], one[0])):
         table.add_row(model, f"{values['rmse']:.4f}", f"{values['mae']:.4f}")
-    return table, f"{found.unknown:,} further ratings are of users or items without factors: not predicted."
+    told = (
+        f"{found.pairs:,} ratings of pairs that were not rated before; {found.unknown:,} further ones are of "
+        "users or items without factors and are not predicted."
+    )
+    return table, told
 
 
 def _figures(
@@ -172,12 +175,12 @@ def _by_history(judgement: Judgement, task: str) -> RichTable:
     bins, rare = slices.get(HISTORY, {}), slices.get(ITEMS, {})
     columns = [(f"{name} items", *bins[name]) for _, name in BINS if name in bins]
     columns += [(f"wanted items {name}", *rare[name]) for _, name in RARE if name in rare]
-    title = f"{task}: NDCG@10 by what users had before, and by items that were new"
-    table = _sliced(judgement, columns, title)
+    table = _sliced(judgement, columns, f"{task}: NDCG@10 by what users had before")
     leads = judgement.leads.get(task, {})
     if leads:
         best = [leads.get(name) for _, name in BINS if name in bins]
-        cells = [f"{lead[0]}\n{_signed(lead[1])}" if lead else "" for lead in best]
+        # The bounds in a line of their own: seven such columns are as much as a page is wide.
+        cells = [f"{lead[0]}\n{_signed(lead[1])}".replace(" [", "\n[") if lead else "" for lead in best]
         table.add_section()
         table.add_row("hybrid leads\nthe best\ncomponent", *cells)
     return table
