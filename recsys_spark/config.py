@@ -273,7 +273,7 @@ class Content(Section):
     max_terms: int = Field(gt=0)
     features: list[str] = Field(default_factory=list)
     feature_weight: float = Field(default=0.5, gt=0, le=100)
-    stop_words: list[StopWordLanguage] = Field(default=["english"])
+    stop_words: list[StopWordLanguage] = ["english"]
     more_stop_words: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
