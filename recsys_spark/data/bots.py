@@ -12,10 +12,9 @@ from recsys_spark.config import Bots
 from recsys_spark.data import rings
 from recsys_spark.data.events import as_of
 from recsys_spark.lake.kept import kept
+from recsys_spark.lake.near import near
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import SILVER_EXCLUDED_USERS
-
-_BROADCAST_USERS = 1_000_000  # ids sent to every executor, some 50 bytes each
 
 
 def excluded_users(interactions: DataFrame, run_date: date, *, bots: Bots) -> DataFrame:
@@ -62,8 +61,7 @@ def _judged_alone(events: DataFrame, bots: Bots) -> DataFrame | None:
     allowed: dict[str, float] = {"events_per_day": bots.max_events_per_day}
     heavy = facts.where(F.col("events") >= bots.min_events).select("user_id")
     n_heavy = heavy.count()
-    if n_heavy <= _BROADCAST_USERS:
-        heavy = F.broadcast(heavy)
+    heavy = near(heavy, n_heavy)
     if n_heavy and (bots.max_catalogue_share > 0 or bots.max_item_share > 0):
         facts = facts.join(_per_item(events, heavy, min_items=bots.min_items), on="user_id", how="left")
         allowed |= {"catalogue_share": bots.max_catalogue_share, "item_share": bots.max_item_share}

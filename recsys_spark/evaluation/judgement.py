@@ -20,6 +20,7 @@ from recsys_spark.evaluation.significance import Interval, Paired, paired_bootst
 from recsys_spark.evaluation.slices import BINS, HISTORY, RARE, groups_of, sliced
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.kept import kept
+from recsys_spark.lake.near import near
 from recsys_spark.lake.tables import MODEL_CONTENT_VECTORS, SILVER_ITEMS, SILVER_USERS
 from recsys_spark.models.versions import of_version
 from recsys_spark.ranking.rankable import on_sale
@@ -27,7 +28,6 @@ from recsys_spark.ranking.rankable import on_sale
 HYBRID = "hybrid"
 HEADLINE = "ndcg@10"
 RATINGS = "ratings"  # the task of predicting them
-_BROADCAST_ITEMS = 1_000_000  # whose popularity is sent to every executor, some 50 bytes each
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,7 @@ def _tallied(job: Job, trial: Trial, ranked: DataFrame, relevant: DataFrame, ks:
     liked = trial.preferences.where(F.col("strength") > 0)
     users = max(liked.select("user_id").distinct().count(), 1)
     popularity = kept(liked.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity")))
-    if popularity.count() <= _BROADCAST_ITEMS:
-        popularity = F.broadcast(popularity)
+    popularity = near(popularity, popularity.count())
     tallied = tallies(
         ranked,
         relevant,

@@ -10,9 +10,7 @@ from pyspark.sql import functions as F
 from recsys_spark.data.ids import dense_index
 from recsys_spark.errors import InputError
 from recsys_spark.lake.kept import kept
-
-# Ids of one side that travel to every executor, some 100 bytes each in its memory; above, rows travel to ids.
-BROADCAST_IDS = 1_000_000
+from recsys_spark.lake.near import near
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,11 @@ def index_pairs(preferences: DataFrame) -> IndexedPairs:
             "in preferences.event_weights. Next: check the interactions source and the run date."
         )
     pairs = (
-        preferences.join(_near(users, n_users), on="user_id", how="inner")
-        .join(_near(items, n_items), on="item_id", how="inner")
+        preferences.join(near(users, n_users), on="user_id", how="inner")
+        .join(near(items, n_items), on="item_id", how="inner")
         .select("user_index", "item_index", F.col("strength").cast("float").alias("strength"))
     )
     # Read by each side, and for the loss: texts are looked up once, and the pairs counted meanwhile.
     counted = Observation()
     pairs = kept(pairs.observe(counted, F.count(F.lit(1)).alias("pairs")))
     return IndexedPairs(users, items, pairs, n_users, n_items, int(counted.get["pairs"]))
-
-
-def _near(ids: DataFrame, count: int) -> DataFrame:
-    return F.broadcast(ids) if count <= BROADCAST_IDS else ids

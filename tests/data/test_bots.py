@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 from recsys_spark.config import Bots
-from recsys_spark.data import bots
 from recsys_spark.data.bots import excluded_users, without
+from recsys_spark.lake import near
 from tests.conftest import Frame
 
 DAY = date(2024, 6, 2)
@@ -85,7 +85,7 @@ def test_rules_of_many_events_judge_nobody_with_fewer(frame: Frame) -> None:
 def test_users_too_many_to_be_sent_around_are_judged_alike(frame: Frame, monkeypatch) -> None:
     whole = frame(SCHEMA, events())
     few = {tuple(row) for row in excluded_users(whole, DAY, bots=STRICT).collect()}
-    monkeypatch.setattr(bots, "_BROADCAST_USERS", 0)
+    monkeypatch.setattr(near, "NEAR_ROWS", 0)
     assert {tuple(row) for row in excluded_users(whole, DAY, bots=STRICT).collect()} == few
     assert len(few) == 4
 
