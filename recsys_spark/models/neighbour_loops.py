@@ -33,6 +33,25 @@ def best_of_rows(scores: NDArray[np.float64], index: NDArray[np.int32], value: N
             value[b, place], index[b, place] = -np.inf, -1
 
 
+@njit(inline="always")
+def insert(index, value, place, held, other, s):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Put the row `other` among the best of index[place], value[place] by (s descending, other ascending).
+
+    `held` of their places are taken; how many are then. One that is worse than all of a full row is dropped.
+    """
+    k = index.shape[1]
+    if held == k and (s < value[place, k - 1] or (s == value[place, k - 1] and other > index[place, k - 1])):
+        return held
+    at = min(held, k - 1)
+    while at > 0 and (
+        value[place, at - 1] < s or (value[place, at - 1] == s and index[place, at - 1] > other)
+    ):
+        value[place, at], index[place, at] = value[place, at - 1], index[place, at - 1]
+        at -= 1
+    value[place, at], index[place, at] = s, other
+    return min(held + 1, k)
+
+
 @njit(cache=True, nogil=True)
 def nearest_rows(
     first: int,
@@ -71,17 +90,6 @@ def nearest_rows(
             product[other] = 0.0
             if s <= 0.0 or (other == row and not keeps_self):
                 continue
-            if held == k and (
-                s < value[place, k - 1] or (s == value[place, k - 1] and other > index[place, k - 1])
-            ):
-                continue
-            at = min(held, k - 1)
-            while at > 0 and (
-                value[place, at - 1] < s or (value[place, at - 1] == s and index[place, at - 1] > other)
-            ):
-                value[place, at], index[place, at] = value[place, at - 1], index[place, at - 1]
-                at -= 1
-            value[place, at], index[place, at] = s, other
-            held = min(held + 1, k)
+            held = insert(index, value, place, held, other, s)
         for rest in range(held, k):
             value[place, rest], index[place, rest] = 0.0, -1

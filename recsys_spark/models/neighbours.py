@@ -6,6 +6,7 @@ Weights are BM25's (Robertson and Zaragoza, The Probabilistic Relevance Framewor
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
@@ -53,17 +54,26 @@ def nearest(weights: sparse.csr_matrix, *, k: int, keeps_self: bool) -> sparse.c
     `weights` [R, C] has no negative value. A row is its own nearest, with 1, where keeps_self. Rows that
     share no column are no neighbours. Cost: Σ over columns of (rows in it)² multiply-adds.
     """
-    by_row = _unit_rows(weights)
+    return searched(loops().nearest_rows, _unit_rows(weights), keeps_self, k=k)
+
+
+def searched(
+    loop: Callable[..., None], by_row: sparse.csr_matrix, knob: float, *, k: int
+) -> sparse.csr_matrix:
+    """[R, R]: for each row of by_row [R, C] the at most k rows that a compiled loop finds for it.
+
+    loop(first, the rows' arrays, the columns' arrays, knob, index [n, k], value [n, k]) does so for the n
+    rows from the first; index is -1 where it found fewer. All cores work.
+    """
     by_column = by_row.tocsc()
     by_column.sort_indices()
     rows = by_row.shape[0]
     index, value = np.empty((rows, k), np.int32), np.empty((rows, k), np.float64)
     arrays = [*_arrays(by_row), *_arrays(by_column)]
-    nearest_rows = loops().nearest_rows
 
     def search(first: int) -> None:
         part = slice(first, min(first + ROWS_AT_ONCE, rows))
-        nearest_rows(first, *arrays, keeps_self, index[part], value[part])
+        loop(first, *arrays, knob, index[part], value[part])
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         list(threads.map(search, range(0, rows, ROWS_AT_ONCE)))

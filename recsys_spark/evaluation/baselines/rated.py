@@ -14,8 +14,6 @@ Users likewise, by their items.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,15 +22,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_spark.errors import ConfigError
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.evaluation.baselines.scored import CELLS_AT_ONCE, Scorer
 from recsys_spark.lake.compiled import compiled
+from recsys_spark.models import neighbours
 
 NEIGHBOURS = 100
 ITEM_DAMPING, USER_DAMPING = 25.0, 10.0
 SHRINKAGE = 100.0
-_ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -94,27 +91,11 @@ def user_pearson(known: Known, *, k: int = NEIGHBOURS) -> Scorer:
 
 def nearest_by_pearson(rest: sparse.csr_matrix, *, k: int) -> sparse.csr_matrix:
     """[R, R]: for each row its k most alike others, by (likeness descending, row ascending)."""
-    loops = compiled("recsys_spark.evaluation.baselines.rated_loops")
-    if loops is None:
-        raise ConfigError("nearest neighbours need numba. Next: pip install numba")
-    rows = rest.shape[0]
-    columns = rest.tocsc()
-    columns.sort_indices()
-    arrays = [
-        part
-        for matrix in (rest, columns)
-        for part in (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
-    ]
-    index, value = np.empty((rows, k), np.int32), np.empty((rows, k), np.float64)
-
-    def search(first: int) -> None:
-        part = slice(first, min(first + _ROWS_AT_ONCE, rows))
-        loops.most_alike_rows(first, *arrays, SHRINKAGE, index[part], value[part])
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        list(threads.map(search, range(0, rows, _ROWS_AT_ONCE)))
-    row, place = np.nonzero(index >= 0)
-    return sparse.csr_matrix((value[row, place], (row, index[row, place])), shape=(rows, rows))
+    neighbours.loops()  # which those of ratings call, and which say what is missing
+    found = compiled("recsys_spark.evaluation.baselines.rated_loops")
+    if found is None:
+        raise RuntimeError("numba was there a moment ago")
+    return neighbours.searched(found.most_alike_rows, rest, SHRINKAGE, k=k)
 
 
 def predicted(

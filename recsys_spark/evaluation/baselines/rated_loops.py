@@ -1,10 +1,15 @@
-"""The compiled inner loop of Pearson's neighbours (numba). Loaded by `rated` through `lake.compiled`."""
+"""The compiled inner loop of Pearson's neighbours (numba).
+
+Loaded by `rated` through `lake.compiled`, after `neighbour_loops`: that one is then found where it was put.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from recsys_spark.models.neighbour_loops import insert
 
 
 @njit(cache=True, nogil=True)
@@ -52,17 +57,6 @@ def most_alike_rows(
             shared[other] = 0
             if s <= 0.0 or other == row:
                 continue
-            if held == k and (
-                s < value[place, k - 1] or (s == value[place, k - 1] and other > index[place, k - 1])
-            ):
-                continue
-            at = min(held, k - 1)
-            while at > 0 and (
-                value[place, at - 1] < s or (value[place, at - 1] == s and index[place, at - 1] > other)
-            ):
-                value[place, at], index[place, at] = value[place, at - 1], index[place, at - 1]
-                at -= 1
-            value[place, at], index[place, at] = s, other
-            held = min(held + 1, k)
+            held = insert(index, value, place, held, other, s)
         for rest in range(held, k):
             value[place, rest], index[place, rest] = 0.0, -1
