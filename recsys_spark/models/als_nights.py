@@ -14,7 +14,6 @@ from recsys_spark.lake.tables import (
     MODEL_ITEM_FACTORS,
     MODEL_USER_FACTORS,
     OPS_RUNS,
-    Table,
 )
 from recsys_spark.models.als_factors import Factors
 
@@ -36,10 +35,10 @@ def earlier_night(job: Job, version: str) -> tuple[str, Factors] | None:
     )
     for run in runs.select("run_id").collect():
         found = run["run_id"]
-        users, items = (_of(job, table, found) for table in (MODEL_USER_FACTORS, MODEL_ITEM_FACTORS))
-        first = users.select(F.size("factors")).first()
+        factors = factors_of(job, found)
+        first = factors.users.select(F.size("factors")).first()
         if first is not None and first[0] == job.settings.als.rank:
-            return found, Factors(users, items)
+            return found, factors
     return None
 
 
@@ -59,5 +58,10 @@ def training_rows(job: Job, factors: Factors | None, started_from: str | None) -
     return frame_of(job.spark, rows, schema)
 
 
-def _of(job: Job, table: Table, version: str) -> DataFrame:
-    return job.read(table).where(F.col("model_version") == version)
+def factors_of(job: Job, version: str) -> Factors:
+    """The stored factors of the version; none where it has none."""
+    users, items = (
+        job.read(table).where(F.col("model_version") == version).drop("model_version")
+        for table in (MODEL_USER_FACTORS, MODEL_ITEM_FACTORS)
+    )
+    return Factors(users, items)

@@ -13,7 +13,7 @@ from recsys_spark.config import Als
 from recsys_spark.data.ids import dense_index
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import Run, opened_runs
-from recsys_spark.lake.tables import MODEL_ALS_TRAINING, MODEL_ITEM_FACTORS, MODEL_USER_FACTORS
+from recsys_spark.lake.tables import MODEL_ALS_TRAINING, MODEL_USER_FACTORS
 from recsys_spark.models.als_factors import Factors
 from recsys_spark.models.als_fold_in import fold_in
 
@@ -46,16 +46,6 @@ def trained_before(job: Job, version: str, day: date) -> str | None:
 def backtest_name(run: Run, cutoff: date) -> str:
     """The version of the models that a run's backtest trains: equal for equal inputs, settings and code."""
     return f"backtest-{cutoff:%Y%m%d}-{run.key_of(cutoff)}"
-
-
-def taken_over(job: Job, source: str) -> Factors:
-    """The factors of the version."""
-    of_source = F.col("model_version") == source
-    users, items = (
-        job.read(table).where(of_source).drop("model_version")
-        for table in (MODEL_USER_FACTORS, MODEL_ITEM_FACTORS)
-    )
-    return Factors(users, items)
 
 
 def with_newcomers(factors: Factors, pairs: DataFrame, settings: Als) -> tuple[Factors, int]:

@@ -30,9 +30,9 @@ from recsys_spark.lake.tables import (
 )
 from recsys_spark.models.als import fit_als
 from recsys_spark.models.als_factors import Factors
-from recsys_spark.models.als_nights import earlier_night, training_rows
+from recsys_spark.models.als_nights import earlier_night, factors_of, training_rows
 from recsys_spark.models.als_pairs import fold_in_pairs, training_pairs
-from recsys_spark.models.als_reuse import backtest_name, taken_over, trained_before, with_newcomers
+from recsys_spark.models.als_reuse import backtest_name, trained_before, with_newcomers
 from recsys_spark.models.cold_items import cold_item_factors
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.content_features import check_features
@@ -98,7 +98,7 @@ def _trained(job: Job, version: str, pairs: DataFrame) -> tuple[Factors, DataFra
 
 def _taken(job: Job, source: str) -> tuple[Factors, DataFrame, str]:
     """Those of the source, and a row that says so: iteration 0."""
-    return taken_over(job, source), training_rows(job, None, source), f"factors of {source}"
+    return factors_of(job, source), training_rows(job, None, source), f"factors of {source}"
 
 
 def train_content_once(job: Job, version: str, day: date) -> bool:
