@@ -17,6 +17,7 @@ from recsys_spark.data.reading import liked_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import (
     GOLD_SIMILAR,
     GOLD_STAGED,
@@ -119,7 +120,7 @@ def _ranked(
     companions: Companions | None,
 ) -> DataFrame:
     campaign, version = job.settings.campaigns[name], job.run.run_id
-    audience = audience_on(job, campaign)
+    audience = kept(audience_on(job, campaign))  # asked for once, and read four times on the way to lists
     if audience.isEmpty():
         raise InputError(
             f"campaign {name!r}: audience {campaign.audience!r} has no user on {job.run_date}. "
