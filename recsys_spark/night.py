@@ -42,6 +42,8 @@ STAGES = (
     "publish",
     "deliver",
 )
+# Whose tasks run in Python workers, always or mostly.
+_IN_PYTHON = {"train_als", "train_content", "recommend", "evaluate", "deliver"}
 
 
 def main(stage: str) -> NoReturn:
@@ -73,7 +75,8 @@ def run_night(
     """The stages from `first` to `last` without those of `skip`; the peak memory of all processes in GB."""
     job = Job(spark, settings, run_date)
     stages = stages_between(first, last, skip=skip)
-    preload_workers(spark)
+    if _IN_PYTHON & {*stages}:
+        preload_workers(spark)
     with holding(settings, f"the night of {run_date}") as memory:
         if "clean" in stages:
             quality.preload()  # while the first stage waits for Spark, not while the second writes its plans

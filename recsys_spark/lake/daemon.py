@@ -7,7 +7,6 @@ shares their memory. Nothing here may start a thread: a fork has none but its ow
 
 from __future__ import annotations
 
-import gc
 import importlib
 
 from pyspark import daemon
@@ -34,8 +33,6 @@ def main() -> None:
         except ImportError:  # numba may be missing
             continue
     settle()
-    gc.collect()
-    gc.freeze()
     daemon.manager()  # type: ignore[no-untyped-call]
 
 
