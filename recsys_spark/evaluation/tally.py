@@ -185,6 +185,9 @@ def _of_users(slots: Slots, rows: pa.RecordBatch, asked: _Asked) -> dict[str, pa
     }
     gain = np.where(is_hit, asked.discounts[np.maximum(slots.position, 1) - 1], 0.0)
     precision = np.where(is_hit, slots.wanted_so_far / np.maximum(slots.position, 1), 0.0)
+    rare = [slots.looks["mean_popularity"] < bound for bound in asked.rare]
+    for place, is_rare in enumerate(rare):
+        columns[f"n_rare_{place}"] = pa.array(total(slots.is_wanted & is_rare).astype(np.int64))
     for k in asked.ks:
         within = is_shown & (slots.position <= k)
         columns[f"hits_{k}"] = pa.array(total(is_hit & within).astype(np.int64))
@@ -199,10 +202,8 @@ def _of_users(slots: Slots, rows: pa.RecordBatch, asked: _Asked) -> dict[str, pa
             sums, known = total(np.where(is_known, values, 0.0)), total(is_known)
             mean = sums / np.maximum(known, 1)
             columns[f"{name}@{k}"] = pa.array(mean, mask=known == 0)
-        for place, bound in enumerate(asked.rare):
-            is_rare = slots.looks["mean_popularity"] < bound
+        for place, is_rare in enumerate(rare):
             columns[f"dcg_rare_{place}_{k}"] = pa.array(total(np.where(within & is_rare, gain, 0.0)))
-            columns[f"n_rare_{place}"] = pa.array(total(slots.is_wanted & is_rare).astype(np.int64))
     return columns | _unlikeness(slots, rows, asked, size)
 
 
