@@ -60,9 +60,7 @@ def profile_check(
 
     `last_day` is that of the newest event known: a batch of late events alone may be as old as it is.
     """
-    shares = shares_of(figures)
-    age = age_days(figures, run_date)
-    whole = {**figures, **shares} | ({} if age is None else {"newest_age_days": age})
+    whole = {**figures, **shares_of(figures), **_age(figures, run_date)}
     bounds = [
         Bound("rows", quality.min_rows, None, _ONCE),
         at_most("rejected_share", quality.max_rejected_share, _BROKE),
@@ -79,11 +77,8 @@ def profile_check(
 
 def freshness_check(last_day: float, *, quality: Quality, run_date: date) -> Check:
     """What is known must be where no interaction is new: the one figure of the profile that is left."""
-    age = age_days({"last_day": last_day}, run_date)
-    figures = {} if age is None else {_AGE: age}
-    return suite_of(
-        "silver.interactions.profile", figures, [at_most(_AGE, quality.max_age_days, _AGE_MEANING)]
-    )
+    bound = at_most(_AGE, quality.max_age_days, _AGE_MEANING)
+    return suite_of("silver.interactions.profile", _age({"last_day": last_day}, run_date), [bound])
 
 
 def repaired_check(figures: Mapping[str, float], *, quality: Quality) -> Check:
@@ -177,8 +172,7 @@ def preference_check(
     figures: Mapping[str, float], *, quality: Quality, run_date: date, past: Past = _NOTHING_BEFORE
 ) -> Check:
     """What one night's preferences must be before a model is trained on them."""
-    age = age_days(figures, run_date)
-    whole = {**figures, **shares_of(figures)} | ({} if age is None else {"newest_age_days": age})
+    whole = {**figures, **shares_of(figures), **_age(figures, run_date)}
     bounds = [
         Bound("rows", quality.min_preferences, None, "pairs of user and item"),
         *[
@@ -189,7 +183,7 @@ def preference_check(
         none_of("bad_events", "pairs of fewer than no events"),
         none_of("duplicate_keys", "pairs that repeat another"),
         at_most("unknown_item_share", quality.max_unknown_item_share, "pairs of items not known"),
-        at_most("newest_age_days", quality.max_age_days, "days from the newest event to the run date"),
+        at_most(_AGE, quality.max_age_days, "days from the newest event to the run date"),
     ]
     volume = volume_of(figures, past, quality, low=quality.min_volume_ratio, high=quality.max_volume_ratio)
     return suite_of("silver.preferences", whole | volume[0], bounds + volume[1])
@@ -208,3 +202,8 @@ def list_check(figures: Mapping[str, float], *, quality: Quality, past: Past = _
     ]
     volume = volume_of(figures, past, quality, low=quality.min_volume_ratio, high=quality.max_volume_ratio)
     return suite_of("gold.recommendations", {**figures, **volume[0]}, bounds + volume[1])
+
+
+def _age(figures: Mapping[str, float], run_date: date) -> dict[str, float]:
+    age = age_days(figures, run_date)
+    return {} if age is None else {_AGE: age}

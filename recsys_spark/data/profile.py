@@ -25,7 +25,7 @@ Figures = dict[str, float]
 PROFILE = "profile"
 # What the number of rows that broke a rule is called, before the rule's name.
 REJECT = "reject_"
-_DAY_ZERO = date(1970, 1, 1)
+DAY_ZERO = date(1970, 1, 1)
 _COLUMNS = {
     "interactions": (
         "event_id",
@@ -161,7 +161,7 @@ def recorded(kind: str, figures: Mapping[str, float]) -> dict[tuple[str, str], f
 def age_days(figures: Mapping[str, float], run_date: date) -> float | None:
     """Days from the newest row to the run date, 0 where it is later; None without rows."""
     last = figures.get("last_day")
-    return None if last is None else max((run_date - _DAY_ZERO).days - last, 0.0)
+    return None if last is None else max((run_date - DAY_ZERO).days - last, 0.0)
 
 
 def _counts(kind: str, among: Column) -> dict[str, Column]:
@@ -170,4 +170,4 @@ def _counts(kind: str, among: Column) -> dict[str, Column]:
 
 
 def _day(day: Column) -> Column:
-    return F.datediff(day, F.lit(_DAY_ZERO))
+    return F.datediff(day, F.lit(DAY_ZERO))

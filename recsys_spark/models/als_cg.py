@@ -30,8 +30,8 @@ from recsys_spark.models.als_blocks import Blocks, Chunk, blocks_held, blocks_of
 from recsys_spark.models.als_factors import Factors, IndexedPairs, Iteration
 from recsys_spark.models.als_solve import Matrix, Objective, Rows, gramian, solve_rows
 
-SEEDED_AT_ONCE = 1024
-AT_ONCE = 1 << 16  # rows of a start that are drawn, and summed, at a time
+AT_ONCE = 1 << 16  # rows of a start that are drawn, and summed, at a time ...
+SEEDED_AT_ONCE = 1024  # ... so many by one core: a piece stays in its cache
 NEW = 0.01  # norm of a new row's start beside that of the known ones: it must not disturb them
 
 
@@ -169,13 +169,12 @@ def _begin(users: Side, items: Side, indexed: IndexedPairs, settings: Als, start
         if known is None and kind == "item":
             continue
         draft, length, total = side.series.begin(), np.float32(1), side.series.rows
-        has_known = known is not None and known[0].size > 0
-        if known is not None and has_known:
+        if known is not None and known[0].size:
             length = np.float32(NEW * np.mean(np.linalg.norm(known[1], axis=1)))
         for first in range(0, total, AT_ONCE):
             rows = np.arange(first, min(first + AT_ONCE, total))
             draft.put(rows, _drawn(rows, settings.rank, settings.seed + salt) * length)
-        if known is not None and has_known:
+        if known is not None:
             draft.put(*known)
         side.gram = np.zeros_like(side.gram)
         for some in draft.blocks(AT_ONCE):

@@ -9,10 +9,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Settings
+from recsys_spark.data.events import PAIR
 from recsys_spark.data.reading import events_on, preferences_on
 from recsys_spark.lake.job import Job
-
-PAIR = ("user_id", "item_id")
 
 
 def training_pairs(preferences: DataFrame, settings: Settings) -> DataFrame:

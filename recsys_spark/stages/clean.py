@@ -18,6 +18,7 @@ from recsys_spark.data.history import Past, pasts
 from recsys_spark.data.kinds import KINDS
 from recsys_spark.data.merge import merge_batch
 from recsys_spark.data.profile import (
+    DAY_ZERO,
     REJECT,
     Figures,
     counted_while_kept,
@@ -43,7 +44,6 @@ from recsys_spark.lake.together import together
 # In ops.metrics, labelled `kind:source:content hash`: what is in silver, and what is never to be.
 _DONE, DISCARDED = "cleaned_file", "discarded_file"
 _ROWS_TOGETHER = 2_000_000  # of one date are one task's, where a batch is one date
-_DAY_ZERO = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _newest_event(job: Job, batches: list[Batch]) -> date:
     for batch in batches:
         if batch.kind == "interactions" and "first_day" in batch.figures:
             days = (batch.figures["first_day"], batch.figures["last_day"])
-            bounds.append(tuple(_DAY_ZERO + timedelta(days=int(day)) for day in days))
+            bounds.append(tuple(DAY_ZERO + timedelta(days=int(day)) for day in days))
     dates = job.read(SILVER_INTERACTIONS).agg(F.min("event_date"), F.max("event_date")).collect()[0]
     if dates[0] is not None:
         bounds.append((dates[0], dates[1]))
@@ -224,7 +224,7 @@ def _gate(job: Job, batches: list[Batch], newest: date) -> list[quality.QualityR
         for kind, judge in expectations.SUITES.items()
         if kind in by_kind
     ]
-    last_day = float((newest - _DAY_ZERO).days)
+    last_day = float((newest - DAY_ZERO).days)
     if events := by_kind.get("interactions"):
         checks.extend(_event_checks(job, events, by_kind.get("items"), past["interactions"], last_day))
     else:
