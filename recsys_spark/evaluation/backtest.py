@@ -118,7 +118,7 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
             in_groups(job, users, trial.cutoff),
             preferences=with_fade(
                 preferences.join(F.broadcast(users), "user_id", "left_semi"),
-                events=trial.known,
+                known=preferences,
                 run_date=trial.cutoff,
                 settings=settings.history,
             ),

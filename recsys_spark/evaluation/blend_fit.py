@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from recsys_spark.config import COMPONENTS, TASKS
-from recsys_spark.data.reading import liked_on, preferences_on
+from recsys_spark.data.reading import preferences_on
 from recsys_spark.evaluation.backtest import judged_items, window_events
 from recsys_spark.evaluation.blend_search import Cases, Found, learned
 from recsys_spark.lake.job import Job
@@ -90,9 +90,7 @@ def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str
     try:
         rows = candidates(
             relevant.select("user_id").distinct(),
-            preferences=with_fade(
-                pairs, events=liked_on(job, cutoff), run_date=cutoff, settings=job.settings.history
-            ),
+            preferences=with_fade(pairs, run_date=cutoff, settings=job.settings.history),
             user_factors=user_factors(job, version),
             catalogue=catalogue,
             starts=[Variant(task, "hybrid", settings.fixed(task)) for task in TASKS],

@@ -147,12 +147,7 @@ def _ranked_scores(job: Job, evidence: Evidence, pairs: DataFrame) -> Scores:
         ranked = kept(
             lists(
                 in_groups(job, evidence.relevant.select("user_id").distinct(), evidence.window.cutoff),
-                preferences=with_fade(
-                    pairs,
-                    events=liked(evidence.known, job.settings.preferences),
-                    run_date=evidence.window.cutoff,
-                    settings=job.settings.history,
-                ),
+                preferences=with_fade(pairs, run_date=evidence.window.cutoff, settings=job.settings.history),
                 user_factors=user_factors(job, VERSION),
                 catalogue=catalogue,
                 variants=list(hybrids(job, VERSION).values()),

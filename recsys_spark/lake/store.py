@@ -52,13 +52,23 @@ class Lake:
         return f"{found[0]}:{found[1].get('txnId', '')}:{found[1].get('timestamp', '')}" if found else ""
 
     def read(self, table: Table, *, version: int | None = None) -> DataFrame:
-        """The table's rows; none of a table that no stage has written yet."""
+        """The table's rows; none of a table that no stage has written yet.
+
+        A column that was not declared yet when the table was last written is null.
+        """
         if not self.exists(table):
             return frame_of(self.spark, [], table.schema)
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
-        return reader.load(self.path(table)).select(*table.columns)
+        rows = reader.load(self.path(table))
+        known = set(rows.columns)
+        return rows.select(
+            *[
+                name if name in known else F.lit(None).cast(kind).alias(name)
+                for name, kind in table.columns.items()
+            ]
+        )
 
     def append(self, table: Table, rows: DataFrame) -> None:
         writer = conform(rows, table).write.format("delta").mode("append")
@@ -178,7 +188,8 @@ class Lake:
             writer = writer.options(
                 **(named if table.sought_by else {"delta.dataSkippingNumIndexedCols": "0"})
             )
-        writer.save(self.path(table))
+        # A table of an earlier version gets the columns that are declared since.
+        writer.option("mergeSchema", "true").save(self.path(table))
 
 
 def located(spark: SparkSession, path: str) -> tuple[Any, Any]:

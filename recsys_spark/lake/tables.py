@@ -248,6 +248,8 @@ SILVER_PREFERENCES = Table(
         "last_event_at": TIMESTAMP,
         "rating": DOUBLE,
         "is_excluded": BOOLEAN,
+        "active_days": INT,
+        "span_days": INT,
     },
     key=("run_date", "user_id", "item_id"),
     partition_by=("run_date",),

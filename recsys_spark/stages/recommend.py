@@ -107,8 +107,7 @@ def _preferences(job: Job, blends: Mapping[str, Variant]) -> DataFrame:
     pairs = preferences_of(job)
     if not any("history" in blends[task].components for task in tasks):
         return pairs
-    events = liked_on(job, job.run_date)
-    return with_fade(pairs, events=events, run_date=job.run_date, settings=job.settings.history)
+    return with_fade(pairs, run_date=job.run_date, settings=job.settings.history)
 
 
 def _ranked(

@@ -92,6 +92,30 @@ def test_strength_is_the_decayed_sum_of_weights_less_what_lowers_it_with_a_cap(f
     assert sum(is_excluded for _, is_excluded in strengths.values()) == 5
 
 
+def test_active_days_are_those_with_an_event_for_the_item_and_span_from_the_first_to_the_last(
+    frame: Frame,
+) -> None:
+    draw = random.Random(3)
+    ages = [draw.choice([0, 1, 63, 64, 127, 128, 200, 319, 320, 383, 384, 900]) for _ in range(400)]
+    rows = [
+        event(
+            f"u{n % 40}",
+            "i",
+            datetime(2024, 6, 2, n % 24) - timedelta(days=age),
+            draw.choice(["view", "skip"]),
+        )
+        for n, age in enumerate(ages)
+    ]
+    days: dict[str, set[int]] = defaultdict(set)
+    for (user, _, kind, *_), age in zip(rows, ages, strict=True):
+        if kind == "view":
+            days[user] |= {age} if age < 384 else set()
+    expected = {user: (len(known), max(known) - min(known) if known else 0) for user, known in days.items()}
+    told = preferences(frame(EVENTS, rows), run_date=DAY, settings=KNOBS).collect()
+    assert {row["user_id"]: (row["active_days"], row["span_days"]) for row in told} == expected
+    assert max(count for count, _ in expected.values()) > 5
+
+
 def test_too_few_events_of_a_user_then_of_an_item_leave_nothing_to_train_on(frame: Frame) -> None:
     rows = many(users=60, count=900)
     bounds = {"min_events_per_user": 12, "min_events_per_item": 105}

@@ -367,7 +367,7 @@ def test_preferences_that_fail_are_told_and_are_gone(
     job = Job(spark, Settings.model_validate({**settings.model_dump(), **places}), DAY)
     at = datetime(2024, 6, 1)
     values = {"run_date": DAY, "item_id": "i1", "strength": 1.0, "events": 1, "last_event_at": at}
-    values |= {"rating": None, "is_excluded": False}
+    values |= {"rating": None, "is_excluded": False, "active_days": 1, "span_days": 0}
     pairs = [{**values, "user_id": "u1"}, {**values, "user_id": "u1"}, {**values, "user_id": "u2"}]
     pairs.append({**values, "user_id": "u1", "run_date": date(2024, 6, 1)})
     rows = [tuple(pair[name] for name in SILVER_PREFERENCES.columns) for pair in pairs]

@@ -11,7 +11,14 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.store import Lake
-from recsys_spark.lake.tables import BRONZE_INTERACTIONS, SILVER_INTERACTIONS, SILVER_USERS, Table
+from recsys_spark.lake.tables import (
+    BRONZE_INTERACTIONS,
+    INT,
+    SILVER_INTERACTIONS,
+    SILVER_USERS,
+    STRING,
+    Table,
+)
 
 
 def bounds_of(lake: Lake, table: Table) -> set[str]:
@@ -61,3 +68,17 @@ def test_the_newest_version_and_its_rows_are_those_that_the_history_tells(
     newest = DeltaTable(lake.path(SILVER_USERS)).history(1)[0]
     assert lake.version(SILVER_USERS) == newest["version"] == 2
     assert lake.rows_written(SILVER_USERS) == int(newest["operationMetrics"]["numOutputRows"]) == 2
+
+
+def test_a_column_declared_since_is_null_in_what_was_written_before_and_written_from_then_on(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lake = Lake(spark, str(tmp_path))
+    key = {"key": ("name",), "partition_by": ("name",)}
+    before = Table("ops.grown", {"name": STRING, "size": INT}, **key)
+    now = Table("ops.grown", {"name": STRING, "size": INT, "days": INT}, **key)
+    lake.append(before, frame_of(spark, [("a", 1), ("b", 2)], before.schema))
+    assert sorted(map(tuple, lake.read(now).collect())) == [("a", 1, None), ("b", 2, None)]
+    lake.overwrite_partition(now, frame_of(spark, [("b", 3, 4)], now.schema), name="b")
+    lake.append(now, frame_of(spark, [("c", 5, 6)], now.schema))
+    assert sorted(map(tuple, lake.read(now).collect())) == [("a", 1, None), ("b", 3, 4), ("c", 5, 6)]
