@@ -253,6 +253,7 @@ SILVER_PREFERENCES = Table(
     },
     key=("run_date", "user_id", "item_id"),
     partition_by=("run_date",),
+    sought_by=(),
 )
 SILVER_EXCLUDED_USERS = Table(
     "silver.excluded_users",
@@ -381,12 +382,14 @@ GOLD_STAGED = Table(
     _LISTS,
     key=("run_id", "channel", "campaign", "user_id", "rank"),
     partition_by=("run_id",),
+    sought_by=("channel", "campaign", "user_id"),
 )
 GOLD_RECOMMENDATIONS = Table(
     "gold.recommendations",
     _LISTS,
     key=("run_date", "channel", "campaign", "user_id", "rank"),
     partition_by=("run_date",),
+    sought_by=("channel", "campaign", "user_id"),
 )
 # What goes with an item on sale; component_scores before their weights, source the one that gave most.
 GOLD_SIMILAR = Table(
