@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
+from recsys_spark.lake.ranges import in_ranges
 from recsys_spark.ranking.batches import gathered
 
 # Legal in JSON, but some readers split lines at them, and lone surrogates cannot be written as UTF-8.
@@ -28,6 +29,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 # What the export says of a list, and of each of its slots.
 _OF_LIST = ("run_date", "channel", "campaign", "user_id", "arm", "model_version", "run_id")
 _OF_SLOT = ("rank", "item_id", "title", "category", "brand", "score", "source", "reason", "propensity")
+_LIST = ("campaign", "user_id")
 _AT_ONCE = 16_384  # slots rendered together: each distinct value among them is made a text once
 
 
@@ -51,8 +53,11 @@ def export_lines(slots: DataFrame, *, at_once: int = _AT_ONCE) -> DataFrame:
         if torn:
             yield _chunks(_lines(torn[0], np.zeros(1, np.int64)))
 
-    ordered = slots.select(*_OF_LIST, *_OF_SLOT).repartitionByRange("campaign", "user_id")
-    return ordered.sortWithinPartitions("campaign", "user_id", "rank").mapInArrow(
+    partitions = int(slots.sparkSession.conf.get("spark.sql.shuffle.partitions") or 1)
+    ordered = in_ranges(
+        slots.select(*_OF_LIST, *_OF_SLOT), _LIST, keys=slots.where("rank = 1"), partitions=partitions
+    )
+    return ordered.sortWithinPartitions(*_LIST, "rank").mapInArrow(
         render, "campaign string, run_id string, user_ids array<string>, lines string"
     )
 
@@ -61,7 +66,7 @@ def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
-def _starts(rows: pa.RecordBatch, names: Sequence[str] = ("campaign", "user_id")) -> NDArray[np.int64]:
+def _starts(rows: pa.RecordBatch, names: Sequence[str] = _LIST) -> NDArray[np.int64]:
     """Where the rows begin that have the same values: the lists."""
     is_new = np.zeros(rows.num_rows, np.bool_)
     is_new[0] = True

@@ -16,6 +16,8 @@ from scipy import sparse
 
 from recsys_spark.config import COLD_ITEM, COMPONENTS, POPULARITY_GROUP
 from recsys_spark.errors import ConfigError
+from recsys_spark.lake.near import near
+from recsys_spark.lake.ranges import in_ranges
 from recsys_spark.ranking.batches import csr_of, gathered, maps_of, users_at_once
 from recsys_spark.ranking.blend import ScaledUsers, UserBatch, Variant, group_weight
 from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
@@ -31,7 +33,6 @@ LISTS_SCHEMA = (
     "task string, model string, user_id string, rank int, item_id string, score double, "
     "component_scores map<string,double>, source string, min_pairs int"
 )
-_SAMPLED = 100  # users for each bound between partitions
 NAMES = (*COMPONENTS, POPULARITY_GROUP)
 _COLUMNS = ("task", "model", "user_id", "rank", "item_id", "score", "component_scores", "source", "min_pairs")
 # The kernel's names for the parts of a score, and ours.
@@ -109,21 +110,13 @@ def lists(
     rows = _grouped(rows, users, catalogue)
     more = [f"{name} {users.schema[name].dataType.simpleString()}" for name in carried]
     more += ["goes_with string"] if companions is not None else []
-    spread = _in_ranges(rows, users, partitions) if in_order else rows.repartition(partitions, "user_id")
+    if in_order:
+        spread = in_ranges(rows, ["user_id"], keys=users, partitions=partitions).sortWithinPartitions(
+            "user_id"
+        )
+    else:
+        spread = rows.repartition(partitions, "user_id")
     return spread.mapInArrow(score, ", ".join([LISTS_SCHEMA, *more]))
-
-
-def _in_ranges(rows: DataFrame, users: DataFrame, partitions: int) -> DataFrame:
-    """The rows by ranges of user_id, sorted; a range is known from a sample of the users.
-
-    Spark's own repartitionByRange computes its rows twice, the first time for its sample.
-    """
-    drawn = users.select("user_id").orderBy(F.xxhash64("user_id"), "user_id").limit(_SAMPLED * partitions)
-    ids = sorted(row["user_id"] for row in drawn.collect())
-    bounds = [ids[len(ids) * part // partitions] for part in range(1, partitions)] if ids else []
-    before = F.array(*[F.lit(bound) for bound in bounds]).cast("array<string>")
-    part = F.size(F.filter(before, lambda bound: bound <= F.col("user_id")))
-    return rows.repartitionById(partitions, part).sortWithinPartitions("user_id")
 
 
 def user_rows(
@@ -140,8 +133,9 @@ def user_rows(
     Preferences may say what is left of each pair's history, `fade`. What the user may not get, `exclude`
     (user_id, item_id) and preferences that say is_excluded, is `excluded`, likewise by item_index.
     """
+    asked = near(users.select("user_id"), users.count())
     known = preferences.join(F.broadcast(index), on="item_id", how="inner").join(
-        users, "user_id", "left_semi"
+        asked, "user_id", "left_semi"
     )
     is_excluded = F.col("is_excluded") if "is_excluded" in preferences.columns else F.lit(False)
     fade = ["fade"] if "fade" in preferences.columns else []
