@@ -228,7 +228,7 @@ class Als(Section):
     item_blocks: int = Field(gt=0)
     checkpoint_interval: int = Field(gt=0)
     seed: int
-    trainer: Literal["mllib", "cg"] = "mllib"
+    trainer: Literal["mllib", "cg", "svd", "item2vec"] = "mllib"
     feedback: Literal["implicit", "explicit"] = "implicit"
     scaling_exponent: float = Field(default=1.0, ge=0, le=2)
     cg_steps: int = Field(default=3, ge=1, le=1000)
@@ -238,12 +238,23 @@ class Als(Section):
     retrain_days: int = Field(default=1, ge=1)
     loss_every: int = Field(default=0, ge=0)
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether a user's factors are a plain sum over what they had, and no ALS."""
+        return self.trainer in ("svd", "item2vec")
+
     @model_validator(mode="after")
-    def _what_mllib_lacks(self) -> Als:
-        if self.trainer == "mllib" and self.scaling_exponent != 1.0:
+    def _what_others_lack(self) -> Als:
+        if self.trainer != "cg" and self.scaling_exponent != 1.0:
             raise ValueError(f'als.scaling_exponent = {self.scaling_exponent} needs als.trainer = "cg"')
-        if self.trainer == "mllib" and self.warm_start:
-            raise ValueError('als.warm_start = true needs als.trainer = "cg": MLlib cannot begin anywhere')
+        if self.trainer != "cg" and self.warm_start:
+            raise ValueError(
+                f'als.warm_start = true needs als.trainer = "cg": {self.trainer} cannot begin anywhere'
+            )
+        if self.is_linear and self.feedback == "explicit":
+            raise ValueError(
+                f'als.feedback = "explicit" needs "mllib" or "cg": {self.trainer} fits no ratings'
+            )
         return self
 
 

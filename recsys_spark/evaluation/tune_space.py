@@ -58,8 +58,12 @@ def _weighs(*components: str) -> Matters:
     return matters
 
 
+def _alternates(settings: Settings) -> bool:
+    return not settings.als.is_linear and _weighs("als")(settings)
+
+
 def _has_confidence(settings: Settings) -> bool:
-    return settings.als.feedback == "implicit" and _weighs("als")(settings)
+    return settings.als.feedback == "implicit" and _alternates(settings)
 
 
 def _has_exponent(settings: Settings) -> bool:
@@ -72,8 +76,8 @@ def _fades(settings: Settings) -> bool:
 
 SPACE = (
     Dimension("als.rank", 8, 128, is_log=True, matters=_weighs("als")),
-    Dimension("als.iterations", 5, 25, is_log=False, matters=_weighs("als")),
-    Dimension("als.regularization", 0.001, 1.0, is_log=True, matters=_weighs("als")),
+    Dimension("als.iterations", 5, 25, is_log=False, matters=_alternates),
+    Dimension("als.regularization", 0.001, 1.0, is_log=True, matters=_alternates),
     Dimension("als.alpha", 0.1, 100.0, is_log=True, matters=_has_confidence),
     Dimension("als.scaling_exponent", 0.0, 1.0, is_log=False, matters=_has_exponent),
     Dimension(

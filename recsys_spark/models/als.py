@@ -2,11 +2,13 @@
 
 `mllib` is Spark's own, solves each row exactly and is the reference. `cg` minimises the same loss by
 conjugate gradient (see `als_cg`), is faster, can begin from an earlier night and stops when it has settled.
+Two more, `svd` and `item2vec`, are not ALS: other factors for its place in the blend (see `als_linear`).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from pyspark.ml.recommendation import ALS
 from pyspark.sql import DataFrame
@@ -15,6 +17,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Als
 from recsys_spark.models.als_cg import fit_cg
 from recsys_spark.models.als_factors import Factors, IndexedPairs, Iteration, index_pairs
+from recsys_spark.models.als_linear import fit_linear
 from recsys_spark.models.als_loss import loss_of
 from recsys_spark.models.als_solve import Objective
 
@@ -22,14 +25,22 @@ __all__ = ["Factors", "fit_als"]
 
 
 def fit_als(
-    preferences: DataFrame, settings: Als, *, start: Factors | None = None, is_measured: bool = True
+    preferences: DataFrame,
+    settings: Als,
+    *,
+    start: Factors | None = None,
+    is_measured: bool = True,
+    events: Callable[[], DataFrame] | None = None,
 ) -> Factors:
     """Factors for every user and item with a preference, and the loss they reach.
 
     `preferences` holds unique (user_id, item_id, strength > 0). Indexes are the rank of the sorted ids.
     start: an earlier night's factors, for trainer "cg" only. is_measured: without it MLlib's loss, which
-    costs a pass over the pairs, is not computed. InputError where there is no preference.
+    costs a pass over the pairs, is not computed. events: what speaks for items, for trainer "item2vec", which
+    asks for them. InputError where there is no preference.
     """
+    if settings.is_linear:
+        return fit_linear(preferences, settings, events=events)
     indexed = index_pairs(preferences)
     if settings.trainer == "cg":
         return fit_cg(indexed, settings, start=start)

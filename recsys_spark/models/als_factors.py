@@ -1,4 +1,4 @@
-"""What both ALS trainers take and give."""
+"""What all trainers of factors take and give."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recsys_spark.lake.near import near
 
 @dataclass(frozen=True)
 class Iteration:
-    """The loss after so many iterations, and the seconds since the fit began."""
+    """The loss after so many iterations, nan where there is none, and the seconds since the fit began."""
 
     iteration: int
     loss: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -51,7 +52,10 @@ def training_rows(job: Job, factors: Factors | None, started_from: str | None) -
     parameters = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
     known: list[tuple[int, float | None, float]] = [(0, None, 0.0)]
     if factors is not None:
-        known = [(one.iteration, one.loss, one.seconds) for one in factors.history]
+        losses = [None if math.isnan(one.loss) else one.loss for one in factors.history]
+        known = [
+            (one.iteration, loss, one.seconds) for one, loss in zip(factors.history, losses, strict=True)
+        ]
     rows = [(*one, settings.trainer, started_from, parameters, job.run.inputs) for one in known]
     schema = MODEL_ALS_TRAINING.schema
     schema = type(schema)([field for field in schema if field.name != "model_version"])

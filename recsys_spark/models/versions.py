@@ -73,7 +73,10 @@ def train_als_once(
         return ""
     day = job.run_date if day is None else day
     source = trained_before(job, version, day)
-    factors, training, told = _trained(job, version, pairs) if source is None else _taken(job, source)
+    if source is None:
+        factors, training, told = _trained(job, version, pairs, day, events)
+    else:
+        factors, training, told = _taken(job, source)
     if source is not None or job.settings.preferences.min_events_per_user > 1:
         newcomers = fold_in_pairs(job, day, pairs, events=events)
         factors, count = with_newcomers(factors, newcomers, job.settings.als)
@@ -86,13 +89,21 @@ def train_als_once(
     return told
 
 
-def _trained(job: Job, version: str, pairs: DataFrame) -> tuple[Factors, DataFrame | None, str]:
+def _trained(
+    job: Job, version: str, pairs: DataFrame, day: date, events: DataFrame | None
+) -> tuple[Factors, DataFrame | None, str]:
     """New factors, what is kept of the training of a night's own version, and a sentence."""
     earlier = earlier_night(job, version)
     started_from, start = (None, None) if earlier is None else earlier
     is_night = version == job.run.run_id
     liked = training_pairs(pairs, job.settings)
-    factors = fit_als(liked, job.settings.als, start=start, is_measured=is_night)
+    factors = fit_als(
+        liked,
+        job.settings.als,
+        start=start,
+        is_measured=is_night,
+        events=lambda: liked_on(job, day) if events is None else events,
+    )
     return factors, training_rows(job, factors, started_from) if is_night else None, "trained"
 
 

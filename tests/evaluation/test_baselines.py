@@ -16,6 +16,7 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.evaluation.baselines import item2vec, known, latent, nearest, rated, simple, suite
 from recsys_spark.evaluation.baselines.known import Known, dense_rows, known_of
 from recsys_spark.evaluation.baselines.scored import model_lists
+from recsys_spark.models.als_linear import item_vectors
 from recsys_spark.models.neighbours import best_columns, bm25
 from recsys_spark.models.neighbours import nearest as nearest_rows
 
@@ -384,7 +385,7 @@ def test_item2vec_brings_together_what_shares_baskets_and_leaves_rare_items_out(
             )
     events.append(("e", "u00", "rare", "2024-01-01 00:00:00", "b0"))
     schema = "event_id string, user_id string, item_id string, event_at string, basket_id string"
-    vectors = item2vec.item_vectors(frame(schema, events), seed=7)
+    vectors = item_vectors(frame(schema, events), size=item2vec.SIZE, seed=7)
     items = [f"i{side}{item}" for side in range(2) for item in range(8)]
     assert sorted(vectors.column("item_id").to_pylist()) == items
     of = made(dict(pairs), items=[*items, "rare"], judged=["u00", "u01"])
@@ -396,7 +397,7 @@ def test_item2vec_brings_together_what_shares_baskets_and_leaves_rare_items_out(
 
 def test_item2vec_of_rare_items_only_has_no_vectors_and_no_lists(frame):
     schema = "event_id string, user_id string, item_id string, event_at string, basket_id string"
-    vectors = item2vec.item_vectors(frame(schema, [("e", "u", "a", "2024-01-01", None)]), seed=7)
+    vectors = item_vectors(frame(schema, [("e", "u", "a", "2024-01-01", None)]), size=9, seed=7)
     of = made({("u", "a"): 1.0}, items=["a"], judged=["u"])
     assert listed("item2vec", item2vec.item2vec(of, vectors), of, k=2) == {}
 

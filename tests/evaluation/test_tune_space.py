@@ -75,6 +75,8 @@ def test_only_what_the_configuration_makes_use_of_is_searched() -> None:
     everything = {one.name for one in SPACE}
     assert names(changed()) == everything - {"als.scaling_exponent"}
     assert names(changed(als={"trainer": "cg"})) == everything
+    of_als = {"als.iterations", "als.regularization", "als.alpha", "als.scaling_exponent"}
+    assert names(changed(als={"trainer": "svd"})) == everything - of_als
     ratings = {"event_type": "purchase", "low": "exclude", "min": 0, "max": 5, "neutral": 3}
     explicit = changed(als={"feedback": "explicit"}, preferences={"ratings": ratings})
     assert "als.alpha" not in names(explicit)

@@ -12,11 +12,12 @@ from pyspark.sql import SparkSession
 from recsys_spark.config import load_settings
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import open_run
-from recsys_spark.lake.tables import MODEL_ALS_TRAINING
+from recsys_spark.lake.tables import MODEL_ALS_TRAINING, MODEL_ITEM_FACTORS, MODEL_USER_FACTORS
 from recsys_spark.models.als_nights import earlier_night
 from recsys_spark.models.versions import train_als_once
 from tests.conftest import Frame
 from tests.models.test_als import PAIRS, als
+from tests.models.test_als_linear import EVENTS
 
 
 @pytest.mark.soak  # two trainings and some twenty Delta commits
@@ -48,3 +49,29 @@ def test_a_night_begins_from_the_one_before_it_and_says_so_but_a_backtest_does_n
     # Another rank is another model, and another environment another shop.
     for other in ({"als": als(rank=5, warm_start=True)}, {"env": "elsewhere"}):
         assert earlier_night(Job(spark, settings.model_copy(update=other), job.run_date), versions[1]) is None
+
+
+def test_a_night_with_other_factors_in_the_place_of_als_keeps_them_and_how_they_were_made(
+    spark: SparkSession, frame: Frame, tmp_path: Path
+) -> None:
+    loaded = load_settings("demo")
+    changed = {
+        "lake": loaded.lake.model_copy(update={"path": str(tmp_path / "lake")}),
+        "als": als(trainer="item2vec", rank=3),
+    }
+    settings = loaded.model_copy(update=changed)
+    job = Job(spark, settings, date(2024, 5, 2))
+    version = open_run(job.lake, settings, job.run_date).run_id
+    pairs = frame(PAIRS, [(f"u{u}", f"i{i}", 1.0) for u in range(8) for i in range(6)])
+    events = frame(
+        EVENTS, [(f"e{u}-{i}", f"u{u}", f"i{i}", "2024-01-01", None) for u in range(8) for i in range(5)]
+    )
+    assert train_als_once(job, version, pairs, events=events) == "trained"
+    [told] = job.read(MODEL_ALS_TRAINING).collect()
+    assert (told["trainer"], told["loss"], told["started_from"]) == ("item2vec", None, None)
+    assert sorted(row["item_id"] for row in job.read(MODEL_ITEM_FACTORS).collect()) == [
+        f"i{n}" for n in range(5)
+    ]
+    users = job.read(MODEL_USER_FACTORS).collect()
+    assert sorted(row["user_id"] for row in users) == [f"u{n}" for n in range(8)]
+    assert len({tuple(row["factors"]) for row in users}) == 1, "all had the same"

@@ -8,10 +8,10 @@ import importlib.util
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import svds
 
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.evaluation.baselines.scored import Scorer
+from recsys_spark.models.als_linear import directions
 from recsys_spark.ranking.blend import profiles
 from recsys_spark.ranking.kernel import Csr
 
@@ -23,19 +23,8 @@ BPR_ITERATIONS = 100
 def svd(known: Known, *, rank: int = RANK) -> Scorer:
     """PureSVD (Cremonesi, Koren, Turrin 2010): the user's row projected on the best `rank` directions."""
     taste = known.taste
-    directions = _directions(taste, rank)
-    return lambda rows: (taste[rows] @ directions.T) @ directions
-
-
-def _directions(matrix: sparse.csr_matrix, rank: int) -> NDArray[np.float64]:
-    """[r, I] right singular vectors; r is `rank`, or less where the matrix has no more to give."""
-    possible = min(matrix.shape) - 1
-    if possible < 1 or matrix.nnz == 0:
-        return np.zeros((0, matrix.shape[1]))
-    r = min(rank, possible)
-    # A fixed start: ARPACK's own is random.
-    _, strength, directions = svds(matrix, k=r, v0=np.ones(min(matrix.shape)), return_singular_vectors="vh")
-    return np.asarray(directions[strength > strength.max() * 1e-9])
+    found = directions(taste, rank)
+    return lambda rows: (taste[rows] @ found.T) @ found
 
 
 def raw_sum(

@@ -23,6 +23,7 @@ from recsys_spark.evaluation.baselines.known import (
     require_driver_size,
 )
 from recsys_spark.evaluation.baselines.scored import Scorer, model_lists
+from recsys_spark.models.als_linear import item_vectors
 
 _SCHEMA = pa.schema(
     [
@@ -94,7 +95,9 @@ def models_of_night(known: Known, learnt: Learnt, *, seed: int) -> tuple[Models,
         ),
         "frequency": partial(simple.personal_frequency, known),
         "als_plus_tfidf": lambda: _raw_sum(known, learnt),
-        "item2vec": lambda: item2vec.item2vec(known, item2vec.item_vectors(learnt.events, seed=seed)),
+        "item2vec": lambda: item2vec.item2vec(
+            known, item_vectors(learnt.events, size=item2vec.SIZE, seed=seed)
+        ),
     }
     if known.ratings.nnz:
         beside |= {name: partial(make, known) for name, make in rated.PEARSON.items()}
