@@ -148,7 +148,7 @@ def matrices(users: Any, items: Any, index: tuple[str, str], factors: str) -> tu
 
 def mllib(pairs: IndexedPairs, settings: Als) -> tuple[float, np.ndarray, np.ndarray]:
     start = time.perf_counter()
-    model = _estimator(settings).fit(pairs.pairs)
+    model = _estimator(settings, settings.iterations).fit(pairs.pairs)
     spent = time.perf_counter() - start
     return spent, *matrices(model.userFactors, model.itemFactors, ("id", "id"), "features")
 
