@@ -5,8 +5,11 @@
 Generated events: users and items drawn from power laws, most items of one of the user's two tastes, 60 days,
 5 % of the rows delivered twice, 1 % with a fault. The copy reads the same Parquet files and writes one Delta
 table: no rule, no order, no partition. Ours is the whole of two stages: ingest (hash, map, bronze) and clean
-(judge, deduplicate, gate, merge into dated partitions). Peak memory is of driver, JVM and Python workers
-together.
+(judge, deduplicate, gate, merge into dated partitions). Then the last day is delivered once more, as large,
+with a tenth of its events changed: `day s` is the two stages again, a merge into that date. Peak memory is of
+driver, JVM and Python workers together.
+
+The last line is JSON of the largest size; growth: how much more a row takes there than at the smallest.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
@@ -119,6 +123,23 @@ def deliver_events(root: Path, rows: int, *, users: int, items: int = ITEMS) -> 
         pq.write_table(table, root / "events" / f"part-{first // CHUNK:03d}.parquet")
 
 
+def deliver_day_again(root: Path) -> int:
+    """The events of the last of DAYS days once more, in a new file, each tenth at another price; how many."""
+    first = FIRST_DAY + np.timedelta64(DAYS - 1, "D")
+    parts = []
+    for file in sorted((root / "events").glob("part-*.parquet")):
+        table = pq.read_table(file)
+        parts.append(
+            table.filter(pc.greater_equal(table.column("at"), pa.scalar(first.astype("datetime64[us]"))))
+        )
+    day = pa.concat_tables(parts)
+    paid = day.column("paid").to_numpy().copy()
+    paid[::10] += 1.0
+    changed = day.set_column(day.schema.get_field_index("paid"), "paid", pa.array(paid))
+    pq.write_table(changed, root / "events" / "again.parquet")
+    return changed.num_rows
+
+
 def deliver(root: Path, rows: int) -> None:
     deliver_events(root, rows, users=max(rows // 20, 10))
     names = np.arange(ITEMS).astype(str)
@@ -171,6 +192,8 @@ def measure(spark: SparkSession, rows: int) -> dict[str, float]:
             started = time.perf_counter()
             cleaned = run_stage("clean", job, memory)
             clean = time.perf_counter() - started
+            again = deliver_day_again(root)
+            day = timed(lambda: [run_stage(stage, job, memory) for stage in ("ingest", "clean")])
         return {
             "rows": rows,
             "copy": copy,
@@ -178,6 +201,8 @@ def measure(spark: SparkSession, rows: int) -> dict[str, float]:
             "clean": clean,
             "vs_copy": (ingest + clean) / copy,
             "silver_vs_copy": clean / copy,
+            "day_rows": again,
+            "day": day,
             "gx_share": cleaned.figures["gate_seconds", ""] / clean,
             "peak_gb": memory.peak_gb,
         }
@@ -196,15 +221,17 @@ def main() -> None:
     results = [measure(spark, rows) for rows in given.rows]
     print(
         f"{'rows':>12}{'copy s':>9}{'ingest s':>10}{'clean s':>9}{'/copy':>7}"
-        f"{'silver/copy':>13}{'GX':>7}{'GB':>6}"
+        f"{'silver/copy':>13}{'GX':>7}{'day rows':>11}{'day s':>7}{'GB':>6}"
     )
     for found in results:
         print(
             f"{found['rows']:>12,.0f}{found['copy']:>9.1f}{found['ingest']:>10.1f}{found['clean']:>9.1f}"
             f"{found['vs_copy']:>7.1f}{found['silver_vs_copy']:>13.1f}{found['gx_share']:>7.0%}"
-            f"{found['peak_gb']:>6.1f}"
+            f"{found['day_rows']:>11,.0f}{found['day']:>7.1f}{found['peak_gb']:>6.1f}"
         )
     largest = results[-1]
+    each = [(found["ingest"] + found["clean"]) / found["rows"] for found in results]
+    largest["growth"] = each[-1] / each[0] - 1
     print(json.dumps({name: round(value, 3) for name, value in largest.items()}))
 
 
