@@ -26,7 +26,7 @@ from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.executor_files import MatrixSeries, SharedMatrix
 from recsys_spark.lake.kept import kept
 from recsys_spark.lake.workers import settle
-from recsys_spark.models.als_blocks import Blocks, Chunk, blocks_held, blocks_of
+from recsys_spark.models.als_blocks import Blocks, Chunk, Cut, blocks_held, blocks_of
 from recsys_spark.models.als_factors import Factors, IndexedPairs, Iteration
 from recsys_spark.models.als_solve import Matrix, Objective, Rows, gramian, solve_rows
 
@@ -51,9 +51,7 @@ def fit_cg(indexed: IndexedPairs, settings: Als, *, start: Factors | None = None
     begin as unit vectors drawn for (index, seed), items at zero.
     """
     began = time.perf_counter()
-    on_driver = indexed.n_pairs <= settings.driver_pairs
-    held = indexed.pairs.toArrow() if on_driver else None
-    users, items = (_side(indexed, settings, kind, held) for kind in ("user", "item"))
+    users, items = _sides(indexed, settings)
     try:
         _begin(users, items, indexed, settings, start)
         history = _iterate(users, items, settings, began)
@@ -68,21 +66,27 @@ def fit_cg(indexed: IndexedPairs, settings: Als, *, start: Factors | None = None
             side.series.close()
 
 
-def _side(indexed: IndexedPairs, settings: Als, kind: str, held: pa.Table | None) -> Side:
-    """held: the pairs, where they are so few that the driver solves all rows itself."""
-    n_rows, n_blocks, other = (
-        (indexed.n_users, settings.user_blocks, "item")
-        if kind == "user"
-        else (indexed.n_items, settings.item_blocks, "user")
+def _sides(indexed: IndexedPairs, settings: Als) -> tuple[Side, Side]:
+    """Users and items. Where the pairs are so few, the driver holds them and solves all rows itself."""
+    spark, is_held = indexed.pairs.sparkSession, indexed.n_pairs <= settings.driver_pairs
+    cuts = (
+        Cut("user_index", "item_index", indexed.n_users, settings.user_blocks),
+        Cut("item_index", "user_index", indexed.n_items, settings.item_blocks),
     )
-    names = {"row": f"{kind}_index", "column": f"{other}_index", "value": "strength"}
-    spark = indexed.pairs.sparkSession
-    if held is None:
-        blocks = blocks_of(indexed.pairs, **names, n_rows=n_rows, n_blocks=n_blocks)
+    if is_held:
+        held = indexed.pairs.toArrow()
+        blocks = [blocks_held(spark, held, cut, value="strength") for cut in cuts]
     else:
-        blocks = blocks_held(spark, held, **names, n_rows=n_rows, n_blocks=n_blocks)
-    series = MatrixSeries(spark, f"als-{kind}-factors", n_rows, settings.rank, held is not None)
-    return Side(blocks, series, np.zeros((settings.rank, settings.rank)))
+        blocks = blocks_of(indexed.pairs, cuts, value="strength")
+    users, items = (
+        Side(
+            own,
+            MatrixSeries(spark, f"als-{kind}-factors", own.n_rows, settings.rank, is_held),
+            np.zeros((settings.rank, settings.rank)),
+        )
+        for own, kind in zip(blocks, ("user", "item"), strict=True)
+    )
+    return users, items
 
 
 def _iterate(users: Side, items: Side, settings: Als, began: float) -> tuple[Iteration, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from pydantic import ValidationError
 from recsys_spark.config import Als
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake import executor_files
-from recsys_spark.models import als_solve
+from recsys_spark.models import als_blocks, als_solve
 from recsys_spark.models.als import fit_als
-from recsys_spark.models.als_blocks import blocks_of
+from recsys_spark.models.als_blocks import Cut, blocks_of
 from recsys_spark.models.als_cg import fit_cg, seeded
 from recsys_spark.models.als_factors import Factors, index_pairs
 from recsys_spark.models.als_fold_in import fold_in
@@ -289,19 +290,23 @@ def test_a_warm_start_begins_where_the_night_before_ended_and_stops_when_settled
         fit_als(frame(PAIRS, named(today)), als(rank=5), start=cold)
 
 
-def test_blocks_hold_every_pair_once_in_order_whatever_the_partitions(frame: Frame) -> None:
+def test_blocks_hold_every_pair_once_in_order_whatever_the_partitions(
+    frame: Frame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(als_blocks, "PIECE_PAIRS", 7)
     rng = np.random.default_rng(6)
     cells = rng.choice(50 * 40, 600, replace=False)
     pairs = sorted((int(c // 40), int(c % 40), float(c)) for c in cells)
     users = len({u for u, _, _ in pairs})
     assert users == 50
     rows = frame("user_index int, item_index int, strength float", pairs, 7)
-    blocks = blocks_of(rows, row="user_index", column="item_index", value="strength", n_rows=50, n_blocks=3)
+    by_user, by_item = Cut("user_index", "item_index", 50, 3), Cut("item_index", "user_index", 40, 5)
+    blocks, of_items = blocks_of(rows, [by_user, by_item], value="strength")
     try:
 
-        def listed(chunk):
+        def listed(chunk, n_blocks=3):
             per_row = np.repeat(np.arange(chunk.n_rows), np.diff(chunk.rows.indptr))
-            row = (chunk.first + per_row) * 3 + chunk.block
+            row = (chunk.first + per_row) * n_blocks + chunk.block
             return list(
                 zip(row.tolist(), chunk.rows.indices.tolist(), chunk.rows.values.tolist(), strict=True)
             )
@@ -310,6 +315,9 @@ def test_blocks_hold_every_pair_once_in_order_whatever_the_partitions(frame: Fra
         assert sorted(found) == pairs
         by_row = [[pair for pair in found if pair[0] == row] for row in range(50)]
         assert all(part == sorted(part) for part in by_row)
+        turned = of_items.run(partial(listed, n_blocks=5), bytes_per_row=1)
+        turned = [(user, item, value) for results in turned for part in results for item, user, value in part]
+        assert sorted(turned) == pairs
         with pytest.raises(ConfigError, match=r"Next: raise als\.user_blocks"):
             next(blocks.run(listed, bytes_per_row=10**9))
         # Results that would not fit into one job come in several.
