@@ -189,8 +189,9 @@ def _grouped_counts(
 
 def _labels(items: DataFrame, index: DataFrame, name: str, size: int) -> NDArray[np.int32]:
     """A number for each item's value in the column, equal for equal values; -1 for null."""
-    rows = _indexed(items.select("item_id", name), index, name)
-    codes = rows.column(name).combine_chunks().dictionary_encode().indices
+    quoted = "`{}`".format(name.replace("`", "``"))
+    rows = _indexed(items.select("item_id", F.col(quoted).alias("label")), index, "label")
+    codes = rows.column("label").combine_chunks().dictionary_encode().indices
     labels = np.full(size, -1, np.int32)
     labels[rows.column("item_index").to_numpy()] = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False)
     return labels

@@ -22,6 +22,14 @@ TINY = 2.0**-1000  # below it norms are rounded up: far above where float64 lose
 ROUNDING = 1 + 1e-6  # for the float64 roundings in the norms, in a bound and in the score itself
 
 
+class ScoreOverflowError(ValueError):
+    """A user whose scores might overflow float64; row: which of the call's users."""
+
+    def __init__(self, part: str, row: int) -> None:
+        super().__init__(f"users.{part} row {row}: its scores overflow float64")
+        self.row = row
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Powers of two that bring the float32 product near 1 from any magnitude, and what it may be off by.
@@ -42,7 +50,7 @@ class Bounds:
 
     @classmethod
     def of(cls, outline: Outline, users: PlacedUsers) -> Bounds:
-        """ValueError: a user whose scores could overflow float64."""
+        """ScoreOverflowError, a ValueError: a user whose scores could overflow float64."""
         largest = outline.largest[0]
         norms = np.zeros((users.n_users, largest.size))
         ends = np.cumsum(outline.blocks)
@@ -137,14 +145,11 @@ def _refuse_overflow(users: PlacedUsers, norms: Floats, largest: Floats) -> None
     with np.errstate(over="ignore"):
         bound = (norms * largest).sum(axis=1)
     if np.any(~(bound < LARGEST_SCORE)):
-        raise ValueError(
-            f"users.dense row {int(np.argmin(bound < LARGEST_SCORE))}: its scores overflow float64"
-        )
+        raise ScoreOverflowError("dense", int(np.argmin(bound < LARGEST_SCORE)))
     if users.additive is not None and users.additive.values is not None:
         large = np.abs(users.additive.values) >= LARGEST_SCORE
         if np.any(large):
-            row = int(users.additive.row[int(np.argmax(large))])
-            raise ValueError(f"users.additive row {row}: its scores overflow float64")
+            raise ScoreOverflowError("additive", int(users.additive.row[int(np.argmax(large))]))
 
 
 def _exponents(norms: Floats, largest: Floats) -> NDArray[np.int64]:

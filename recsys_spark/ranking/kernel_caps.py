@@ -46,18 +46,21 @@ def select_capped(
 
     The first j places are the list of j places: who wants K and R in reserve asks for K + R. reserve: how
     many candidates beyond k are kept for what the caps refuse (None: k, at least 16); it changes the time,
-    nothing else. ValueError: as select; a cap below 1, labels that do not fit.
+    nothing else. Time: the walk is U·k for each of up to k + reserve candidates. ValueError: as select; a cap
+    below 1, labels that do not fit.
     """
     shards = in_memory(items) if isinstance(items, ItemParts) else items
     for cap in caps:
         if cap.at_most < 1 or cap.label.shape != (shards.outline.n_items,):
             expected = f"at_most >= 1 and labels [{shards.outline.n_items}]"
             raise ValueError(f"cap of {cap.at_most} with labels {cap.label.shape}: expected {expected}")
-    if not caps:
+    most = min(k, shards.outline.n_items)  # no list is longer
+    if not caps or most < 1:
         return select(shards, users, k, **tiles)
-    width = k + (max(k, 16) if reserve is None else reserve)
+    width = min(most + (max(most, 16) if reserve is None else reserve), shards.outline.n_items)
     offered = select(shards, users, width, **tiles)
-    lists = Walk(np.full((users.n_users, k), -1, np.int32), np.full((users.n_users, k), np.nan), caps)
+    index, score = np.full((users.n_users, k), -1, np.int32), np.full((users.n_users, k), np.nan)
+    lists = Walk(index[:, :most], score[:, :most], caps)
     rows = np.arange(users.n_users)
     open_rows = lists.fill(rows, *offered)
     step = max(MASKED_AT_ONCE // max(shards.outline.n_items, 1), 1)
@@ -71,7 +74,7 @@ def select_capped(
             still_open = lists.fill(chosen, *again)
             kept = np.flatnonzero(np.isin(chosen, still_open))
             batch, more, chosen = batch.take(kept), again[0][kept], chosen[kept]
-    return lists.index, lists.score
+    return index, score
 
 
 @dataclass
@@ -84,23 +87,22 @@ class Walk:
 
     def fill(self, rows: NDArray[Any], index: Indices, score: NDArray[np.float64]) -> NDArray[Any]:
         """Take candidates [rows, width] by rank; the rows that are not full although theirs did not end."""
+        length = (self.index[rows] >= 0).sum(axis=1)
         for rank in range(index.shape[1]):
-            candidate = index[:, rank]
-            length = (self.index[rows] >= 0).sum(axis=1)
-            taken = (candidate >= 0) & (length < self.index.shape[1])
+            asked = np.flatnonzero((index[:, rank] >= 0) & (length < self.index.shape[1]))
+            if asked.size == 0:  # lists that are full stay so, and candidates that have ended
+                break
+            candidate = index[asked, rank]
+            in_lists = self.index[rows[asked], : length[asked].max()]
+            is_taken = np.ones(asked.size, np.bool_)
             for cap in self.caps:
-                taken &= self._count(rows, cap, candidate) < cap.at_most
+                is_taken &= _same_label(cap, in_lists, candidate) < cap.at_most
+            taken = asked[is_taken]
             at = rows[taken], length[taken]
-            self.index[at], self.score[at] = candidate[taken], score[taken, rank]
+            self.index[at], self.score[at] = index[taken, rank], score[taken, rank]
+            length[taken] += 1
         is_open = (self.index[rows, -1] < 0) & (index[:, -1] >= 0)
         return rows[is_open]
-
-    def _count(self, rows: NDArray[Any], cap: Cap, candidate: Indices) -> NDArray[np.int64]:
-        """How many items in the list of each row have the candidate's label."""
-        label = cap.label[candidate]
-        in_list = self.index[rows]
-        same = (in_list >= 0) & (cap.label[in_list] == label[:, None]) & (label[:, None] >= 0)
-        return same.sum(axis=1)
 
     def without(self, users: UserParts, rows: NDArray[Any], offered: Indices) -> UserParts:
         """The users without what they have been offered, and without the labels that are used up."""
@@ -117,3 +119,10 @@ class Walk:
         indptr = np.concatenate([[0], np.cumsum([mask.size for mask in masks])]).astype(np.int64)
         mask = Csr(indptr, np.concatenate(masks).astype(np.int32))
         return replace(users, excluded=mask if users.excluded is None else users.excluded.joined(mask))
+
+
+def _same_label(cap: Cap, in_lists: Indices, candidate: Indices) -> NDArray[np.int64]:
+    """How many items of each list [n, length], -1 for none, have the label of the candidate [n]."""
+    label = cap.label[candidate][:, None]
+    same = (in_lists >= 0) & (cap.label[in_lists] == label) & (label >= 0)
+    return same.sum(axis=1)

@@ -112,7 +112,10 @@ class ItemParts:
     def __post_init__(self) -> None:
         if self.dense.ndim != 2 or self.dense.dtype != np.float32:
             raise ValueError(f"items.dense: {self.dense.dtype} {self.dense.shape}, expected float32 [I, D]")
-        if self.blocks and sum(self.blocks) != self.dense.shape[1]:
+        if self.sparse is not None and getattr(self.sparse.values, "dtype", None) != np.float32:
+            # The engines would round them at different places.
+            raise ValueError(f"items.sparse: {getattr(self.sparse.values, 'dtype', None)}, expected float32")
+        if self.blocks and (sum(self.blocks) != self.dense.shape[1] or min(self.blocks) < 0):
             raise ValueError(
                 f"items.blocks: {self.blocks}, expected widths that sum to {self.dense.shape[1]}"
             )

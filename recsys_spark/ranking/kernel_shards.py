@@ -108,7 +108,8 @@ class Arrangement:
 
 
 def arranged(items: ItemParts, *, shard_bytes: int | None = None, cuts: Sequence[int] = ()) -> Arrangement:
-    """Order the items by falling norm and cut them into shards of at most shard_bytes (None: one).
+    """Order the items by falling norm and cut them into shards of at most shard_bytes (None: one), or of CUT
+    items where those alone are more.
 
     Blocks of different scale are weighed by their mean square, as standardised scores are. cuts: the inner
     cuts, for those who want them elsewhere. ValueError: NaN or infinity in the items.
@@ -119,9 +120,7 @@ def arranged(items: ItemParts, *, shard_bytes: int | None = None, cuts: Sequence
     key = relative @ (1 / np.sqrt(np.maximum(mean_square, 1e-12)))
     order = np.argsort(-key, kind="stable").astype(np.int32)
     if not cuts and shard_bytes is not None and item_bytes(items) > shard_bytes:
-        per_item = item_bytes(items) / items.n_items
-        step = max(int(shard_bytes / per_item) // CUT, 1) * CUT
-        cuts = range(step, items.n_items, step)
+        cuts = _cuts(_bytes_of_each(items)[order], shard_bytes)
     ends = (0, *cuts, items.n_items)
     largest = np.zeros((len(ends), norms.shape[1]))
     for number in range(len(ends) - 2, -1, -1):
@@ -144,12 +143,27 @@ def arranged(items: ItemParts, *, shard_bytes: int | None = None, cuts: Sequence
 
 def item_bytes(items: ItemParts) -> int:
     """What the items take in a task: factors, norms, words, masks, and the codes made of the factors."""
-    codes = 4 * -(-items.dense.shape[1] // 4) + 4
-    total = items.dense.nbytes + items.norms.nbytes + (4 + codes) * items.n_items
-    total += items.n_groups * -(-items.n_items // 8)
-    if items.sparse is not None:
-        total += items.sparse.indptr.nbytes + 8 * items.sparse.indices.size
-    return total
+    return int(_bytes_of_each(items).sum())
+
+
+def _bytes_of_each(items: ItemParts) -> NDArray[np.int64]:
+    n_dims, n_norms = items.dense.shape[1], items.norms.shape[1]
+    codes = 4 * -(-n_dims // 4) + 4
+    fixed = 4 * n_dims + 8 * n_norms + 4 + codes + -(-items.n_groups // 8)
+    if items.sparse is None:
+        return np.full(items.n_items, fixed, np.int64)
+    return fixed + 8 + 8 * np.diff(items.sparse.indptr)
+
+
+def _cuts(sizes: NDArray[np.int64], at_most: int) -> list[int]:
+    """Where to cut, so that runs are as long as fit, and multiples of CUT; sizes: of each item, in order."""
+    cuts, held = [], 0
+    for number, size in enumerate(np.add.reduceat(sizes, np.arange(0, sizes.size, CUT))):
+        if held and held + size > at_most:
+            cuts.append(number * CUT)
+            held = 0
+        held += int(size)
+    return cuts
 
 
 def in_memory(items: ItemParts, *, shard_bytes: int | None = None, cuts: Sequence[int] = ()) -> Shards:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
@@ -98,7 +99,7 @@ class SharedItems:
     def _mapped(self) -> LoadedItems:
         with pa.memory_map(str(self._path("ids.arrow"))) as source:
             ids = pa.ipc.open_file(source).read_all().column(0).combine_chunks()
-        extra = {name[6:-4]: self._array(name) for name in self.files if name.startswith("extra-")}
+        extra = {unquote(name[6:-4]): self._array(name) for name in self.files if name.startswith("extra-")}
         place = self._array("place.npy")
         held = OneAtATime(self)
         return LoadedItems(Shards(self.outline, place, held.shard), ids, extra, held)
@@ -181,10 +182,9 @@ def share_items(
     """Ship item data to all executors; item_ids [I] (strings, ascending) name the rows of parts.
 
     extra: further arrays by name, for the task. max_item_share: items larger than this share of the
-    executor's memory are cut into shards of that size. Cost: one write, and one transfer per executor. The
-    files are emptied by `release()`, and removed when the driver's Python ends or shares items in a later
-    session. ValueError: ids that do not
-    fit the parts, NaN or infinity in the parts.
+    executor's memory are cut into shards of at most that size, or of 64 items. Cost: one write, and one
+    transfer per executor. The files are emptied by `release()`, and removed when the driver's Python ends or
+    shares items in a later session. ValueError: ids that do not fit the parts, NaN or infinity in the parts.
     """
     if len(item_ids) != parts.n_items:
         raise ValueError(f"item_ids: {len(item_ids)} ids for {parts.n_items} items")
@@ -215,7 +215,7 @@ def _new_folder(application: str) -> Path:
 def _files(arrangement: Arrangement, extra: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:
     yield "place.npy", arrangement.place
     for name, values in extra.items():
-        yield f"extra-{name}.npy", values
+        yield f"extra-{quote(name, safe='')}.npy", values  # a column may be called anything
     for number in range(arrangement.outline.n_shards):
         shard = arrangement.shard(number)
         yield f"dense-{number}.npy", shard.dense

@@ -17,6 +17,7 @@ from pyspark.sql.types import ArrayType, DoubleType, FloatType, StringType
 from recsys_spark.errors import ConfigError, InputError, did_you_mean
 from recsys_spark.ranking.batches import csr_of, gathered, indptr_of
 from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts
+from recsys_spark.ranking.kernel_bounds import ScoreOverflowError
 from recsys_spark.ranking.kernel_caps import Cap, select_capped
 from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, SharedItems, share_items
 
@@ -58,17 +59,18 @@ def top_k(
 
     Cost: at most 2·U·I·D float32 FLOP in one pass over the users, plus the shuffle of users and exclude by
     user. Items come by falling norm, and a user leaves the pass when no later item can enter their list: on
-    factors of a real shop that was a sixth of the product. Calling it runs the job that collects the items
+    factors of a real shop that was a third of the product. Calling it runs the job that collects the items
     (4·I·D bytes on the driver, and files of that size per executor); the rest runs with the result, and the
     files stay until `release` or the driver's end. Memory of a task: a batch of users (16,384, or 64 MB of
-    their rows), the kernel's tiles, one shard of items with its codes (D + 4 bytes an item), and with
-    `exclude` a table of the item ids (50 bytes each), however many users there are. max_item_share: items
+    their rows), 12 bytes (some 60 with caps) for each place of theirs, the kernel's tiles, one shard of items
+    with its codes (D + 4 bytes an item), and with `exclude` a table of the item ids (50 bytes each), however
+    many users there are. Caps walk a user's k places for each of up to 2k candidates. max_item_share: items
     larger than this share of an executor's memory are cut into shards, and a task maps one at a time.
     partitions: of users; None: as many as Spark shuffles into, at least two a core.
 
     ConfigError: k or a cap below 1, a missing column or one of another type. InputError: a null, repeated
-    or ragged id or vector, NaN or infinity; for users it is raised, in Python on the executor, when the
-    result is used.
+    or ragged id or vector, NaN or infinity, factors whose scores might overflow float64; for users it is
+    raised, in Python on the executor, when the result is used. With candidates an item without an id is none.
 
     Source: the bounds that make float32 screening exact are in `recsys_spark.ranking.kernel`.
     """
@@ -76,6 +78,8 @@ def top_k(
         if value is not None and value < 1:
             raise ConfigError(f"top_k: {name}={value}, expected 1 or more")
     _expect(users, "users", ids=["user_id"], factors=True)
+    for name in (name for name in ("item_id", "factors") if name in (caps or {})):
+        raise ConfigError(f"top_k: cap by {name}, expected a label of the items")
     _expect(items, "items", ids=["item_id", *(caps or {})], factors=True)
     for name, at_most in (caps or {}).items():
         if at_most < 1:
@@ -83,7 +87,8 @@ def top_k(
     if candidates is not None:
         _expect(candidates, "candidates", ids=["item_id"])
         items = items.join(candidates.select("item_id").distinct(), on="item_id", how="left_semi")
-    item_ids, parts, labels = _item_parts(items.select("item_id", "factors", *(caps or {})).toArrow())
+    quoted = [F.col("`{}`".format(name.replace("`", "``"))) for name in caps or {}]
+    item_ids, parts, labels = _item_parts(items.select("item_id", "factors", *quoted).toArrow())
     shared = share_items(users.sparkSession, parts, item_ids, extra=labels, max_item_share=max_item_share)
     rows = _by_user(users.select("user_id", "factors"), partitions)
     if exclude is not None:
@@ -209,14 +214,22 @@ def _ranking(
         last_id = None
         for batch in gathered(batches, AT_ONCE):
             user_ids = batch.column("user_id")
+            _refuse(user_ids.is_null().to_numpy(zero_copy_only=False), user_ids, "user", "has no id")
             if last_id is not None and user_ids[0].as_py() == last_id:
                 raise InputError(f"top_k: user {last_id!r} comes twice")
             _refuse_repeated(user_ids, "user")
             last_id = user_ids[-1].as_py()
             users = _user_parts(batch, shared, items.ids)
-            if shared.n_items:
-                index, score = select_capped(items.shards, users, k, caps)
-                yield _rows(user_ids, items.ids, index, score)
+            if shared.n_items == 0:
+                continue
+            try:
+                index, score = select_capped(items.shards, users, min(k, shared.n_items), caps)
+            except ScoreOverflowError as error:
+                name = _name(user_ids, error.row)
+                raise InputError(
+                    f"top_k: user {name!r} has factors whose scores may overflow float64"
+                ) from None
+            yield _rows(user_ids, items.ids, index, score)
 
     return rank
 

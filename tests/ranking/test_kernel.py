@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -485,6 +487,50 @@ def test_caps_of_a_wrong_kind_are_refused():
     for cap in (Cap(np.zeros(300, np.int32), 0), Cap(np.zeros(7, np.int32), 1)):
         with pytest.raises(ValueError, match=r"expected at_most >= 1 and labels \[300\]"):
             select_capped(items, users, 3, [cap])
+
+
+def test_caps_on_a_catalogue_of_nothing_and_beyond_its_size_give_short_lists():
+    items, users = random_parts(34, n_users=256, n_items=100, n_dims=4, parts="dense")
+    nothing = select_capped(
+        ItemParts(np.zeros((0, 4), np.float32)), users, 2, [Cap(np.zeros(0, np.int32), 1)]
+    )
+    assert (nothing[0].tolist(), np.isnan(nothing[1]).all()) == ([[-1, -1]] * 256, True)
+    cap = Cap((np.arange(100) // 3).astype(np.int32), 2)
+    tracemalloc.start()
+    index, score = select_capped(items, users, 2_000, [cap])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (index.shape, score.shape) == ((256, 2_000), (256, 2_000))
+    assert [list(row[row >= 0]) for row in index] == greedy(items, users, 2_000, [cap])
+    assert peak < 12 * 256 * 2_000 + 4_000_000, "what is returned, and no more of the places that stay open"
+    for k in (0, -3):
+        with pytest.raises(ValueError, match=f"k={k}, .* expected 1 or more"):
+            select_capped(items, users, k, [cap])
+
+
+def test_no_shard_is_larger_than_asked_where_words_are_uneven():
+    """A tenth of the items, those of the largest norms, have two hundred words and the others none."""
+    dense = np.linspace(9, 1, 6_400).astype(np.float32).repeat(4).reshape(-1, 4)
+    lengths = np.where(np.arange(6_400) < 640, 200, 0)
+    words = np.concatenate([np.arange(length) for length in lengths]).astype(np.int32)
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    items = ItemParts(dense, Csr(indptr, words, np.ones(words.size, np.float32)))
+    asked = item_bytes(items) // 8
+    outline = arranged(items, shard_bytes=asked).outline
+    taken = 4 * 4 + 2 * 8 + 4 + 8 + 8 + 8 * lengths  # factors, norms, place, codes, words
+    held = [taken[start:stop].sum() for start, stop in pairwise(outline.cuts)]
+    assert sum(held) == item_bytes(items)
+    assert max(held) <= asked
+    assert min(held[:-1]) > asked / 2, "nor are there more than are needed"
+    assert np.all(np.diff(arranged(items, shard_bytes=1).outline.cuts) == CUT)
+
+
+def test_words_of_another_type_are_refused():
+    words = csr([[0]], [[1.0]])
+    with pytest.raises(ValueError, match=r"items.sparse: float64, expected float32"):
+        ItemParts(np.ones((1, 1), np.float32), words)
+    with pytest.raises(ValueError, match="expected widths"):
+        ItemParts(np.ones((1, 2), np.float32), blocks=(3, -1))
 
 
 def test_denormal_factors_and_scores_are_ranked_exactly():

@@ -105,7 +105,7 @@ def test_partitions_and_shards_change_no_bit_of_normal_factors(frame):
     items = [(f"i{i}", vectors[i // 2]) for i in range(400)]
     seen = [(f"u{u}", f"i{i}") for u in range(40) for i in rng.integers(0, 400, u * 8)]
     expected = brute_force(users, items, 9, seen)
-    for partitions, share, shards in ((1, 0.25, 1), (2, 1e-9, 7), (7, 2e-5, 3)):
+    for partitions, share, shards in ((1, 0.25, 1), (2, 1e-9, 7), (7, 1.8e-5, 3)):
         result = top_k(
             frame(USERS, users),
             frame(ITEMS, items),
@@ -197,6 +197,29 @@ def test_shards_and_caps_give_what_walking_the_whole_ranking_gives(frame, rows, 
         top_k(frame(USERS, users), capped, k=7, caps={"kind": 0})
     with pytest.raises(ConfigError, match=r"items has no column kinds, .*Did you mean kind\?"):
         top_k(frame(USERS, users), capped, k=7, caps={"kinds": 1})
+
+
+def test_labels_may_be_called_anything_but_the_items_own_columns(frame, rows):
+    users, items, _ = rows
+    names = ("a/b", "c#1", "d.e", "f`g", "%41")
+    label = {item: str(n % 3) for n, (item, _) in enumerate(items)}
+    schema = ITEMS + "".join(f", `{name.replace('`', '``')}` string" for name in names)
+    labelled = frame(schema, [(item, vector, *[label[item]] * len(names)) for item, vector in items])
+    found = lists(top_k(frame(USERS, users[:5]), labelled, k=5, caps=dict.fromkeys(names, 1)))
+    for user, whole in brute_force(users[:5], items, len(items)).items():
+        firsts = {}
+        for item, score in whole:
+            firsts.setdefault(label[item], (item, score))
+        assert found[user] == list(firsts.values())
+    for name in ("item_id", "factors"):
+        with pytest.raises(ConfigError, match=f"cap by {name}, expected a label"):
+            top_k(frame(USERS, users), frame(ITEMS, items), k=5, caps={name: 1})
+
+
+def test_more_places_than_any_catalogue_has_cost_no_memory(frame, rows):
+    users, items, _ = rows
+    found = lists(top_k(frame(USERS, users), frame(ITEMS, items), k=2**31))
+    assert found == brute_force(users, items, len(items))
 
 
 def test_a_released_result_leaves_nothing_on_the_drivers_disk(frame, rows):
@@ -318,6 +341,8 @@ def test_bad_items_are_refused_by_name(frame, bad, message):
         ([("a", [1.0, 2.0])], "user 'a' has 2 factors, the items have 1"),
         ([("a", None)], "user 'a' has no factors"),
         ([(None, [1.0])], "user None has no id"),
+        ([(None, [1.0]), ("a", [1.0]), ("a", [1.0])], "user None has no id"),
+        ([("b", [1.0]), ("a", [1e308])], "user 'a' has factors whose scores may overflow float64"),
         ([("a", [float("inf")])], "user 'a' holds null, NaN or infinity"),
     ],
 )
