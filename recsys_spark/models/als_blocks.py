@@ -172,16 +172,17 @@ def _splitting(
         for some in _gathered(batches, at_once):
             values = some[value].astype(np.float32, copy=False)
             for cut, start in zip(cuts, first, strict=False):
-                block = some[cut.row] % cut.n_blocks
-                order = np.argsort(
-                    block.astype(np.uint16 if cut.n_blocks < 1 << 16 else np.int64), kind="stable"
-                )
+                row, block = np.divmod(some[cut.row], cut.n_blocks)
+                small = block.astype(np.uint16 if cut.n_blocks < 1 << 16 else np.int64)
+                order = np.argsort(small, kind="stable")
                 ends = np.cumsum(np.bincount(block, minlength=cut.n_blocks))
-                row = (some[cut.row] // cut.n_blocks)[order].astype(np.int32, copy=False)
-                column = some[cut.column][order].astype(np.int32, copy=False)
                 begins = np.concatenate([[0], ends[:-1]])
+                sorted_ = [
+                    one[order].astype(kind, copy=False)
+                    for one, kind in ((row, np.int32), (some[cut.column], np.int32), (values, np.float32))
+                ]
                 parts = [
-                    (start + n, *(one[begins[n] : ends[n]].tobytes() for one in (row, column, values[order])))
+                    (start + n, *(one[begins[n] : ends[n]].tobytes() for one in sorted_))
                     for n in np.flatnonzero(ends > begins)
                 ]
                 yield _records(parts, ["part", "row", "column", "data"])
