@@ -158,5 +158,5 @@ def test_a_night_of_explicit_feedback_is_trained_on_ratings_low_ones_too(
     settings = night.job.settings
     explicit = settings.als.model_copy(update={"feedback": "explicit"})
     job = replace(night.job, settings=settings.model_copy(update={"als": explicit}))
-    _trained(job, "explicit", pairs)
+    _trained(job, "explicit", pairs, job.run_date, None)
     assert sorted(given) == [("u0", "hated", 0.5), ("u0", "liked", 4.5)]
