@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from recsys_spark.evaluation.diversity import Vectors, diversities, places_in, shown_vectors
 from recsys_spark.evaluation.list_metrics import most_popular, with_popularity
 from recsys_spark.evaluation.slots import Slots, changes, codes_of, dense, slots_of
-from recsys_spark.ranking.batches import gathered
+from recsys_spark.lake.batches import gathered
 
 _AT_ONCE = 65_536  # rows that a worker holds as arrays
 _LIST = "list_hash"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 
 from recsys_spark.errors import RecsysError
 from recsys_spark.lake.tables import Table
@@ -29,3 +30,9 @@ def conform(rows: DataFrame, table: Table) -> DataFrame:
     if missing or unexpected or retyped:
         raise SchemaError(f"{table.name}: missing={missing} unexpected={unexpected} retyped={retyped}")
     return rows.select(*wanted)
+
+
+def column(name: str) -> Column:
+    """The column of this name, whatever characters it has."""
+    escaped = name.replace("`", "``")
+    return F.col(f"`{escaped}`")

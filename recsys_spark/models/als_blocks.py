@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.errors import ConfigError
+from recsys_spark.lake.batches import gathered
 from recsys_spark.lake.workers import settle
 from recsys_spark.models.als_solve import Rows
 
@@ -130,7 +131,8 @@ def blocks_held(spark: SparkSession, pairs: pa.Table, cut: Cut, *, value: str) -
     """The same blocks of pairs that the driver has, for it to work on itself."""
     n_blocks = min(cut.n_blocks, cut.n_rows)
     rows, columns, values = (pairs.column(name).to_numpy() for name in (cut.row, cut.column, value))
-    batches = _blocks_cut(rows, columns, values, n_blocks)
+    blocks = _by_block(rows, columns, values, n_blocks)
+    batches = (batch for block in blocks for batch in _chunks_of(*block))
     records = [record for batch in batches for record in zip(*batch.to_pydict().values(), strict=True)]
     return Blocks(spark, None, cut.n_rows, n_blocks, held=records)
 
@@ -169,45 +171,32 @@ def _splitting(
 
     def split(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         settle()
-        for some in _gathered(batches, at_once):
-            values = some[value].astype(np.float32, copy=False)
+        for some in gathered(batches, at_once):
             for cut, start in zip(cuts, first, strict=False):
-                row, block = np.divmod(some[cut.row], cut.n_blocks)
-                small = block.astype(np.uint16 if cut.n_blocks < 1 << 16 else np.int64)
-                order = np.argsort(small, kind="stable")
-                ends = np.cumsum(np.bincount(block, minlength=cut.n_blocks))
-                begins = np.concatenate([[0], ends[:-1]])
-                sorted_ = [
-                    one[order].astype(kind, copy=False)
-                    for one, kind in ((row, np.int32), (some[cut.column], np.int32), (values, np.float32))
-                ]
+                rows, columns, values = (
+                    some.column(name).to_numpy() for name in (cut.row, cut.column, value)
+                )
                 parts = [
-                    (start + n, *(one[begins[n] : ends[n]].tobytes() for one in sorted_))
-                    for n in np.flatnonzero(ends > begins)
+                    (start + block, *(one.tobytes() for one in own))
+                    for block, *own in _by_block(rows, columns, values, cut.n_blocks)
                 ]
                 yield _records(parts, ["part", "row", "column", "data"])
 
     return split
 
 
-def _gathered(batches: Iterable[pa.RecordBatch], at_least: int) -> Iterator[dict[str, Any]]:
-    """Columns of so many pairs or a few more, the last ones fewer."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        held.append(batch)
-        if sum(one.num_rows for one in held) >= at_least:
-            yield _columns(held)
-            held = []
-    if held:
-        yield _columns(held)
-
-
-def _columns(batches: list[pa.RecordBatch]) -> dict[str, Any]:
-    names = batches[0].schema.names
-    return {
-        name: np.concatenate([batch.column(n).to_numpy(zero_copy_only=False) for batch in batches])
-        for n, name in enumerate(names)
-    }
+def _by_block(row: Any, column: Any, value: Any, n_blocks: int) -> Iterator[tuple[int, Any, Any, Any]]:
+    """Of each block that has pairs (block, row within it, column, value); int32, int32, float32."""
+    within, block = np.divmod(row, n_blocks)
+    small = block.astype(np.uint16 if n_blocks < 1 << 16 else np.int64)  # sorted by counting
+    order = np.argsort(small, kind="stable")
+    ends = np.cumsum(np.bincount(block, minlength=n_blocks))
+    begins = np.concatenate([[0], ends[:-1]])
+    kinds = (within, np.int32), (column, np.int32), (value, np.float32)
+    ordered = [one[order].astype(kind, copy=False) for one, kind in kinds]
+    for number in np.flatnonzero(ends > begins):
+        here = slice(begins[number], ends[number])
+        yield int(number), ordered[0][here], ordered[1][here], ordered[2][here]
 
 
 def _cutting(first: Sequence[int]) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -228,13 +217,6 @@ def _cutting(first: Sequence[int]) -> Callable[[Iterable[pa.RecordBatch]], Itera
     return cut
 
 
-def _blocks_cut(row: Any, column: Any, value: Any, n_blocks: int) -> Iterator[pa.RecordBatch]:
-    block_of = row % n_blocks
-    for block in np.unique(block_of):
-        own = block_of == block
-        yield from _chunks_of(int(block), row[own] // n_blocks, column[own], value[own])
-
-
 def _chunks_of(block: int, row: Any, column: Any, value: Any) -> Iterator[pa.RecordBatch]:
     # Counted into columns, then into rows: a third of the time of a sort. The pairs are unique.
     pairs = sparse.coo_matrix((value, (row, column)))
@@ -249,7 +231,7 @@ def _chunks_of(block: int, row: Any, column: Any, value: Any) -> Iterator[pa.Rec
         columns = (
             (indptr[first : last + 1] - indptr[first]).tobytes(),
             matrix.indices[here].astype(np.int32, copy=False).tobytes(),
-            matrix.data[here].astype(np.float32, copy=False).tobytes(),
+            matrix.data[here].tobytes(),
         )
         yield _records([(block, first, *columns)], ["block", "first", "indptr", "indices", "data"])
         first = last

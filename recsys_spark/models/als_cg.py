@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Als
 from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.lake.batches import lists_of
 from recsys_spark.lake.executor_files import MatrixSeries, SharedMatrix
 from recsys_spark.lake.kept import kept
 from recsys_spark.lake.workers import settle
@@ -226,18 +227,14 @@ def _known(start: Factors, ids: DataFrame, kind: str, rank: int) -> tuple[NDArra
 
 def _named(series: MatrixSeries, ids: DataFrame, kind: str) -> DataFrame:
     """({kind}_index, {kind}_id, factors), read on the executors and kept there: the file goes away."""
-    shared, rank = series.offer(), series.columns
+    shared = series.offer()
 
     def attach(batches: Any) -> Any:
         settle()
         for batch in batches:
             index = batch.column(0).to_numpy()
-            flat = pa.array(shared.read(index).ravel())
-            offsets = pa.array(np.arange(0, len(flat) + 1, rank, dtype=np.int32))
-            lists = pa.ListArray.from_arrays(offsets, flat)
-            yield pa.RecordBatch.from_arrays(
-                [batch.column(0), batch.column(1), lists], names=[f"{kind}_index", f"{kind}_id", "factors"]
-            )
+            columns = [batch.column(0), batch.column(1), lists_of(shared.read(index))]
+            yield pa.RecordBatch.from_arrays(columns, names=[f"{kind}_index", f"{kind}_id", "factors"])
 
     named = ids.select(f"{kind}_index", F.col(f"{kind}_id"))
     schema = f"{kind}_index int, {kind}_id string, factors array<float>"

@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Als
+from recsys_spark.lake.batches import lists_of
 from recsys_spark.lake.executor_files import MatrixSeries, SharedMatrix
 from recsys_spark.lake.kept import kept
 from recsys_spark.lake.workers import settle
@@ -75,8 +76,6 @@ def _solving(
             for row in range(batch.num_rows):
                 here = slice(rows.indptr[row], rows.indptr[row + 1])
                 x[row] = solve_row(y[indices[here]], rows.values[here])
-            offsets = pa.array(np.arange(0, x.size + 1, y.shape[1], dtype=np.int32))
-            factors = pa.ListArray.from_arrays(offsets, pa.array(x.ravel()))
-            yield pa.RecordBatch.from_arrays([batch.column(0), factors], names=["user_id", "factors"])
+            yield pa.RecordBatch.from_arrays([batch.column(0), lists_of(x)], names=["user_id", "factors"])
 
     return solve

@@ -23,11 +23,12 @@ from scipy.sparse.linalg import svds
 
 from recsys_spark.config import Als
 from recsys_spark.errors import ConfigError
+from recsys_spark.lake.batches import lists_of
 from recsys_spark.lake.kept import kept
 from recsys_spark.models.als_factors import Factors, IndexedPairs, Iteration, index_pairs
 from recsys_spark.models.als_fold_in import fold_in
 
-# About 2 GB on the driver; each of ARPACK's steps is a pass over all pairs.
+# About 2 GB on the driver with the matrices that are made of them, here and in the baselines.
 MAX_PAIRS = 20_000_000
 WINDOW = 5
 ITERATIONS = 3
@@ -83,7 +84,7 @@ def _svd_vectors(indexed: IndexedPairs, rank: int) -> DataFrame:
     rows = pa.table(
         {
             "item_index": np.arange(indexed.n_items, dtype=np.int32),
-            "factors": _lists(factors),
+            "factors": lists_of(factors),
         }
     )
     by_index = indexed.items.sparkSession.createDataFrame(rows)
@@ -154,11 +155,6 @@ def _unit_vectors(vectors: pa.Table, indexed: IndexedPairs) -> DataFrame:
     """(item_index, item_id, factors float32) of the items with a vector and a preference, at length 1."""
     column = vectors.column("factors").combine_chunks()
     rows = np.array(column.flatten()).reshape(len(column), -1)
-    made = {"item_id": vectors.column("item_id"), "factors": _lists(unit(rows).astype(np.float32))}
+    made = {"item_id": vectors.column("item_id"), "factors": lists_of(unit(rows).astype(np.float32))}
     named = indexed.items.sparkSession.createDataFrame(pa.table(made))
     return named.join(indexed.items, on="item_id", how="inner").select("item_index", "item_id", "factors")
-
-
-def _lists(rows: NDArray[np.float32]) -> pa.ListArray:
-    offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1])
-    return pa.ListArray.from_arrays(offsets, pa.array(rows.ravel()))

@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.config import ColdItems
+from recsys_spark.lake.batches import lists_of
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.models.als_loss import rows_of
 
@@ -78,9 +79,8 @@ def cold_item_factors(
         seed=settings.seed,
     )
     given = (settings.length * fitted.factors(_words(wanted, n_terms))).astype(np.float32)
-    offsets = pa.array(np.arange(0, given.size + 1, given.shape[1], dtype=np.int32))
-    rows = pa.ListArray.from_arrays(offsets, pa.array(given.ravel()))
-    return spark.createDataFrame(pa.table({"item_id": wanted.column("item_id"), "factors": rows}), schema)
+    rows = {"item_id": wanted.column("item_id"), "factors": lists_of(given)}
+    return spark.createDataFrame(pa.table(rows), schema)
 
 
 def fit_text_map(

@@ -1,8 +1,8 @@
-"""Arrow batches of users, of a size that suits the kernel."""
+"""Arrow columns of users and lists as the kernel takes them, and how many users it takes at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,38 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys_spark.lake.workers import settle
 from recsys_spark.ranking.kernel_parts import Csr
-
-MAX_BYTES = 64 << 20  # of the rows that are ranked together, unless one batch alone is larger
 
 
 def users_at_once(n_shards: int) -> int:
     """How many users to rank in one call: every shard is mapped once per call."""
     return 2_048 if n_shards == 1 else 16_384
-
-
-def gathered(batches: Iterable[pa.RecordBatch], n_rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows in the same order in batches of at least n_rows or MAX_BYTES; empty ones fall away."""
-    waiting: list[pa.RecordBatch] = []
-    rows = size = 0
-    for batch in batches:
-        if batch.num_rows == 0:
-            continue
-        waiting.append(batch)
-        rows, size = rows + batch.num_rows, size + batch.nbytes
-        if rows >= n_rows or size >= MAX_BYTES:
-            yield _joined(waiting)
-            waiting, rows, size = [], 0, 0
-    if waiting:
-        yield _joined(waiting)
-    settle()
-
-
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(batches) == 1:
-        return batches[0]
-    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
 def indptr_of(lists: pa.Array) -> NDArray[np.int64]:

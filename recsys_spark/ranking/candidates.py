@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
 from recsys_spark.config import COMPONENTS
-from recsys_spark.ranking.batches import gathered, users_at_once
+from recsys_spark.lake.batches import gathered
+from recsys_spark.ranking.batches import users_at_once
 from recsys_spark.ranking.blend import ScaledUsers, Variant
 from recsys_spark.ranking.catalogue import Catalogue
 from recsys_spark.ranking.kernel import Csr, select

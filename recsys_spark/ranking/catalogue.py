@@ -15,6 +15,7 @@ from scipy import sparse
 
 from recsys_spark.data.ids import dense_index
 from recsys_spark.lake.kept import kept
+from recsys_spark.lake.schema import column
 from recsys_spark.ranking.blend import Scaling, scaling_of
 from recsys_spark.ranking.kernel import Csr, ItemParts, packed
 from recsys_spark.ranking.newcomers import Newcomers, share_newcomers
@@ -189,8 +190,7 @@ def _grouped_counts(
 
 def _labels(items: DataFrame, index: DataFrame, name: str, size: int) -> NDArray[np.int32]:
     """A number for each item's value in the column, equal for equal values; -1 for null."""
-    quoted = "`{}`".format(name.replace("`", "``"))
-    rows = _indexed(items.select("item_id", F.col(quoted).alias("label")), index, "label")
+    rows = _indexed(items.select("item_id", column(name).alias("label")), index, "label")
     codes = rows.column("label").combine_chunks().dictionary_encode().indices
     labels = np.full(size, -1, np.int32)
     labels[rows.column("item_index").to_numpy()] = pc.fill_null(codes, -1).to_numpy(zero_copy_only=False)

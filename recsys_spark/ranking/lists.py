@@ -16,9 +16,10 @@ from scipy import sparse
 
 from recsys_spark.config import COLD_ITEM, COMPONENTS, POPULARITY_GROUP
 from recsys_spark.errors import ConfigError
+from recsys_spark.lake.batches import gathered
 from recsys_spark.lake.near import near
 from recsys_spark.lake.ranges import in_ranges
-from recsys_spark.ranking.batches import csr_of, gathered, maps_of, users_at_once
+from recsys_spark.ranking.batches import csr_of, maps_of, users_at_once
 from recsys_spark.ranking.blend import ScaledUsers, UserBatch, Variant, group_weight
 from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
 from recsys_spark.ranking.goes_with import Companions

@@ -28,7 +28,8 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.config import SIMILAR_COMPONENTS, Similar
-from recsys_spark.ranking.batches import gathered, maps_of
+from recsys_spark.lake.batches import gathered
+from recsys_spark.ranking.batches import maps_of
 from recsys_spark.ranking.catalogue import Catalogue
 from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, component_scores, select
 from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, LoadedItems, SharedItems, share_items

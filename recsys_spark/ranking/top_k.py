@@ -15,7 +15,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, FloatType, StringType
 
 from recsys_spark.errors import ConfigError, InputError, did_you_mean
-from recsys_spark.ranking.batches import csr_of, gathered, indptr_of
+from recsys_spark.lake.batches import gathered
+from recsys_spark.lake.schema import column
+from recsys_spark.ranking.batches import csr_of, indptr_of
 from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts
 from recsys_spark.ranking.kernel_bounds import ScoreOverflowError
 from recsys_spark.ranking.kernel_caps import Cap, select_capped
@@ -87,8 +89,8 @@ def top_k(
     if candidates is not None:
         _expect(candidates, "candidates", ids=["item_id"])
         items = items.join(candidates.select("item_id").distinct(), on="item_id", how="left_semi")
-    quoted = [F.col("`{}`".format(name.replace("`", "``"))) for name in caps or {}]
-    item_ids, parts, labels = _item_parts(items.select("item_id", "factors", *quoted).toArrow())
+    named = items.select("item_id", "factors", *[column(name) for name in caps or {}])
+    item_ids, parts, labels = _item_parts(named.toArrow())
     shared = share_items(users.sparkSession, parts, item_ids, extra=labels, max_item_share=max_item_share)
     rows = _by_user(users.select("user_id", "factors"), partitions)
     if exclude is not None:
@@ -115,18 +117,18 @@ def release(lists: DataFrame) -> None:
 
 
 def _expect(frame: DataFrame, name: str, *, ids: list[str], factors: bool = False) -> None:
-    for column in [*ids, "factors"] if factors else ids:
-        if column not in frame.columns:
-            hint = did_you_mean(column, frame.columns)
-            raise ConfigError(f"top_k: {name} has no column {column}, only {frame.columns}.{hint}")
-        found = frame.schema[column].dataType
-        if column == "factors":
+    for wanted in [*ids, "factors"] if factors else ids:
+        if wanted not in frame.columns:
+            hint = did_you_mean(wanted, frame.columns)
+            raise ConfigError(f"top_k: {name} has no column {wanted}, only {frame.columns}.{hint}")
+        found = frame.schema[wanted].dataType
+        if wanted == "factors":
             is_right = isinstance(found, ArrayType) and isinstance(found.elementType, (FloatType, DoubleType))
         else:
             is_right = isinstance(found, StringType)
         if not is_right:
-            expected = "array<float> or array<double>" if column == "factors" else "string"
-            raise ConfigError(f"top_k: {name}.{column} is {found.simpleString()}, expected {expected}")
+            expected = "array<float> or array<double>" if wanted == "factors" else "string"
+            raise ConfigError(f"top_k: {name}.{wanted} is {found.simpleString()}, expected {expected}")
 
 
 def _by_user(rows: DataFrame, partitions: int | None) -> DataFrame:
@@ -214,12 +216,11 @@ def _ranking(
         last_id = None
         for batch in gathered(batches, AT_ONCE):
             user_ids = batch.column("user_id")
-            _refuse(user_ids.is_null().to_numpy(zero_copy_only=False), user_ids, "user", "has no id")
+            users = _user_parts(batch, shared, items.ids)
             if last_id is not None and user_ids[0].as_py() == last_id:
                 raise InputError(f"top_k: user {last_id!r} comes twice")
             _refuse_repeated(user_ids, "user")
             last_id = user_ids[-1].as_py()
-            users = _user_parts(batch, shared, items.ids)
             if shared.n_items == 0:
                 continue
             try:

@@ -13,8 +13,8 @@ from zipfile import ZipFile
 import pytest
 from pyspark.sql import SparkSession
 
+from recsys_spark.lake.batches import gathered
 from recsys_spark.lake.workers import settle
-from recsys_spark.ranking.batches import gathered
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="Python reads a zip's table anew only when it must")

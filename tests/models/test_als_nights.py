@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import load_settings
+from recsys_spark.config import Als, Settings, load_settings
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import open_run
 from recsys_spark.lake.tables import MODEL_ALS_TRAINING, MODEL_ITEM_FACTORS, MODEL_USER_FACTORS
@@ -20,16 +20,18 @@ from tests.models.test_als import PAIRS, als
 from tests.models.test_als_linear import EVENTS
 
 
+def with_als(root: Path, trained_by: Als) -> Settings:
+    """The demo's settings with a lake under root and these of ALS."""
+    loaded = load_settings("demo")
+    lake = loaded.lake.model_copy(update={"path": str(root / "lake")})
+    return loaded.model_copy(update={"lake": lake, "als": trained_by})
+
+
 @pytest.mark.soak  # two trainings and some twenty Delta commits
 def test_a_night_begins_from_the_one_before_it_and_says_so_but_a_backtest_does_not(
     spark: SparkSession, frame: Frame, tmp_path: Path
 ) -> None:
-    loaded = load_settings("demo")
-    changed = {
-        "lake": loaded.lake.model_copy(update={"path": str(tmp_path / "lake")}),
-        "als": als(rank=3, alpha=2.0, iterations=3, warm_start=True),
-    }
-    settings = loaded.model_copy(update=changed)
+    settings = with_als(tmp_path, als(rank=3, alpha=2.0, iterations=3, warm_start=True))
     pairs = frame(PAIRS, [(f"u{u}", f"i{i}", 1.0) for u in range(8) for i in range(6) if (u * i) % 3 != 1])
     versions = []
     for day in (date(2024, 5, 2), date(2024, 5, 3)):
@@ -54,12 +56,7 @@ def test_a_night_begins_from_the_one_before_it_and_says_so_but_a_backtest_does_n
 def test_a_night_with_other_factors_in_the_place_of_als_keeps_them_and_how_they_were_made(
     spark: SparkSession, frame: Frame, tmp_path: Path
 ) -> None:
-    loaded = load_settings("demo")
-    changed = {
-        "lake": loaded.lake.model_copy(update={"path": str(tmp_path / "lake")}),
-        "als": als(trainer="item2vec", rank=3),
-    }
-    settings = loaded.model_copy(update=changed)
+    settings = with_als(tmp_path, als(trainer="item2vec", rank=3))
     job = Job(spark, settings, date(2024, 5, 2))
     version = open_run(job.lake, settings, job.run_date).run_id
     pairs = frame(PAIRS, [(f"u{u}", f"i{i}", 1.0) for u in range(8) for i in range(6)])

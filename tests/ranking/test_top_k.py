@@ -24,7 +24,7 @@ from pyspark.sql import functions as F
 
 import recsys_spark
 from recsys_spark.errors import ConfigError, InputError
-from recsys_spark.ranking.batches import gathered
+from recsys_spark.lake.batches import gathered
 from recsys_spark.ranking.kernel import Csr, ItemParts
 from recsys_spark.ranking.kernel_shards import arranged
 from recsys_spark.ranking.shared_items import _bytes, shard_bytes, share_items

@@ -9,9 +9,10 @@ from recsys_spark.config import Source
 from recsys_spark.data.sources.columns import Found
 from recsys_spark.data.sources.files import SourceFile
 from recsys_spark.data.sources.lines import Numbered, numbered
-from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, column, their_columns
+from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
 from recsys_spark.lake.outside import outside_rows, outside_version
 from recsys_spark.lake.rows import frame_of
+from recsys_spark.lake.schema import column
 
 _BEFORE = "__recsys_before"
 

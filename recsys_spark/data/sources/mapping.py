@@ -14,6 +14,7 @@ from recsys_spark.data.kinds import KINDS
 from recsys_spark.data.kinds.items import attributes_as_json
 from recsys_spark.data.rules import TAG_JOINER, any_of, blank
 from recsys_spark.errors import ConfigError, did_you_mean
+from recsys_spark.lake.schema import column
 from recsys_spark.lake.tables import FIELDS_BY_KIND
 
 # Columns of a scanned frame beside the delivery's own, under names that no delivery has.
@@ -57,12 +58,6 @@ def mapped(scanned: DataFrame, source: Source) -> DataFrame:
         F.col(MALFORMED).alias("malformed"),
         *payload,
     )
-
-
-def column(name: str) -> Column:
-    """Their column, whatever characters its name has."""
-    escaped = name.replace("`", "``")
-    return F.col(f"`{escaped}`")
 
 
 def _ours(field: str, mapping: str | list[str], source: Source, lists: set[str]) -> Column:

@@ -28,8 +28,9 @@ from pyspark.sql.types import (
 
 from recsys_spark.config import Source
 from recsys_spark.data.sources.columns import Found
-from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, column, their_columns
+from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
 from recsys_spark.data.sources.text import STRICT
+from recsys_spark.lake.schema import column
 
 _SIMPLE: dict[str, DataType] = {
     "int8": ShortType(),

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys_spark.errors import ConfigError
+from recsys_spark.models.als_linear import MAX_PAIRS
 
-# About 2 GB on the driver with the matrices that the models make of them. Baselines exist to be beaten.
-MAX_PAIRS = 20_000_000
 PAIR_COLUMNS = ("user_id", "item_id", "strength", "events", "is_excluded")
 RATING = "rating"  # may be missing, and null where a pair has none
 
