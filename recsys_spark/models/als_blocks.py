@@ -7,6 +7,7 @@ in chunks, so that no record comes near the 2 GB that a JVM array can hold.
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark import RDD, StorageLevel
+from pyspark import RDD, CPickleSerializer, StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from scipy import sparse
@@ -28,7 +29,7 @@ from recsys_spark.models.als_solve import Rows
 CHUNK_PAIRS = 1 << 20
 PIECE_PAIRS = 1 << 20  # of a task, split together
 PIECE_SCHEMA = "part int, row binary, column binary, data binary"
-CHUNK_SCHEMA = "block int, first int, indptr binary, indices binary, data binary"
+Record = tuple[int, int, bytes, bytes, bytes]  # a chunk: block, first, indptr, indices, data
 BATCH_ROWS = "100000"  # pairs are small rows: the session's 1,024 would spend the time on batches
 BATCH = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
@@ -119,9 +120,8 @@ def blocks_of(pairs: DataFrame, cuts: Sequence[Cut], *, value: str) -> list[Bloc
             _splitting(cuts, first, value, PIECE_PAIRS), PIECE_SCHEMA
         )
         by_block = pieces.repartitionById(first[-1], F.col("part"))
-        frame = by_block.mapInArrow(_cutting(first), CHUNK_SCHEMA)
-        # Pickled by Python: as Spark itself pickles bytes, each iteration would take a quarter longer.
-        chunks = frame.rdd.map(_chunk, preservesPartitioning=True).persist(StorageLevel.MEMORY_AND_DISK)
+        frame = by_block.mapInArrow(_cutting(first), "pickled binary")
+        chunks = _unpickled(frame).persist(StorageLevel.MEMORY_AND_DISK)
     return [
         Blocks(spark, chunks, cut.n_rows, cut.n_blocks, at) for cut, at in zip(cuts, first[:-1], strict=True)
     ]
@@ -132,8 +132,7 @@ def blocks_held(spark: SparkSession, pairs: pa.Table, cut: Cut, *, value: str) -
     n_blocks = min(cut.n_blocks, cut.n_rows)
     rows, columns, values = (pairs.column(name).to_numpy() for name in (cut.row, cut.column, value))
     blocks = _by_block(rows, columns, values, n_blocks)
-    batches = (batch for block in blocks for batch in _chunks_of(*block))
-    records = [record for batch in batches for record in zip(*batch.to_pydict().values(), strict=True)]
+    records = [record for block in blocks for record in _chunks_of(*block)]
     return Blocks(spark, None, cut.n_rows, n_blocks, held=records)
 
 
@@ -160,8 +159,16 @@ def _on_worker(work: Callable[[Chunk], Any]) -> Callable[[Iterable[Any]], Iterat
     return of_partition
 
 
-def _chunk(row: Any) -> tuple[int, int, bytes, bytes, bytes]:
-    return row[0], row[1], bytes(row[2]), bytes(row[3]), bytes(row[4])
+def _unpickled(frame: DataFrame) -> RDD[Any]:
+    """What the frame's only column holds, pickled by Python; as an RDD that hands the bytes on as they are.
+
+    DataFrame.rdd would pickle each row in the JVM, bytes as text, for Python to read and pickle once more.
+    """
+    spark = frame.sparkSession
+    frames: Any = frame._jdf  # noqa: SLF001 - the JVM's frame
+    jvm: Any = spark.sparkContext._jvm  # noqa: SLF001
+    as_bytes = getattr(frames, "as")(jvm.org.apache.spark.sql.Encoders.BINARY())
+    return RDD(as_bytes.toJavaRDD(), spark.sparkContext, CPickleSerializer())
 
 
 def _splitting(
@@ -212,12 +219,13 @@ def _cutting(first: Sequence[int]) -> Callable[[Iterable[pa.RecordBatch]], Itera
         for part in sorted(pieces):
             row, column, value = (np.concatenate(arrays) for arrays in zip(*pieces.pop(part), strict=True))
             block = part - max(start for start in first if start <= part)
-            yield from _chunks_of(block, row, column, value)
+            for record in _chunks_of(block, row, column, value):
+                yield _records([(pickle.dumps(record, pickle.HIGHEST_PROTOCOL),)], ["pickled"])
 
     return cut
 
 
-def _chunks_of(block: int, row: Any, column: Any, value: Any) -> Iterator[pa.RecordBatch]:
+def _chunks_of(block: int, row: Any, column: Any, value: Any) -> Iterator[Record]:
     # Counted into columns, then into rows: a third of the time of a sort. The pairs are unique.
     pairs = sparse.coo_matrix((value, (row, column)))
     pairs.has_canonical_format = True
@@ -228,12 +236,13 @@ def _chunks_of(block: int, row: Any, column: Any, value: Any) -> Iterator[pa.Rec
         last = int(np.searchsorted(indptr, indptr[first] + CHUNK_PAIRS, side="right")) - 1
         last = max(last, first + 1)
         here = slice(indptr[first], indptr[last])
-        columns = (
+        yield (
+            block,
+            first,
             (indptr[first : last + 1] - indptr[first]).tobytes(),
             matrix.indices[here].astype(np.int32, copy=False).tobytes(),
             matrix.data[here].tobytes(),
         )
-        yield _records([(block, first, *columns)], ["block", "first", "indptr", "indices", "data"])
         first = last
 
 
