@@ -228,6 +228,8 @@ def compare(spark: SparkSession, folder: Path, args: argparse.Namespace, n_pairs
     pairs = indexed(spark, data, folder / f"pairs-{n_pairs}")
     settings = Als(rank=args.rank, **SETTINGS)
     print(f"\n{args.users:,} users x {args.items:,} items, {data.user.size:,} pairs, rank {args.rank}")
+    # Each size once before it is timed: Java's heap grows to it, and compiles, for both trainers alike.
+    ours(pairs, settings.model_copy(update={"iterations": 1}))
     longer = settings.model_copy(update={"iterations": 14})
     factors, (x, y) = ours(pairs, longer)
     cold = factors.history

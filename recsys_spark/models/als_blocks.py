@@ -30,8 +30,12 @@ CHUNK_PAIRS = 1 << 20
 PIECE_PAIRS = 1 << 20  # of a task, split together
 PIECE_SCHEMA = "part int, row binary, column binary, data binary"
 Record = tuple[int, int, bytes, bytes, bytes]  # a chunk: block, first, indptr, indices, data
-BATCH_ROWS = "100000"  # pairs are small rows: the session's 1,024 would spend the time on batches
-BATCH = "spark.sql.execution.arrow.maxRecordsPerBatch"
+# Pairs are small rows: the session's 1,024 a batch would spend the time on batches, and its limit of bytes,
+# which Spark looks up for every row, took half of the way to Python.
+_LARGE = {
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
+}
 
 
 @dataclass(frozen=True)
@@ -257,12 +261,14 @@ def _records(rows: Sequence[tuple[Any, ...]], names: list[str]) -> pa.RecordBatc
 
 @contextmanager
 def _large_batches(spark: SparkSession) -> Iterator[None]:
-    before = str(spark.conf.get(BATCH))
-    spark.conf.set(BATCH, BATCH_ROWS)
+    before = {name: str(spark.conf.get(name)) for name in _LARGE}
+    for name, value in _LARGE.items():
+        spark.conf.set(name, value)
     try:
         yield
     finally:
-        spark.conf.set(BATCH, before)
+        for name, value in before.items():
+            spark.conf.set(name, value)
 
 
 def _result_limit(spark: SparkSession) -> int:
