@@ -67,7 +67,7 @@ def discarded(env: str, file: str, json_file: Path | None) -> None:
         f"discarded {found.file} ({found.kind}, source {found.source}, content {found.content_hash[:12]}): "
         f"{rows:,} rows stay in bronze and are not taken to silver"
     )
-    _write(json_file, [{**asdict(found), "rows": rows}])
+    _write(json_file, [{**asdict(found), "ingest_date": f"{found.ingest_date}", "rows": rows}])
 
 
 def by_old_reason(summary: Summary) -> list[dict[str, Any]]:

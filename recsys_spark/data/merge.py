@@ -19,6 +19,8 @@ _NEWER = (
 )
 _SOURCE = " OR (s.row_hash = t.row_hash AND s.source > t.source)"
 _LISTED_DATES = 400
+# So many rows of a batch are sent to where the table's rows lie; more are worth a shuffle of the whole table.
+_SENT_ROWS = 500_000
 
 
 def merge_batch(lake: Lake, table: Table, rows: DataFrame, *, identity: Sequence[str]) -> None:
@@ -32,8 +34,9 @@ def merge_batch(lake: Lake, table: Table, rows: DataFrame, *, identity: Sequence
         lake.merge(table, rows, newer=newer(table))
         return
     known = lake.read(table)
-    dates = _dates(rows)
-    elsewhere = kept(_under_other_dates(known, rows, identity))
+    per_date = _rows_per_date(rows)
+    dates, is_small = sorted(per_date), sum(per_date.values()) <= _SENT_ROWS
+    elsewhere = kept(_under_other_dates(known, rows, identity, is_small=is_small))
     gone = elsewhere.where("is_newer").select(*identity, F.col("_known_date").alias("event_date"))
     late = elsewhere.where("NOT is_newer").select(*identity)
     has_gone, has_late = not gone.isEmpty(), not late.isEmpty()
@@ -43,7 +46,7 @@ def merge_batch(lake: Lake, table: Table, rows: DataFrame, *, identity: Sequence
         lake.append(table, rows)
         return
     if has_gone:
-        dates = sorted({*dates, *_dates(gone)})
+        dates = sorted({*dates, *_rows_per_date(gone)})
     lake.merge(table, rows, newer=newer(table), touched=_touched(dates), gone=gone if has_gone else None)
 
 
@@ -52,11 +55,13 @@ def newer(table: Table) -> str:
     return _NEWER.format(_SOURCE if "source" in table.columns else "")
 
 
-def _dates(rows: DataFrame) -> list[date]:
-    return sorted(row["event_date"] for row in rows.select("event_date").distinct().collect())
+def _rows_per_date(rows: DataFrame) -> dict[date, int]:
+    return {row["event_date"]: row["count"] for row in rows.groupBy("event_date").count().collect()}
 
 
-def _under_other_dates(known: DataFrame, rows: DataFrame, identity: Sequence[str]) -> DataFrame:
+def _under_other_dates(
+    known: DataFrame, rows: DataFrame, identity: Sequence[str], *, is_small: bool
+) -> DataFrame:
     """(identity, _known_date, is_newer): rows that the table has under another date than the batch."""
     version = ("delivered_at", "row_hash")
     table_side = known.select(
@@ -64,7 +69,8 @@ def _under_other_dates(known: DataFrame, rows: DataFrame, identity: Sequence[str
         F.col("event_date").alias("_known_date"),
         *[F.col(name).alias(f"_{name}") for name in version],
     )
-    pairs = table_side.join(rows.select(*identity, "event_date", *version), on=list(identity), how="inner")
+    batch = rows.select(*identity, "event_date", *version)
+    pairs = table_side.join(F.broadcast(batch) if is_small else batch, on=list(identity), how="inner")
     later = F.struct("delivered_at", "row_hash") > F.struct("_delivered_at", "_row_hash")
     other_date = pairs.where(F.col("_known_date") != F.col("event_date"))
     return other_date.select(*identity, "_known_date", later.alias("is_newer"))

@@ -58,13 +58,15 @@ def _sources(folder: Traversable, at: str) -> Iterator[tuple[str, bytes]]:
 
 @dataclass(frozen=True, order=True)
 class Delivered:
-    """A file that bronze holds: of which kind and source, where it lay, its content's key, and since when."""
+    """A file that bronze holds: of which kind and source, where it lay, its content's key, since when, and
+    which night took it."""
 
     kind: str
     source: str
     file: str
     content_hash: str
     modified_ms: int
+    ingest_date: date
 
 
 def delivered_files(lake: Lake) -> list[Delivered]:
@@ -74,7 +76,7 @@ def delivered_files(lake: Lake) -> list[Delivered]:
 
 @lru_cache(maxsize=2)
 def _delivered(lake: Lake, _state: tuple[str, ...]) -> tuple[Delivered, ...]:
-    names = ("source", "source_file", "content_hash", F.unix_millis("delivered_at"))
+    names = ("source", "source_file", "content_hash", F.unix_millis("delivered_at"), "ingest_date")
     per_kind = [
         lake.read(table).select(F.lit(kind).alias("kind"), *names)
         for kind, table in BRONZE.items()

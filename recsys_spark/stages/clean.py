@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial, reduce
+from typing import Any
 
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Observation
@@ -93,15 +95,19 @@ def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summ
 
 def _new_batches(job: Job) -> list[Batch]:
     """The new files' rows, by kind."""
-    known, delivered = together(lambda: finished_files(job), lambda: _delivered_files(job))
+    asked: tuple[Callable[[], Any], ...] = (partial(finished_files, job), partial(_delivered_files, job))
+    known, delivered = together(*asked)
     judgements = []
     for kind, table in BRONZE.items():
-        files = {file for file in delivered if file.startswith(f"{kind}:")}
-        new = sorted(files - known)
+        files = {file: nights for file, nights in delivered.items() if file.startswith(f"{kind}:")}
+        new = sorted(files.keys() - known)
         if new:
             bronze = job.read(table)
             if len(new) < len(files):
-                bronze = bronze.where(F.concat_ws(":", F.lit(kind), "source", "content_hash").isin(new))
+                # The nights that took them are partitions: no other is read.
+                nights = sorted(set().union(*[files[file] for file in new]))
+                is_new = F.concat_ws(":", F.lit(kind), "source", "content_hash").isin(new)
+                bronze = bronze.where(F.col("ingest_date").isin(nights) & is_new)
             judgements.append(partial(judged_batch, job, kind, bronze, new))
     return together(*judgements)
 
@@ -112,8 +118,12 @@ def finished_files(job: Job) -> set[str]:
     return {row["label"] for row in done.collect()}
 
 
-def _delivered_files(job: Job) -> set[str]:
-    return {file_key(file) for file in delivered_files(job.lake)}
+def _delivered_files(job: Job) -> dict[str, set[date]]:
+    """The files that bronze holds, and the nights that took them: one each, but for a lake mended by hand."""
+    found: dict[str, set[date]] = {}
+    for file in delivered_files(job.lake):
+        found.setdefault(file_key(file), set()).add(file.ingest_date)
+    return found
 
 
 def file_key(file: Delivered) -> str:

@@ -35,11 +35,13 @@ def discard(job: Job, name: str) -> tuple[Delivered, int]:
     if len(found) != 1:
         raise ConfigError(_sentence(name, found, waiting))
     [file] = found
-    rows = job.read(BRONZE[file.kind]).where(
-        (F.col("source") == file.source) & (F.col("content_hash") == file.content_hash)
+    count = (
+        job.read(BRONZE[file.kind])
+        .where(F.col("ingest_date") == F.lit(file.ingest_date))
+        .where((F.col("source") == file.source) & (F.col("content_hash") == file.content_hash))
+        .count()
     )
-    took, count = rows.agg(F.min("ingest_date"), F.count(F.lit(1))).collect()[0]
-    replace(job, run_date=took).record("discard", {(DISCARDED, file_key(file)): float(count)})
+    replace(job, run_date=file.ingest_date).record("discard", {(DISCARDED, file_key(file)): float(count)})
     return file, count
 
 

@@ -139,7 +139,8 @@ def test_a_refused_file_is_left_out_by_its_content_and_its_correction_is_taken(
     assert told.exit_code == 0, told.output
     assert "2 rows stay in bronze and are not taken to silver" in told.stdout
     [entry] = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
-    assert (entry["source"], entry["content_hash"], entry["rows"]) == ("web", wrong, 2)
+    told_of = [entry[name] for name in ("source", "content_hash", "ingest_date", "rows")]
+    assert told_of == ["web", wrong, f"{DAY}", 2]
     assert CliRunner().invoke(app, [*given, "--reprocess"]).exit_code == 2
     noted = job.read(OPS_METRICS).where("stage = 'discard'").collect()
     assert [(row["run_id"], row["run_date"], row["label"], row["value"]) for row in noted] == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -163,3 +164,18 @@ def test_a_stage_stopped_between_two_tables_and_behind_its_mark_writes_and_count
     }
     past = past_nights(job.lake, "interactions", run_date=date(2024, 5, 4), nights=7, adds_up=True)
     assert [night["rows"] for night in past.nights] == [3]
+    reads_its_own_night_only(job)
+
+
+def reads_its_own_night_only(job: Job) -> None:
+    """The next night cleans what it took in, also where the rows of the night before cannot be read."""
+    delivered = Path(job.settings.sources["web"].path)
+    delivered.write_text("id,user,item,at,extra\ne5,u1,i2,2024-05-03 11:00:00,x\n", encoding="utf-8")
+    following = replace(job, run_date=date(2024, 5, 4))
+    run_stage("ingest", following, MemoryWatch())
+    old = list(Path(job.lake.path(BRONZE_INTERACTIONS)).glob("ingest_date=2024-05-03/*.parquet"))
+    for file in old:
+        file.unlink()
+    run_stage("clean", following, MemoryWatch())
+    assert old
+    assert ids(job, SILVER_INTERACTIONS, "event_id") == ["e1", "e2", "e4", "e5"]
