@@ -18,7 +18,7 @@ from recsys_spark.models.versions import last_one_version
 from recsys_spark.night_report import gather
 from recsys_spark.stages.evaluate import backtest, last_one
 from tests.jobs.conftest import Night
-from tests.shop import RUN_DATE, USERS
+from tests.shop import RUN_DATE, STRANGERS, UNASKED, USERS
 
 # Two more trainings, and all baselines: tests/evaluation holds each of the parts to its oracle.
 pytestmark = pytest.mark.soak
@@ -87,7 +87,7 @@ def test_baselines_are_stored_with_the_night_and_told_in_its_report(judged: Judg
 
 def test_leave_last_one_keeps_each_users_last_event_from_the_models(night: Night) -> None:
     found = last_one(night.job)
-    assert found.users["repeats_allowed"] == USERS
+    assert found.users["repeats_allowed"] == USERS + len(STRANGERS) + len(UNASKED)
     for values in found.values["repeats_allowed"].values():
         assert values["hit_rate@10"] == pytest.approx(values["recall@10"])  # one item each
     events = [
