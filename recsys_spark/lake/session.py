@@ -29,7 +29,7 @@ ALWAYS = {
     "spark.sql.execution.arrow.maxBytesPerBatch": "16m",
     # Checkpoints cut ALS's lineage and are of no use after it.
     "spark.cleaner.referenceTracking.cleanCheckpoints": "true",
-    # What holds of every column is derived again for each filter of a plan, whatever it costs: for one batch's
+    # What holds of every column is derived again for each filter of a plan, whatever it costs: for a batch's
     # rules 5 to 13 s, each time, where planning takes 0.1 s without. What is given up are filters that Spark
     # would derive from others; ours stand where they are needed.
     "spark.sql.constraintPropagation.enabled": "false",

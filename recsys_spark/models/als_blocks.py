@@ -28,7 +28,7 @@ from recsys_spark.models.als_solve import Rows
 
 CHUNK_PAIRS = 1 << 20
 PIECE_PAIRS = 1 << 20  # of a task, split together
-PIECE_SCHEMA = "part int, row binary, column binary, data binary"
+PIECE_SCHEMA = "part int, pickled binary"
 Record = tuple[int, int, bytes, bytes, bytes]  # a chunk: block, first, indptr, indices, data
 # Pairs are small rows: the session's 1,024 a batch would spend the time on batches, and its limit of bytes,
 # which Spark looks up for every row, took half of the way to Python.
@@ -123,9 +123,10 @@ def blocks_of(pairs: DataFrame, cuts: Sequence[Cut], *, value: str) -> list[Bloc
         pieces = pairs.select(*names, value).mapInArrow(
             _splitting(cuts, first, value, PIECE_PAIRS), PIECE_SCHEMA
         )
-        by_block = pieces.repartitionById(first[-1], F.col("part"))
-        frame = by_block.mapInArrow(_cutting(first), "pickled binary")
-        chunks = _unpickled(frame).persist(StorageLevel.MEMORY_AND_DISK)
+        by_block = _unpickled(pieces.repartitionById(first[-1], F.col("part")).select("pickled"))
+    # Piece by piece and not by Arrow, whose batches know no limit here: one would hold a whole block.
+    chunks = by_block.mapPartitions(_cutting(first), preservesPartitioning=True)
+    chunks.persist(StorageLevel.MEMORY_AND_DISK)
     return [
         Blocks(spark, chunks, cut.n_rows, cut.n_blocks, at) for cut, at in zip(cuts, first[:-1], strict=True)
     ]
@@ -187,11 +188,13 @@ def _splitting(
                 rows, columns, values = (
                     some.column(name).to_numpy() for name in (cut.row, cut.column, value)
                 )
-                parts = [
+                pieces = [
                     (start + block, *(one.tobytes() for one in own))
                     for block, *own in _by_block(rows, columns, values, cut.n_blocks)
                 ]
-                yield _records(parts, ["part", "row", "column", "data"])
+                parts = pa.array([piece[0] for piece in pieces], pa.int32())
+                pickled = pa.array([pickle.dumps(piece, pickle.HIGHEST_PROTOCOL) for piece in pieces])
+                yield pa.RecordBatch.from_arrays([parts, pickled], names=["part", "pickled"])
 
     return split
 
@@ -210,21 +213,19 @@ def _by_block(row: Any, column: Any, value: Any, n_blocks: int) -> Iterator[tupl
         yield int(number), ordered[0][here], ordered[1][here], ordered[2][here]
 
 
-def _cutting(first: Sequence[int]) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _cutting(first: Sequence[int]) -> Callable[[Iterable[Any]], Iterator[Record]]:
     """All pieces of a partition (those of a block) to its chunks."""
 
-    def cut(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def cut(found: Iterable[Any]) -> Iterator[Record]:
         settle()
         pieces: dict[int, list[tuple[Any, Any, Any]]] = {}
-        for batch in batches:
-            for part, row, column, data in zip(*(one.to_pylist() for one in batch.columns), strict=True):
-                arrays = (np.frombuffer(row, np.int32), np.frombuffer(column, np.int32))
-                pieces.setdefault(part, []).append((*arrays, np.frombuffer(data, np.float32)))
+        for part, row, column, data in found:
+            arrays = (np.frombuffer(row, np.int32), np.frombuffer(column, np.int32))
+            pieces.setdefault(part, []).append((*arrays, np.frombuffer(data, np.float32)))
         for part in sorted(pieces):
             row, column, value = (np.concatenate(arrays) for arrays in zip(*pieces.pop(part), strict=True))
             block = part - max(start for start in first if start <= part)
-            for record in _chunks_of(block, row, column, value):
-                yield _records([(pickle.dumps(record, pickle.HIGHEST_PROTOCOL),)], ["pickled"])
+            yield from _chunks_of(block, row, column, value)
 
     return cut
 
@@ -248,15 +249,6 @@ def _chunks_of(block: int, row: Any, column: Any, value: Any) -> Iterator[Record
             matrix.data[here].tobytes(),
         )
         first = last
-
-
-def _records(rows: Sequence[tuple[Any, ...]], names: list[str]) -> pa.RecordBatch:
-    """Rows of whole numbers and bytes as a batch."""
-    columns = [
-        pa.array(column, pa.binary() if isinstance(column[0], bytes) else pa.int32())
-        for column in zip(*rows, strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(columns, names=names)
 
 
 @contextmanager
