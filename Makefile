@@ -60,8 +60,9 @@ bench-data: setup ## files to silver, beside what Spark takes to copy the same r
 	@$(BIN)/python benchmarks/bench_data.py
 bench-topk: setup ## the top-K kernel against the bare product, its peers, more users and more workers
 	@$(BIN)/python benchmarks/bench_topk.py
-bench-als: setup ## both ALS trainers, and `implicit` where it is installed, to the same loss
+bench-als: setup ## both ALS trainers, and `implicit` where it is installed, to the same loss; one worker and two
 	@$(BIN)/python benchmarks/bench_als.py
+	@$(BIN)/python benchmarks/bench_als.py --workers
 bench-night: setup ## a whole night, 500,000 users and 10 million events: at most 12 minutes and 10 GB
 	@$(BIN)/python benchmarks/bench_night.py
 

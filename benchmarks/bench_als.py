@@ -176,8 +176,23 @@ def per_iteration(history: tuple[Iteration, ...]) -> float:
     return statistics.median(later.seconds - earlier.seconds for earlier, later in pairwise(history))
 
 
-def seconds_to(history: tuple[Iteration, ...], loss: float) -> float:
-    return next((one.seconds for one in history if one.loss <= loss), float("nan"))
+def iterations_to(history: tuple[Iteration, ...], loss: float) -> int:
+    """Iterations to that loss. SystemExit: it was not reached."""
+    reached = [one.iteration for one in history if one.loss <= loss]
+    if not reached:
+        raise SystemExit(f"{len(history)} iterations ended above the loss of {loss:,.0f}")
+    return reached[0]
+
+
+def to_loss(
+    pairs: IndexedPairs, settings: Als, loss: float, start: Factors | None = None
+) -> tuple[float, Factors, tuple[np.ndarray, np.ndarray]]:
+    """Seconds of a fit that ends where it reaches the loss, handing out its factors included; and those."""
+    count = iterations_to(fit_cg(pairs, settings, start=start).history, loss)
+    began = time.perf_counter()
+    factors = fit_cg(pairs, settings.model_copy(update={"iterations": count}), start=start)
+    spent = time.perf_counter() - began
+    return spent, factors, matrices(factors.users, factors.items, ("user_index", "item_index"), "factors")
 
 
 def implicit_seconds(data: Data, settings: Als, cores: int) -> float | None:
@@ -230,11 +245,9 @@ def compare(spark: SparkSession, folder: Path, args: argparse.Namespace, n_pairs
     print(f"\n{args.users:,} users x {args.items:,} items, {data.user.size:,} pairs, rank {args.rank}")
     # Each size once before it is timed: Java's heap grows to it, and compiles, for both trainers alike.
     ours(pairs, settings.model_copy(update={"iterations": 1}))
-    longer = settings.model_copy(update={"iterations": 14})
-    factors, (x, y) = ours(pairs, longer)
-    cold = factors.history
     spent, target, judged, how = mllib_to_ten(data, pairs, settings, args.mllib_iterations)
-    mine = seconds_to(cold, target)
+    mine, factors, (x, y) = to_loss(pairs, settings.model_copy(update={"iterations": 14}), target)
+    cold = factors.history
     print(f"  MLlib, 10 iterations           {spent:8.1f} s   loss {target:,.0f}   ({how})")
     print(f"  cg, to that loss               {mine:8.1f} s   {spent / mine:.1f} x")
     for one in cold:
@@ -244,11 +257,11 @@ def compare(spark: SparkSession, folder: Path, args: argparse.Namespace, n_pairs
         between = paired_bootstrap(own - judged, samples=1_000, seed=1)
         print(f"  NDCG@10: cg {own.mean():.4f}, MLlib {judged.mean():.4f}, difference {between}")
     before = ours(indexed(spark, yesterday(data), folder / f"before-{n_pairs}"), settings)[0]
-    warm = ours(pairs, settings.model_copy(update={"iterations": 4}), start=before)[0].history
-    print(f"  cg, warm, to that loss         {seconds_to(warm, target):8.1f} s")
+    warm = to_loss(pairs, settings.model_copy(update={"iterations": 4}), target, before)[0]
+    print(f"  cg, warm, to that loss         {warm:8.1f} s")
     figures = {
         "vs_mllib": spent / mine,
-        "warm_start": seconds_to(warm, target) / mine,
+        "warm_start": warm / mine,
         "seconds_per_iteration": per_iteration(cold),
     }
     theirs = implicit_seconds(data, settings, args.cores)
