@@ -32,16 +32,17 @@ def discard(job: Job, name: str) -> tuple[Delivered, int]:
     finished = finished_files(job)
     waiting = [file for file in delivered_files(job.lake) if file_key(file) not in finished]
     found = [file for file in waiting if _is_meant(file, name)]
-    if len(found) != 1:
+    if len({file_key(file) for file in found}) != 1:
         raise ConfigError(_sentence(name, found, waiting))
-    [file] = found
+    # One content, and the nights that took rows of it: one, unless a lake is mended by hand.
+    file, nights = min(found), sorted({one.ingest_date for one in found})
     count = (
         job.read(BRONZE[file.kind])
-        .where(F.col("ingest_date") == F.lit(file.ingest_date))
+        .where(F.col("ingest_date").isin(nights))
         .where((F.col("source") == file.source) & (F.col("content_hash") == file.content_hash))
         .count()
     )
-    replace(job, run_date=file.ingest_date).record("discard", {(DISCARDED, file_key(file)): float(count)})
+    replace(job, run_date=nights[0]).record("discard", {(DISCARDED, file_key(file)): float(count)})
     return file, count
 
 
