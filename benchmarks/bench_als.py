@@ -155,7 +155,11 @@ def mllib(pairs: IndexedPairs, settings: Als) -> tuple[float, np.ndarray, np.nda
 
 def ours(pairs: IndexedPairs, settings: Als, start: Factors | None = None) -> tuple[Factors, Any]:
     factors = fit_cg(pairs, settings, start=start)
-    return factors, matrices(factors.users, factors.items, ("user_index", "item_index"), "factors")
+    return factors, by_index(factors)
+
+
+def by_index(factors: Factors) -> tuple[np.ndarray, np.ndarray]:
+    return matrices(factors.users, factors.items, ("user_index", "item_index"), "factors")
 
 
 def ndcg(data: Data, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -191,8 +195,7 @@ def to_loss(
     count = iterations_to(fit_cg(pairs, settings, start=start).history, loss)
     began = time.perf_counter()
     factors = fit_cg(pairs, settings.model_copy(update={"iterations": count}), start=start)
-    spent = time.perf_counter() - began
-    return spent, factors, matrices(factors.users, factors.items, ("user_index", "item_index"), "factors")
+    return time.perf_counter() - began, factors, by_index(factors)
 
 
 def implicit_seconds(data: Data, settings: Als, cores: int) -> float | None:

@@ -34,15 +34,15 @@ def discard(job: Job, name: str) -> tuple[Delivered, int]:
     found = [file for file in waiting if _is_meant(file, name)]
     if len({file_key(file) for file in found}) != 1:
         raise ConfigError(_sentence(name, found, waiting))
-    # One content, and the nights that took rows of it: one, unless a lake is mended by hand.
-    file, nights = min(found), sorted({one.ingest_date for one in found})
+    # One content, and the night that took it first: the only one, unless a lake is mended by hand.
+    file = min(found, key=lambda one: (one.ingest_date, one))
     count = (
         job.read(BRONZE[file.kind])
-        .where(F.col("ingest_date").isin(nights))
+        .where(F.col("ingest_date").isin({one.ingest_date for one in found}))
         .where((F.col("source") == file.source) & (F.col("content_hash") == file.content_hash))
         .count()
     )
-    replace(job, run_date=nights[0]).record("discard", {(DISCARDED, file_key(file)): float(count)})
+    replace(job, run_date=file.ingest_date).record("discard", {(DISCARDED, file_key(file)): float(count)})
     return file, count
 
 

@@ -10,6 +10,7 @@ import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
+from recsys_spark.data import merge
 from recsys_spark.data.merge import merge_batch
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.store import Lake
@@ -64,10 +65,12 @@ def latest(batches: list[list[Event]]) -> set[tuple[str, date, str]]:
 
 @pytest.mark.parametrize("order", [(2, 1, 0), pytest.param((0, 1, 2), marks=pytest.mark.soak)])
 def test_the_latest_delivery_of_an_event_stands_under_its_own_date(
-    spark: SparkSession, tmp_path: Path, order: tuple[int, ...]
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]
 ) -> None:
     batches, lake = [FIRST, CORRECTED, AGAIN], Lake(spark, str(tmp_path))
     for number in order:
+        # One of them as if it were too large to be sent to the table's rows.
+        monkeypatch.setattr(merge, "_SENT_ROWS", 0 if number == 1 else 500_000)
         merge_batch(lake, SILVER_INTERACTIONS, frame(spark, batches[number]), identity=("event_id",))
     rows = lake.read(SILVER_INTERACTIONS).collect()
     assert sorted((row["event_id"], row["event_date"], row["item_id"]) for row in rows) == sorted(
