@@ -52,6 +52,7 @@ class Place(Section):
 
 class LakePlace(Place):
     wait_seconds: float = Field(ge=0)
+    large_batch_rows: int = Field(ge=1, default=500_000)
 
 
 class Source(Section):

@@ -70,7 +70,7 @@ class Delivered:
 
 
 def delivered_files(lake: Lake) -> list[Delivered]:
-    """All files that bronze holds: one Spark job, and none where bronze is as it was when last asked."""
+    """All files that bronze holds: from the logs, but for a lake whose bronze names them in its rows."""
     return list(_delivered(lake, tuple(lake.state(table) for table in BRONZE.values())))
 
 
@@ -78,7 +78,11 @@ def delivered_files(lake: Lake) -> list[Delivered]:
 def _delivered(lake: Lake, _state: tuple[str, ...]) -> tuple[Delivered, ...]:
     names = ("source", "source_file", "content_hash", F.unix_millis("delivered_at"), "ingest_date")
     per_kind = [
-        lake.read(table).select(F.lit(kind).alias("kind"), *names)
+        (
+            lake.partitions(table)
+            if lake.partition_columns(table) == table.partition_by
+            else lake.read(table)
+        ).select(F.lit(kind).alias("kind"), *names)
         for kind, table in BRONZE.items()
         if lake.exists(table)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -14,6 +14,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.classic.dataframe import DataFrame as ClassicDataFrame
 
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.rows import frame_of
@@ -21,6 +22,7 @@ from recsys_spark.lake.schema import conform
 from recsys_spark.lake.tables import Table
 
 _COMMIT = re.compile(r"\d{20}\.json")
+_FIRST = f"{0:020d}.json"
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,76 @@ class Lake:
             merge = merge.whenMatchedUpdate(condition=newer, set=values)
         merge.whenNotMatchedInsert(condition=stays, values=values).execute()
 
+    def _ensure(self, table: Table) -> None:
+        """Make the table, without rows, where it is not there or lacks a column that is declared."""
+        if not self.exists(table) or self._lacks_columns(table):
+            self._save(table, frame_of(self.spark, [], table.schema).write.format("delta").mode("append"))
+
+    def _lacks_columns(self, table: Table) -> bool:
+        known = self.spark.read.format("delta").load(self.path(table)).columns
+        return not set(table.columns) <= set(known)
+
+    def partition_columns(self, table: Table) -> tuple[str, ...]:
+        """What the table is partitioned by: as it was made, by an earlier version perhaps."""
+        if not self.exists(table):
+            return table.partition_by
+        named = self._snapshot(table).metadata().partitionColumns().mkString("\n")
+        return tuple(str(named).split("\n")) if named else ()
+
+    def partitions(self, table: Table) -> DataFrame:
+        """The values of each partition that has files, once: from the log, no file is opened."""
+        values = F.col("partitionValues")
+        columns = [
+            values[name].cast(table.columns[name]).alias(name) for name in self.partition_columns(table)
+        ]
+        return self._files(table).select(*columns).distinct()
+
+    def paths(self, table: Table) -> list[str]:
+        """The paths of the table's files from its folder on, as its log names them."""
+        return [row["path"] for row in self._files(table).select("path").collect()]
+
+    def write_files(self, table: Table, rows: DataFrame, path: str, *, by: str) -> None:
+        """Write rows to a new folder that is a table for itself, with the bounds that `table` keeps."""
+        rows.write.format("delta").options(**_bounds(table)).partitionBy(by).save(path)
+
+    def files_of_first_commit(self, path: str) -> list[dict[str, Any]]:
+        """The `add` actions of a new table's first version."""
+        folder, system = located(self.spark, f"{path}/_delta_log")
+        first = next(
+            status.getPath() for status in system.listStatus(folder) if status.getPath().getName() == _FIRST
+        )
+        return [action["add"] for action in _actions(first, system) if "add" in action]
+
+    def take_in(self, table: Table, files: Sequence[Mapping[str, Any]]) -> None:
+        """Name files that lie under the table's folder, by their `add` actions, in one commit.
+
+        Delta's public interface adds files only by writing them; here its transaction is asked itself.
+        """
+        self._ensure(table)
+        delta = self._jvm.org.apache.spark.sql.delta
+        actions = self._jvm.java.util.ArrayList()
+        for file in files:
+            actions.add(delta.actions.Action.fromJson(json.dumps({"add": file})))
+        sequence = self._jvm.scala.jdk.javaapi.CollectionConverters.asScala(actions).toSeq()
+        operation = getattr(getattr(delta, "DeltaOperations$ManualUpdate$"), "MODULE$")
+        log = delta.DeltaLog.forTable(self._session, self.path(table))
+        log.startTransaction().commit(sequence, operation)
+
+    def _files(self, table: Table) -> DataFrame:
+        return ClassicDataFrame(self._snapshot(table).allFiles().toDF(), self.spark)
+
+    def _snapshot(self, table: Table) -> Any:
+        log = self._jvm.org.apache.spark.sql.delta.DeltaLog
+        return log.forTableWithSnapshot(self._session, self.path(table))._2()  # noqa: SLF001 - a Scala pair
+
+    @property
+    def _jvm(self) -> Any:
+        return self.spark._jvm  # noqa: SLF001 - there is no other door to it
+
+    @property
+    def _session(self) -> Any:
+        return self.spark._jsparkSession  # noqa: SLF001
+
     def delete(self, table: Table, where: str | Column) -> None:
         if self.exists(table):
             DeltaTable.forPath(self.spark, self.path(table)).delete(where)
@@ -149,13 +221,7 @@ class Lake:
         newest = max((name for name in files if _COMMIT.fullmatch(name)), default=None)
         if newest is None:
             return None
-        stream = system.open(files[newest])
-        try:
-            lines = bytes(stream.readAllBytes()).splitlines()
-        finally:
-            stream.close()
-        actions = (json.loads(line) for line in lines)
-        told = [action["commitInfo"] for action in actions if "commitInfo" in action]
+        told = [action["commitInfo"] for action in _actions(files[newest], system) if "commitInfo" in action]
         return int(newest.removesuffix(".json")), told[0] if told else {}
 
     def round_trip(self) -> int:
@@ -181,15 +247,29 @@ class Lake:
             raise unwritable(self.root, str(error.java_exception.getMessage()).splitlines()[0]) from None
 
     def _save(self, table: Table, writer: Any) -> None:
-        if table.partition_by:
-            writer = writer.partitionBy(*table.partition_by)
-        if table.sought_by is not None:  # a property of the table, from its first commit on
-            named = {"delta.dataSkippingStatsColumns": ",".join(table.sought_by)}
-            writer = writer.options(
-                **(named if table.sought_by else {"delta.dataSkippingNumIndexedCols": "0"})
-            )
+        # Only of such tables may there be older ones that are partitioned in another way.
+        if partitions := self.partition_columns(table) if table.is_apart else table.partition_by:
+            writer = writer.partitionBy(*partitions)
+        if table.is_apart:
+            writer = writer.option("delta.randomizeFilePrefixes", "true")
         # A table of an earlier version gets the columns that are declared since.
-        writer.option("mergeSchema", "true").save(self.path(table))
+        writer.options(**_bounds(table)).option("mergeSchema", "true").save(self.path(table))
+
+
+def _bounds(table: Table) -> dict[str, str]:
+    """Of which columns bounds are kept, as a property of the table from its first commit on."""
+    if table.sought_by is None:
+        return {}
+    named = ",".join(table.sought_by)
+    return {"delta.dataSkippingStatsColumns": named} if named else {"delta.dataSkippingNumIndexedCols": "0"}
+
+
+def _actions(commit: Any, system: Any) -> list[dict[str, Any]]:
+    stream = system.open(commit)
+    try:
+        return [json.loads(line) for line in bytes(stream.readAllBytes()).splitlines()]
+    finally:
+        stream.close()
 
 
 def located(spark: SparkSession, path: str) -> tuple[Any, Any]:

@@ -6,15 +6,26 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import resolve_path
 from recsys_spark.data.pseudonyms import key_mark, pseudonym_key, require_same_key, without_plain_ids
-from recsys_spark.data.sources import Delivery, Known, bronze_rows, new_deliveries, one_slash, writing
+from recsys_spark.data.sources import (
+    Delivery,
+    Known,
+    bronze_rows,
+    new_deliveries,
+    one_slash,
+    rows_by_file,
+    shared_by_file,
+    writing,
+)
 from recsys_spark.errors import ConfigError, RecsysError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import delivered_files, open_run
+from recsys_spark.lake.staged import stage, take_in
 from recsys_spark.lake.tables import BRONZE, FIELDS_BY_KIND, OPS_METRICS, OPS_SOURCE_COLUMNS, Table
 from recsys_spark.lake.together import together
 
@@ -52,35 +63,59 @@ def _append(
 ) -> dict[tuple[str, str], float]:
     """The new rows of all sources of one kind into its table, one commit each; what was taken."""
     figures: dict[tuple[str, str], float] = {}
-    table, payload = BRONZE[kind], FIELDS_BY_KIND[kind]
+    table = BRONZE[kind]
     for name, delivery in deliveries.items():
         source = job.settings.sources[name]
         if source.kind != kind or delivery.rows is None:
             continue
         rows = without_plain_ids(delivery.rows, source, key)
         with writing(name, source):
-            job.append(
-                table,
-                bronze_rows(rows, name=name, files=delivery.files, run_date=job.run_date, payload=payload),
-            )
+            write = _write_and_take_in if _is_large(job, table, delivery) else _append_rows
+            written = write(job, kind, name, delivery, rows)
         figures["rows_read", name] = delivery.row_count
-        figures["rows_ingested", name] = _require_all(job, table, name, delivery)
+        figures["rows_ingested", name] = written
         figures["files_ingested", name] = len(delivery.files)
     return figures
 
 
-def _require_all(job: Job, table: Table, name: str, delivery: Delivery) -> int:
-    """The rows that were just written, if they are all; else they are taken out again, and RecsysError."""
+def _is_large(job: Job, table: Table, delivery: Delivery) -> bool:
+    """Whether the rows are written first and taken in then; not into a table made by an earlier version."""
+    is_apart = job.lake.partition_columns(table) == table.partition_by
+    return is_apart and delivery.row_count >= job.settings.lake.large_batch_rows
+
+
+def _write_and_take_in(job: Job, kind: str, name: str, delivery: Delivery, rows: DataFrame) -> int:
+    """Write each file's rows as files of their own, and take them in if they are all."""
+    table, files = BRONZE[kind], delivery.files
+    staged = stage(job.lake, table, rows_by_file(rows, files=files, payload=FIELDS_BY_KIND[kind]))
+    written = sum(staged.rows.values())
+    if written != delivery.row_count:
+        staged.discard()
+        raise _incomplete(job, table, name, delivery, written)
+    take_in((staged, shared_by_file(name=name, files=files, run_date=job.run_date)))
+    return written
+
+
+def _append_rows(job: Job, kind: str, name: str, delivery: Delivery, rows: DataFrame) -> int:
+    """Append the rows; they are taken out again if they are not all."""
+    table, payload = BRONZE[kind], FIELDS_BY_KIND[kind]
+    job.append(
+        table, bronze_rows(rows, name=name, files=delivery.files, run_date=job.run_date, payload=payload)
+    )
     written = job.lake.rows_written(table)
     if written != delivery.row_count:
         contents = [file.content_hash for file in delivery.files]
         job.lake.delete(table, (F.col("source") == name) & F.col("content_hash").isin(contents))
-        raise RecsysError(
-            f"source {name!r}: {delivery.row_count:,} rows were counted and {written:,} written to "
-            f"{table.name}: the delivery changed while it was read, or rows were lost. Nothing of it was "
-            f"kept. Next: recsys run --run-date {job.run_date} --from ingest, once the delivery is complete."
-        )
+        raise _incomplete(job, table, name, delivery, written)
     return written
+
+
+def _incomplete(job: Job, table: Table, name: str, delivery: Delivery, written: int) -> RecsysError:
+    return RecsysError(
+        f"source {name!r}: {delivery.row_count:,} rows were counted and {written:,} written to "
+        f"{table.name}: the delivery changed while it was read, or rows were lost. Nothing of it was "
+        f"kept. Next: recsys run --run-date {job.run_date} --from ingest, once the delivery is complete."
+    )
 
 
 def _new_rows(job: Job, known: Mapping[str, Known]) -> dict[str, Delivery]:

@@ -1,6 +1,6 @@
 """Sources: from what is delivered to rows of texts tied to their file and content."""
 
-from recsys_spark.data.sources.bronze import bronze_rows, one_slash
+from recsys_spark.data.sources.bronze import bronze_rows, one_slash, rows_by_file, shared_by_file
 from recsys_spark.data.sources.deliveries import Delivery, new_deliveries, read_source
 from recsys_spark.data.sources.failures import reading, writing
 from recsys_spark.data.sources.files import SourceFile, find_files, with_content_hash
@@ -17,6 +17,8 @@ __all__ = [
     "one_slash",
     "read_source",
     "reading",
+    "rows_by_file",
+    "shared_by_file",
     "with_content_hash",
     "writing",
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.sources.files import SourceFile
@@ -17,30 +17,67 @@ def bronze_rows(
     rows: DataFrame, *, name: str, files: Sequence[SourceFile], run_date: date, payload: Iterable[str]
 ) -> DataFrame:
     """Bronze rows of one source: the payload as strings, tied to file, content and delivery."""
-    spark = rows.sparkSession
-    deliveries = frame_of(
-        spark,
-        [
-            (spelling, file.content_hash, file.modified_ms)
-            for file in files
-            for spelling in sorted(_spellings(file.uri))
-        ],
-        "source_file string, content_hash string, modified_ms long",
-    )
-    have = set(rows.columns)
-    # A row whose file is unknown would be lost in silence by an inner join; this stops instead.
-    unknown = F.raise_error(F.concat(F.lit("unlisted file "), "source_file"))
-    return rows.join(F.broadcast(deliveries), on="source_file", how="left").select(
+    return _with_file(rows, files).select(
         F.lit(name).alias("source"),
-        "source_file",
-        F.coalesce("content_hash", unknown).alias("content_hash"),
+        F.col("uri").alias("source_file"),
+        "content_hash",
         "row",
         F.timestamp_millis("modified_ms").alias("delivered_at"),
         F.current_timestamp().alias("ingested_at"),
         F.lit(run_date).alias("ingest_date"),
         "malformed",
-        *[(F.col(field) if field in have else F.lit(None)).cast("string").alias(field) for field in payload],
+        *_texts(rows, payload),
     )
+
+
+def rows_by_file(rows: DataFrame, *, files: Sequence[SourceFile], payload: Iterable[str]) -> DataFrame:
+    """The same rows without what all rows of a file share: `part` is the file's number among `files`."""
+    return _with_file(rows, files).select("part", "row", "malformed", *_texts(rows, payload))
+
+
+def shared_by_file(
+    *, name: str, files: Sequence[SourceFile], run_date: date
+) -> dict[str, dict[str, date | datetime | str]]:
+    """part -> what all bronze rows of that file share (OF_THE_FILE)."""
+    now = datetime.now(UTC)
+    return {
+        f"{number}": {
+            "ingest_date": run_date,
+            "source": name,
+            "source_file": file.uri,
+            "content_hash": file.content_hash,
+            "delivered_at": datetime.fromtimestamp(file.modified_ms / 1000, UTC),
+            "ingested_at": now,
+        }
+        for number, file in enumerate(files)
+    }
+
+
+def _with_file(rows: DataFrame, files: Sequence[SourceFile]) -> DataFrame:
+    """The rows with part (the file's number), uri, content_hash and modified_ms of their file."""
+    deliveries = frame_of(
+        rows.sparkSession,
+        [
+            (spelling, number, file.uri, file.content_hash, file.modified_ms)
+            for number, file in enumerate(files)
+            for spelling in sorted(_spellings(file.uri))
+        ],
+        "source_file string, part int, uri string, content_hash string, modified_ms long",
+    )
+    # A row whose file is unknown would be lost in silence by an inner join; this stops instead.
+    unknown = F.raise_error(F.concat(F.lit("unlisted file "), "source_file"))
+    known = rows.join(F.broadcast(deliveries), on="source_file", how="left")
+    return known.withColumns(
+        {
+            "part": F.coalesce("part", unknown.cast("int")),
+            "uri": F.coalesce("uri", unknown.cast("string")),
+        }
+    )
+
+
+def _texts(rows: DataFrame, payload: Iterable[str]) -> list[Column]:
+    have = set(rows.columns)
+    return [(F.col(field) if field in have else F.lit(None)).cast("string").alias(field) for field in payload]
 
 
 def _spellings(uri: str) -> set[str]:
