@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -23,15 +24,26 @@ _LISTED_DATES = 400
 _SENT_ROWS = 500_000
 
 
-def merge_batch(lake: Lake, table: Table, rows: DataFrame, *, identity: Sequence[str]) -> None:
-    """Merge rows (unique by identity) into the table.
+def merge_batch(
+    lake: Lake,
+    table: Table,
+    rows: DataFrame,
+    *,
+    identity: Sequence[str],
+    add: Callable[[], None] | None = None,
+) -> None:
+    """Merge rows (unique by identity) into the table; `add` appends them all by another way, if there is one.
 
     In a table partitioned by event_date an identity stands under one date: where a later delivery
     corrects the date, the row under the old one is removed in the same commit; where an earlier one
     arrives late, it is dropped. Dates that the table does not know are appended without looking at others.
     """
-    if not table.partition_by or not lake.exists(table):
+    if not table.partition_by:
         lake.merge(table, rows, newer=newer(table))
+        return
+    append = add or partial(lake.append, table, rows)
+    if not lake.exists(table):
+        append()
         return
     known = lake.read(table)
     per_date = _rows_per_date(rows)
@@ -42,8 +54,9 @@ def merge_batch(lake: Lake, table: Table, rows: DataFrame, *, identity: Sequence
     has_gone, has_late = not gone.isEmpty(), not late.isEmpty()
     if has_late:
         rows = rows.join(late, on=list(identity), how="left_anti")
+        append = partial(lake.append, table, rows)
     if not has_gone and known.where(F.col("event_date").isin(dates)).isEmpty():
-        lake.append(table, rows)
+        append()
         return
     if has_gone:
         dates = sorted({*dates, *_rows_per_date(gone)})

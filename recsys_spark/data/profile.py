@@ -132,6 +132,15 @@ def counted_while_kept(
     return result, _floats(figures.get)
 
 
+def added_up(one: Figures, other: Figures) -> Figures:
+    """The figures of two frames as those of both together."""
+    found = {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
+    for name, of in (("first_day", min), ("last_day", max)):
+        if days := [figures[name] for figures in (one, other) if name in figures]:
+            found[name] = of(days)
+    return found
+
+
 def _floats(found: Mapping[str, Any]) -> Figures:
     return {name: float(value) for name, value in found.items() if value is not None}
 

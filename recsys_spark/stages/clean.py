@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial, reduce
 from typing import Any
 
-from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, Observation
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data import expectations, quality
+from recsys_spark.data.batch import Batch, judged_batch
 from recsys_spark.data.bounds import Check
-from recsys_spark.data.clean import REPEATED, cleaned, deduplicate, good, is_rejected, quarantined
 from recsys_spark.data.history import Past, pasts
-from recsys_spark.data.kinds import KINDS
-from recsys_spark.data.merge import merge_batch
-from recsys_spark.data.profile import (
-    DAY_ZERO,
-    REJECT,
-    Figures,
-    counted_while_kept,
-    duplicate_keys,
-    good_figures,
-    reason_figures,
-    recorded,
-    unknown_items,
-)
-from recsys_spark.errors import InputError, QualityGateError, RecsysError
+from recsys_spark.data.profile import DAY_ZERO, recorded, unknown_items
+from recsys_spark.errors import InputError, QualityGateError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import Delivered, delivered_files
 from recsys_spark.lake.tables import (
     BRONZE,
     OPS_METRICS,
-    SILVER,
     SILVER_INTERACTIONS,
     SILVER_ITEMS,
     SILVER_QUARANTINE,
@@ -45,35 +31,20 @@ from recsys_spark.lake.together import together
 
 # In ops.metrics, labelled `kind:source:content hash`: what is in silver, and what is never to be.
 _DONE, DISCARDED = "cleaned_file", "discarded_file"
-_ROWS_TOGETHER = 2_000_000  # of one date are one task's, where a batch is one date
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The rows of one kind that silver has not seen: the good ones once each, and the rejected ones.
-
-    counts: rows_in, rows_good, rows_quarantined, rows_duplicate and per reason; figures: the profile.
-    """
-
-    kind: str
-    rows: DataFrame
-    files: list[str]
-    counts: dict[tuple[str, str], float]
-    figures: Figures
-
-    @property
-    def good(self) -> DataFrame:
-        return good(self.rows).select(*SILVER[self.kind].columns)
 
 
 def run(job: Job) -> Summary:
     quality.preload()
     batches = _new_batches(job)
-    newest = _newest_event(job, batches)
-    started = time.monotonic()
-    results = _gate(job, batches, newest)
-    gate_seconds = time.monotonic() - started
-    _merge(job, batches)
+    try:
+        newest = _newest_event(job, batches)
+        started = time.monotonic()
+        results = _gate(job, batches, newest)
+        gate_seconds = time.monotonic() - started
+        _merge(job, batches)
+    finally:
+        for batch in batches:
+            batch.discard()
     told = _summary(batches, results)
     figures = {**told.figures, ("gate_seconds", ""): gate_seconds}
     _mark(job, batches, figures)
@@ -128,67 +99,6 @@ def _delivered_files(job: Job) -> dict[str, set[date]]:
 
 def file_key(file: Delivered) -> str:
     return f"{file.kind}:{file.source}:{file.content_hash}"
-
-
-def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Batch:
-    """Bronze rows judged, deduplicated and counted.
-
-    One pass parses, judges, sorts by date, counts and writes to local disk; all that follows reads that.
-    """
-    judged = cleaned(bronze, kind, settings=job.settings.clean, sources=job.settings.sources)
-    expressions, repeats = _figures(job, kind), Observation()
-    rows_in = bronze.count()
-    buckets = 1
-    if job.lake.exists(SILVER[kind]):  # a first delivery has many dates, a night's one
-        buckets = min(-(-rows_in // _ROWS_TOGETHER), job.spark.sparkContext.defaultParallelism)
-    once = deduplicate(judged, kind, within_dates=True, buckets=buckets, repeats=repeats)
-    rows, figures = counted_while_kept(once, expressions, StorageLevel.DISK_ONLY)
-    repeated = float(repeats.get[REPEATED])
-    again = duplicate_keys(good(rows), KINDS[kind].identity) if SILVER[kind].partition_by else 0.0
-    if again:
-        # An event delivered again with another date: rare, and then a second pass over all rows.
-        repeats = Observation()
-        once = deduplicate(rows, kind, repeats=repeats)
-        rows, figures = counted_while_kept(once, expressions, StorageLevel.DISK_ONLY)
-        repeated += float(repeats.get[REPEATED])
-        again = duplicate_keys(good(rows), KINDS[kind].identity)
-    reasons = {name: figures.pop(name) for name in list(figures) if name.startswith(REJECT)}
-    figures |= {"duplicate_keys": again, "rows_in": float(rows_in)}
-    _require_conserved(kind, figures, repeated)
-    return Batch(kind, rows, files, _counts(kind, figures, reasons, repeated), figures)
-
-
-def _require_conserved(kind: str, figures: Figures, repeated: float) -> None:
-    """Raise RecsysError unless every row of bronze is good, quarantined or a duplicate, each counted."""
-    found = figures["rows"] + figures["rejected"] + repeated
-    if found != figures["rows_in"]:
-        what = "lost" if found < figures["rows_in"] else "made up or read twice"
-        raise RecsysError(
-            f"{kind}: {figures['rows']:,.0f} good, {figures['rejected']:,.0f} rejected and {repeated:,.0f} "
-            f"duplicate rows of {figures['rows_in']:,.0f} in bronze: rows were {what}. Nothing was merged. "
-            "Next: run the stage again; if it says the same, keep the lake and report it."
-        )
-
-
-def _figures(job: Job, kind: str) -> dict[str, Column]:
-    """What is counted of judged rows: the good ones' profile, and how many broke which rule."""
-    clean = job.settings.clean
-    _, broken = KINDS[kind].typed(clean, job.settings.sources)
-    return {**good_figures(kind, clean=clean, among=~is_rejected()), **reason_figures(broken)}
-
-
-def _counts(kind: str, figures: Figures, reasons: Figures, repeated: float) -> dict[tuple[str, str], float]:
-    return {
-        ("rows_in", kind): figures["rows_in"],
-        ("rows_good", kind): figures["rows"],
-        ("rows_quarantined", kind): figures["rejected"],
-        ("rows_duplicate", kind): repeated,
-        **{
-            ("reject_reason", f"{kind}:{name.removeprefix(REJECT)}"): rows
-            for name, rows in reasons.items()
-            if rows
-        },
-    }
 
 
 def _newest_event(job: Job, batches: list[Batch]) -> date:
@@ -272,21 +182,13 @@ def known_items(job: Job, batch: Batch | None) -> DataFrame:
 def _merge(job: Job, batches: list[Batch]) -> None:
     """Quarantine and silver, side by side; a crash before the mark repeats steps that change nothing."""
     rejected = [batch for batch in batches if batch.counts["rows_quarantined", batch.kind]]
-    together(
-        *[
-            partial(
-                merge_batch, job.lake, SILVER[batch.kind], batch.good, identity=KINDS[batch.kind].identity
-            )
-            for batch in batches
-            if batch.counts["rows_good", batch.kind]
-        ],
-        partial(_quarantine, job, rejected),
-    )
+    merging = [batch for batch in batches if batch.counts["rows_good", batch.kind]]
+    together(*[partial(batch.merge, job) for batch in merging], partial(_quarantine, job, rejected))
 
 
 def _quarantine(job: Job, batches: list[Batch]) -> None:
     """The rejected rows of all kinds, in one commit."""
-    rows = [quarantined(batch.rows, kind=batch.kind) for batch in batches]
+    rows = [batch.rejected for batch in batches]
     if rows:
         job.merge(SILVER_QUARANTINE, reduce(DataFrame.unionByName, rows))
 

@@ -12,9 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data import expectations, quality
-from recsys_spark.data.clean import quarantined
-from recsys_spark.data.kinds import KINDS
-from recsys_spark.data.merge import merge_batch
+from recsys_spark.data.batch import Batch, judged_batch
 from recsys_spark.data.profile import unknown_items
 from recsys_spark.data.pseudonyms import pseudonym_key, require_same_key
 from recsys_spark.data.quarantine import bronze_of, repaired_keys, repairs_by_reason
@@ -26,10 +24,9 @@ from recsys_spark.lake.tables import (
     BRONZE,
     FIELDS_BY_KIND,
     OPS_METRICS,
-    SILVER,
     SILVER_QUARANTINE,
 )
-from recsys_spark.stages.clean import Batch, judged_batch, known_items
+from recsys_spark.stages.clean import known_items
 
 # A row's reasons and its text may be others under other rules; it stays the same row.
 _OTHER = "s.reject_reasons <> t.reject_reasons OR NOT (s.raw <=> t.raw)"
@@ -57,12 +54,18 @@ def run(job: Job) -> Summary:
     require_same_key(job.read(OPS_METRICS), pseudonym_key(job.settings.privacy))
     notes: list[str] = []
     figures: dict[tuple[str, str], float] = {}
-    found = [again for kind in BRONZE if (again := _again(job, kind, notes)) is not None]
-    for again in found:
-        figures |= again.batch.counts | _told_by_reason(again)
-    _gate(job, [again.batch for again in found])
-    for again in found:
-        _merge(job, again)
+    found: list[Again] = []
+    try:
+        for kind in BRONZE:
+            if (again := _again(job, kind, notes)) is not None:
+                found.append(again)
+                figures |= again.batch.counts | _told_by_reason(again)
+        _gate(job, [again.batch for again in found])
+        for again in found:
+            _merge(job, again)
+    finally:
+        for again in found:
+            again.batch.discard()
     return _summary(figures, notes)
 
 
@@ -76,7 +79,7 @@ def _again(job: Job, kind: str, notes: list[str]) -> Again | None:
     bronze = kept(_under_todays_mapping(job, kind, waiting, notes))
     batch = judged_batch(job, kind, bronze.drop("is_changed"), [])
     judged = bronze.withColumn("kind", F.lit(kind))
-    repaired = kept(repaired_keys(judged, quarantined(batch.rows, kind=kind)))
+    repaired = kept(repaired_keys(judged, batch.rejected))
     return Again(batch, waiting, bronze, repaired)
 
 
@@ -152,9 +155,8 @@ def _merge(job: Job, again: Again) -> None:
     if not changed.isEmpty():
         job.merge(BRONZE[kind], changed, newer="true")
     if again.batch.figures["rows"]:
-        merge_batch(job.lake, SILVER[kind], again.batch.good, identity=KINDS[kind].identity)
-    still = quarantined(again.batch.rows, kind=kind)
-    job.lake.merge(SILVER_QUARANTINE, still, newer=_OTHER, gone=again.repaired)
+        again.batch.merge(job)
+    job.lake.merge(SILVER_QUARANTINE, again.batch.rejected, newer=_OTHER, gone=again.repaired)
 
 
 def _summary(figures: dict[tuple[str, str], float], notes: list[str]) -> Summary:

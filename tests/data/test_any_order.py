@@ -20,12 +20,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.config import Settings, load_settings
-from recsys_spark.data.clean import cleaned, deduplicate
-from recsys_spark.data.kinds import KINDS
-from recsys_spark.data.merge import merge_batch
+from recsys_spark.data import batch
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import SILVER_INTERACTIONS, SILVER_QUARANTINE
 from recsys_spark.stages import clean, ingest
 from tests.data.test_clean import bronze
@@ -156,7 +153,7 @@ def one_place() -> list[File]:
 class World:
     """A lake beside its two landing folders, and what of them was taken."""
 
-    def __init__(self, spark: SparkSession, root: Path) -> None:
+    def __init__(self, spark: SparkSession, root: Path, *, large_batch_rows: int) -> None:
         self.root, self.spark = root, spark
         base = load_settings("demo").model_dump()
         wide = {"max_rejected_share": 1.0, "max_unknown_item_share": 1.0}
@@ -165,7 +162,7 @@ class World:
             for name in ("tills", "web")
         }
         changed = {
-            "lake": {**base["lake"], "path": f"{root}/lake"},
+            "lake": {**base["lake"], "path": f"{root}/lake", "large_batch_rows": large_batch_rows},
             "output": {"path": f"{root}/output"},
             "quality": {**base["quality"], **wide},
             "sources": sources,
@@ -256,7 +253,7 @@ def by_stages(world: World, files: list[File], _: list[File]) -> Figures:
     return clean.run(job).figures
 
 
-def by_frames(world: World, _: list[File], taken: list[File]) -> Figures:
+def by_batches(world: World, _: list[File], taken: list[File]) -> Figures:
     """The same rows as bronze holds them, judged and merged as `clean` does: for a test that may not take long."""
     rows = [
         {
@@ -270,27 +267,24 @@ def by_frames(world: World, _: list[File], taken: list[File]) -> Figures:
         for place, (one, line) in enumerate(zip(file.rows, file.text.splitlines()[1:], strict=True))
         for fields in [dict(zip(HEADER.split(","), line.split(","), strict=True))]
     ]
-    settings = world.settings
-    delivered = bronze(world.spark, rows)
-    judged = cleaned(delivered, "interactions", settings=settings.clean, sources=settings.sources)
-    once = deduplicate(judged, "interactions").collect()
-    stand = [row for row in once if not row["reject_reasons"]]
-    table, identity = SILVER_INTERACTIONS, KINDS["interactions"].identity
-    good = [tuple(row[name] for name in table.columns) for row in stand]
-    batch = frame_of(world.spark, good, table.schema).repartition(2)
-    merge_batch(world.job(RUN_DATES[0]).lake, table, batch, identity=identity)
-    counts = {"rows_in": len(rows), "rows_good": len(good), "rows_quarantined": len(once) - len(good)}
-    counts["rows_duplicate"] = len(rows) - len(once)
-    return {(metric, "interactions"): float(count) for metric, count in counts.items()}
+    job = world.job(RUN_DATES[0])
+    found = batch.judged_batch(job, "interactions", bronze(world.spark, rows), [])
+    found.merge(job)
+    found.discard()
+    return found.counts
 
 
 def two_lakes(
     spark: SparkSession, root: Path, *, seed: int, nights: int, take: Take
 ) -> tuple[World, World, list[Sent]]:
-    """All in one night, and other files of the same rows in some nights in random order; and the rows."""
+    """All in one night, and other files of the same rows in some nights in random order; and the rows.
+
+    The one takes every batch as a small one, the other as a large one, written before it is judged as a whole.
+    """
     draw = random.Random(seed)
     sent, stock = made_up(draw), one_place()[-nights:]
-    whole, pieces = World(spark, root / "whole"), World(spark, root / "pieces")
+    whole = World(spark, root / "whole", large_batch_rows=1_000_000)
+    pieces = World(spark, root / "pieces", large_batch_rows=1)
     whole.night([*files_of(draw, sent, parts=1, name="a"), stock[-1]], take)
     files = files_of(draw, sent, parts=2, name="b")
     draw.shuffle(files)
@@ -300,9 +294,10 @@ def two_lakes(
 
 
 def test_any_order_and_splitting_of_deliveries_ends_in_the_same_silver_and_preferences(
-    spark: SparkSession, tmp_path: Path
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, pieces, sent = two_lakes(spark, tmp_path, seed=6, nights=2, take=by_frames)
+    monkeypatch.setattr(batch, "_MOST_TWINS", 2.0)
+    whole, pieces, sent = two_lakes(spark, tmp_path, seed=6, nights=2, take=by_batches)
     silver = whole.silver()
     assert pieces.silver() == silver
     day = RUN_DATES[0]
@@ -312,8 +307,9 @@ def test_any_order_and_splitting_of_deliveries_ends_in_the_same_silver_and_prefe
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_the_same_from_files_on_a_disk_by_the_stages_of_the_night(
-    spark: SparkSession, tmp_path: Path, seed: int
+    spark: SparkSession, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(batch, "_MOST_TWINS", 2.0)
     whole, pieces, sent = two_lakes(spark, tmp_path, seed=seed, nights=3, take=by_stages)
     silver = whole.silver()
     assert pieces.silver() == silver

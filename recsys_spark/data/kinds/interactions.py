@@ -77,4 +77,5 @@ INTERACTIONS = Kind(
     required=("user_id", "item_id", "event_type", "event_at"),
     identity=("event_id",),
     typed=_typed,
+    own_id="event_id",
 )

@@ -24,12 +24,14 @@ class Kind:
 
     required: fields that a source must map. identity: the columns that name a thing, of which the latest
     delivery stands. typed: (settings, sources) -> (silver columns over bronze, reason -> broken rule).
+    own_id: the bronze column that is the identity wherever it is given.
     """
 
     name: str
     required: tuple[str, ...]
     identity: tuple[str, ...]
     typed: Typed
+    own_id: str = ""
 
 
 def text(name: str) -> Column:

@@ -73,4 +73,5 @@ OUTCOMES = Kind(
     required=("run_date", "channel", "campaign", "user_id", "outcome_type", "event_at"),
     identity=("event_id",),
     typed=_typed,
+    own_id="event_id",
 )

@@ -1,0 +1,184 @@
+"""A large delivery is written before it is judged as a whole: the tables are those of a small one, at any end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Settings, load_settings
+from recsys_spark.data import batch
+from recsys_spark.data.sources import rows_by_file
+from recsys_spark.errors import QualityGateError, RecsysError
+from recsys_spark.lake.job import Job
+from recsys_spark.lake.rows import frame_of
+from recsys_spark.lake.runs import delivered_files
+from recsys_spark.lake.staged import PART, stage, take_in
+from recsys_spark.lake.store import Lake
+from recsys_spark.lake.tables import (
+    BRONZE_INTERACTIONS,
+    SILVER_INTERACTIONS,
+    SILVER_PREFERENCES,
+    SILVER_QUARANTINE,
+    Table,
+)
+from recsys_spark.stages import clean, ingest
+
+DAY = date(2024, 5, 3)
+FILES = {
+    # e1 twice, e2 again under another date in the other file, one without a user, one of an unknown type
+    "a b#1.csv": """id,user,item,what,at,pieces
+e1,u1,i1,purchase,2024-05-01 11:00:00,1
+e1,u1,i1,purchase,2024-05-01 11:00:00,1
+e2,u2,i1,purchase,2024-05-01 12:00:00,2
+e3,,i1,purchase,2024-05-02 12:00:00,1
+e4,u2,i2,"wi,sh",2024-05-02 12:00:00,1
+""",
+    "more/b.csv": """id,user,item,what,at,pieces
+e2,u2,i1,purchase,2024-05-02 12:00:00,3
+e5,u2,i2,view,2024-05-02 13:00:00.25,
+e6,u3,i2,purchase,2024-05-02 12:00:00,-2
+""",
+}
+KEYS = {"event_id": "id", "user_id": "user", "item_id": "item", "event_type": "what", "event_at": "at"}
+
+
+def job_in(spark: SparkSession, root: Path, *, large_batch_rows: int, rejected: float = 0.5) -> Job:
+    for number, (name, text) in enumerate(FILES.items()):
+        path = root.parent / "events" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        os.utime(path, (1714700000.125 + number,) * 2)
+    base = load_settings("demo").model_dump()
+    events = {"kind": "interactions", "format": "csv", "path": f"{root.parent}/events"}
+    wide = {"max_rejected_share": rejected, "max_unknown_item_share": 1.0}
+    changed = {
+        "lake": {**base["lake"], "path": f"{root}/lake", "large_batch_rows": large_batch_rows},
+        "output": {"path": f"{root}/output"},
+        "quality": {**base["quality"], **wide},
+        "sources": {"web": {**events, "columns": {**KEYS, "quantity": "pieces"}}},
+    }
+    return Job(spark, Settings.model_validate({**base, **changed}), DAY)
+
+
+def content(lake: Lake, table: Table) -> list[str]:
+    """All rows as another reader of Delta sees them, but for the clock of the ingestion."""
+    rows = DeltaTable(lake.path(table)).to_pyarrow_table().to_pylist()
+    return sorted(repr(sorted((name, row[name]) for name in row if name != "ingested_at")) for row in rows)
+
+
+def left_behind(lake: Lake, table: Table) -> list[str]:
+    """The files under the table's folder that no reader sees."""
+    named = set(lake.paths(table)) if lake.exists(table) else set()
+    folder = Path(lake.path(table))
+    found = {f"{path.relative_to(folder)}" for path in folder.rglob("*.parquet")}
+    logs = {f"{path.relative_to(folder)}" for path in folder.glob("batch-*/_delta_log")}
+    return sorted((found | logs) - named)
+
+
+def test_a_large_delivery_ends_in_the_tables_of_a_small_one(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_MOST_TWINS", 2.0)
+    small = job_in(spark, tmp_path / "small", large_batch_rows=1_000_000)
+    large = job_in(spark, tmp_path / "large", large_batch_rows=1)
+    figures = []
+    for job in (small, large):
+        taken = ingest.run(job)
+        assert taken.rows_out == 8
+        figures.append(
+            {key: value for key, value in clean.run(job).figures.items() if "seconds" not in key[0]}
+        )
+    assert figures[0] == figures[1]
+    assert figures[1]["rows_duplicate", "interactions"] == 2
+    for table in (BRONZE_INTERACTIONS, SILVER_INTERACTIONS, SILVER_QUARANTINE):
+        assert content(large.lake, table) == content(small.lake, table)
+        assert left_behind(large.lake, table) == []
+    assert len(content(large.lake, SILVER_INTERACTIONS)) == 4
+    written, known = delivered_files(large.lake), delivered_files(small.lake)
+    assert written == known
+    assert {Path(file.file).name for file in written} == {"a%20b%231.csv", "b.csv"}
+    bounds = DeltaTable(large.lake.path(SILVER_INTERACTIONS)).get_add_actions(flatten=True)
+    least = {name: min(filter(None, bounds.column(f"min.{name}").to_pylist())) for name in ("quantity",)}
+    assert least == {"quantity": -2.0}
+    assert ingest.run(large).rows_out == 0
+
+
+def test_what_a_gate_refuses_or_a_count_misses_leaves_no_file(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losing(rows: DataFrame, **named: object) -> DataFrame:
+        return rows_by_file(rows, **named).where("event_id <> 'e5'")  # type: ignore[arg-type]
+
+    job = job_in(spark, tmp_path / "large", large_batch_rows=1, rejected=0.01)
+    with monkeypatch.context() as broken:
+        broken.setattr(ingest, "rows_by_file", losing)
+        with pytest.raises(RecsysError, match="'web': 8 rows were counted and 7 written to bronze.interact"):
+            ingest.run(job)
+    assert left_behind(job.lake, BRONZE_INTERACTIONS) == []
+    ingest.run(job)
+    monkeypatch.setattr(batch, "_MOST_TWINS", 2.0)
+    with pytest.raises(QualityGateError, match="rejected"):
+        clean.run(job)
+    assert left_behind(job.lake, SILVER_INTERACTIONS) == []
+    assert job.read(SILVER_INTERACTIONS).isEmpty()
+
+
+def test_a_lake_of_an_earlier_version_keeps_its_partitions(spark: SparkSession, tmp_path: Path) -> None:
+    job = job_in(spark, tmp_path / "large", large_batch_rows=1)
+    row = dict.fromkeys(BRONZE_INTERACTIONS.columns) | {"source": "web", "source_file": "old.csv", "row": 0}
+    clock = datetime(2024, 5, 2, tzinfo=UTC)
+    row |= {"content_hash": "h", "ingest_date": date(2024, 5, 2), "delivered_at": clock, "ingested_at": clock}
+    old = frame_of(spark, [tuple(row.values())], BRONZE_INTERACTIONS.schema)
+    old.write.format("delta").partitionBy("ingest_date").save(job.lake.path(BRONZE_INTERACTIONS))
+    assert ingest.run(job).rows_out == 8
+    assert job.lake.partition_columns(BRONZE_INTERACTIONS) == ("ingest_date",)
+    assert {Path(file.file).name for file in delivered_files(job.lake)} == {
+        "old.csv",
+        "a%20b%231.csv",
+        "b.csv",
+    }
+
+
+def preferences(spark: SparkSession) -> DataFrame:
+    row = dict.fromkeys(SILVER_PREFERENCES.columns) | {"user_id": "u", "item_id": "i"}
+    frame = frame_of(spark, [tuple(row.values())], SILVER_PREFERENCES.schema).drop("run_date")
+    return frame.withColumn(PART, F.lit("x"))
+
+
+def test_files_that_a_table_names_are_never_deleted_and_abandoned_ones_are_a_day_later(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lake, table = Lake(spark, str(tmp_path)), SILVER_PREFERENCES
+    partition = {"x": {"run_date": DAY}}
+    taken = stage(lake, table, preferences(spark))
+    take_in((taken, partition))
+    taken.is_taken = False  # as where something is raised right after the commit
+    taken.discard()
+    assert [row["run_date"] for row in lake.read(table).collect()] == [DAY]
+    killed, young = (stage(lake, table, preferences(spark)) for _ in range(2))
+    for one in (taken, killed):
+        os.utime(Path(lake.path(table)) / one.folder, (time.time() - 90_000,) * 2)
+    last = stage(lake, table, preferences(spark))
+    folders = {path.name for path in Path(lake.path(table)).glob("batch-*")}
+    assert folders == {taken.folder, young.folder, last.folder}
+    assert lake.read(table).count() == 1
+
+
+def test_a_batch_must_have_the_types_of_its_table(spark: SparkSession, tmp_path: Path) -> None:
+    changes: list[Callable[[DataFrame], DataFrame]] = [
+        lambda rows: rows.withColumn("events", F.lit("1")),
+        lambda rows: rows.drop("strength"),
+        lambda rows: rows.drop(PART),
+    ]
+    for change in changes:
+        with pytest.raises(TypeError, match=r"silver\.preferences: missing="):
+            stage(Lake(spark, str(tmp_path)), SILVER_PREFERENCES, change(preferences(spark)))
+    assert not Path(tmp_path / "silver").exists()
