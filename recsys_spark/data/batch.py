@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from typing import Any
 
 from pyspark import StorageLevel
@@ -28,6 +28,7 @@ from recsys_spark.data.profile import (
     REJECT,
     Figures,
     added_up,
+    aliased,
     counted,
     counted_while_kept,
     duplicate_keys,
@@ -43,7 +44,8 @@ from recsys_spark.lake.together import together
 
 _ROWS_TOGETHER = 2_000_000  # of one date are one task's, where a batch is one date
 _ROWS_WRITTEN = 600_000  # are one task's, where a batch is written by dates
-_MOST_TWINS = 0.3  # of a batch; where more rows than that have a twin, all are sorted
+# Where more of a batch's rows have a twin, or more identities than are sent to each task, all are sorted.
+_MOST_TWINS, _TWINS_SENT = 0.3, 5_000_000
 _APART = "apart"
 
 
@@ -51,9 +53,8 @@ _APART = "apart"
 class Batch:
     """The rows of one kind that silver has not seen: the good ones once each, and the rejected ones.
 
-    rows: all of them, or, of a large batch, those that had to wait for another or were rejected; the others
-    are in `staged`, each part a date. counts: rows_in, rows_good, rows_quarantined, rows_duplicate and per
-    reason; figures: the profile.
+    rows: all of them; of a large batch the rejected ones, its good ones being in `staged`, each part a date.
+    counts: rows_in, rows_good, rows_quarantined, rows_duplicate and per reason; figures: the profile.
     """
 
     kind: str
@@ -61,42 +62,36 @@ class Batch:
     files: list[str]
     counts: dict[tuple[str, str], float]
     figures: Figures
-    staged: Staged | None = None
+    staged: tuple[Staged, ...] = ()
 
     @cached_property
     def good(self) -> DataFrame:
         """The rows for silver, in its columns."""
         columns = list(SILVER[self.kind].columns)
-        waited = good(self.rows).select(*columns)
-        if self.staged is None:
-            return waited
-        return waited.unionByName(self.staged.read().where(F.col(PART).isNotNull()).select(*columns))
+        if not self.staged:
+            return good(self.rows).select(*columns)
+        dated = [part.read().where(F.col(PART).isNotNull()).select(*columns) for part in self.staged]
+        return reduce(DataFrame.unionByName, dated)
 
     @property
     def rejected(self) -> DataFrame:
         return quarantined(self.rows, kind=self.kind)
 
     def merge(self, job: Job) -> None:
-        """The good rows into silver, in one commit."""
-        table, identity = SILVER[self.kind], KINDS[self.kind].identity
-        if self.staged is None:
-            merge_batch(job.lake, table, self.good, identity=identity)
-        else:
-            merge_batch(job.lake, table, self.good, identity=identity, add=self._take_in)
+        """The good rows into silver, in one commit: a large batch's as the files that are written."""
+        parts = [(part, _dates(part)) for part in self.staged]
+        merge_batch(
+            job.lake,
+            SILVER[self.kind],
+            self.good,
+            identity=KINDS[self.kind].identity,
+            add=partial(take_in, *parts) if parts else None,
+        )
 
-    def _take_in(self) -> None:
-        """The files that are written, and those of the rows that waited, as they are."""
-        if self.staged is None:
-            raise ValueError(f"{self.kind}: nothing is staged")
-        table = self.staged.table
-        dated = good(self.rows).select(*table.columns, F.col("event_date").alias(PART))
-        waited = stage(self.staged.lake, table, dated.repartition(PART))
-        take_in((self.staged, _dates(self.staged)), (waited, _dates(waited)))
-
-    def discard(self) -> None:
+    def close(self) -> None:
         """Delete what was written for a batch and is not silver's now."""
-        if self.staged is not None:
-            self.staged.discard()
+        for part in self.staged:
+            part.close()
 
 
 def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Batch:
@@ -110,10 +105,28 @@ def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Ba
         found = _sorted(job, kind, judged, rows_in)
     reasons = {name: found.figures.pop(name) for name in list(found.figures) if name.startswith(REJECT)}
     found.figures["rows_in"] = float(rows_in)
-    with found.discarded_on_error():
+    with _closed_on_error(found.staged):
         _require_conserved(kind, found.figures, found.repeated)
     counts = _counts(kind, found.figures, reasons, found.repeated)
     return Batch(kind, found.rows, files, counts, found.figures, found.staged)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Over how many tasks rows are spread to be written, and how many of those share a date."""
+
+    partitions: int
+    buckets: int
+
+    def by_date(self, rows: DataFrame) -> DataFrame:
+        """Rows of one date together, and those of none over all tasks.
+
+        Days that follow each other go round the tasks, where hashes of sixty days would leave one of the
+        tasks twice as many as another.
+        """
+        bucket = F.pmod("row_hash", F.lit(self.buckets))
+        place = F.coalesce(F.unix_date(PART) * F.lit(self.buckets) + bucket, F.col("row_hash"))
+        return rows.repartitionById(self.partitions, F.pmod(place, F.lit(self.partitions)).cast("int"))
 
 
 @dataclass(frozen=True)
@@ -123,24 +136,31 @@ class _Found:
     rows: DataFrame
     figures: Figures
     repeated: float
-    staged: Staged | None = None
+    staged: tuple[Staged, ...] = ()
 
-    @contextmanager
-    def discarded_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            if self.staged is not None:
-                self.staged.discard()
-            raise
+
+@contextmanager
+def _closed_on_error(staged: Sequence[Staged]) -> Iterator[None]:
+    """`staged` as it is by then."""
+    try:
+        yield
+    except BaseException:
+        for part in staged:
+            part.close()
+        raise
+
+
+def _buckets(job: Job, kind: str, rows_in: int) -> int:
+    """How many tasks share a date: one of a first delivery, which has many dates; more of a night's one."""
+    if not job.lake.exists(SILVER[kind]):
+        return 1
+    return min(-(-rows_in // _ROWS_TOGETHER), job.spark.sparkContext.defaultParallelism)
 
 
 def _sorted(job: Job, kind: str, judged: DataFrame, rows_in: int) -> _Found:
     """One pass parses, judges, sorts by date, counts and writes to local disk; all else reads that."""
     expressions, repeats = _figures(job, kind), Observation()
-    buckets = 1
-    if job.lake.exists(SILVER[kind]):  # a first delivery has many dates, a night's one
-        buckets = min(-(-rows_in // _ROWS_TOGETHER), job.spark.sparkContext.defaultParallelism)
+    buckets = _buckets(job, kind, rows_in)
     once = deduplicate(judged, kind, within_dates=True, buckets=buckets, repeats=repeats)
     rows, figures = counted_while_kept(once, expressions, StorageLevel.DISK_ONLY)
     repeated = float(repeats.get[REPEATED])
@@ -156,51 +176,67 @@ def _sorted(job: Job, kind: str, judged: DataFrame, rows_in: int) -> _Found:
 
 
 def _written(job: Job, kind: str, bronze: DataFrame, judged: DataFrame, rows_in: int) -> _Found | None:
-    """Rows that need not wait for another are written at once, by dates; the rest is sorted as usual.
+    """Rows that need not wait for another are written at once, by dates; then of twins the latest.
 
     None where so many rows have a twin that nothing is won.
     """
-    settings = job.settings
+    settings, table = job.settings, SILVER[kind]
     twins = repeated_keys(bronze, kind, rows=rows_in, clean=settings.clean, sources=settings.sources)
-    if twins.count() > rows_in * _MOST_TWINS / 2:
+    if twins.count() > min(rows_in * _MOST_TWINS / 2, _TWINS_SENT):
         return None
-    table = SILVER[kind]
-    staged = stage(job.lake, table, _by_date(judged, kind, twins, -(-rows_in // _ROWS_WRITTEN)))
-    found = _Found(staged.read(), {}, 0.0, staged)
-    with found.discarded_on_error():
-        written = staged.read().where(F.col(PART).isNotNull())
-        waiting, repeats = _waiting(staged.read(), kind), Observation()
-        once = deduplicate(waiting, kind, repeats=repeats)
+    spread = Spread(-(-rows_in // _ROWS_WRITTEN), _buckets(job, kind, rows_in))
+    staged = [stage(job.lake, table, _alone(judged, kind, twins, spread))]
+    with _closed_on_error(staged):
+        alone = staged[0].read().where(F.col(PART).isNotNull())
+        waiting = _apart(staged[0], kind)
         steps: tuple[Callable[[], Any], ...] = (
-            partial(counted, written, good_figures(kind, clean=settings.clean, among=F.lit(True))),
-            partial(counted_while_kept, once, _figures(job, kind), StorageLevel.DISK_ONLY),
+            partial(counted, alone, good_figures(kind, clean=settings.clean, among=F.lit(True))),
+            partial(_latest_written, job, kind, waiting, spread, staged),
         )
-        at_once, (rows, figures) = together(*steps)
-        # Nothing that was written has a twin, by hashes of identities; of the rest each stands once.
-        figures = added_up(at_once, figures) | {"duplicate_keys": 0.0}
-        return _Found(rows, figures, float(repeats.get[REPEATED]), staged)
+        figures, rest = together(*steps)
+        # What stands alone has no twin by hashes of identities; of the rest each stands once.
+        figures = added_up(figures, rest.figures) | {"duplicate_keys": 0.0}
+        dated = sum(rows for part in staged for date_, rows in part.rows.items() if date_ is not None)
+        if dated != figures["rows"]:
+            raise RecsysError(
+                f"{kind}: {figures['rows']:,.0f} good rows, {dated:,} of them written by dates."
+            )
+    return _Found(rest.rows, figures, rest.repeated, tuple(staged))
 
 
-def _by_date(judged: DataFrame, kind: str, twins: DataFrame, partitions: int) -> DataFrame:
+def _latest_written(job: Job, kind: str, waiting: DataFrame, spread: Spread, staged: list[Staged]) -> _Found:
+    """The latest of each identity, written by dates, and the rejected rows: in `staged` from then on."""
+    repeats, figures = Observation(), Observation()
+    once = deduplicate(waiting, kind, repeats=repeats).observe(figures, *aliased(_figures(job, kind)))
+    date_or_none = F.when(~is_rejected(), F.col("event_date")).alias(PART)
+    rows = once.select(*SILVER[kind].columns, _origin(), date_or_none)
+    written = stage(job.lake, SILVER[kind], spread.by_date(rows))
+    staged.append(written)
+    found = {name: float(value) for name, value in figures.get.items() if value is not None}
+    return _Found(_apart(written, kind), found, float(repeats.get[REPEATED]))
+
+
+def _alone(judged: DataFrame, kind: str, twins: DataFrame, spread: Spread) -> DataFrame:
     """The judged rows with PART, their date, or null for those that have to wait or are rejected."""
     marked = judged.withColumn(KEY, identity_hash(kind)).join(
         F.broadcast(twins.withColumn("_has_twin", F.lit(True))), on=KEY, how="left"
     )
     waits = is_rejected() | F.col("_has_twin").isNotNull()
-    apart = F.when(is_rejected(), F.struct("reject_reasons", *ORIGIN)).alias(_APART)
-    rows = marked.select(*SILVER[kind].columns, apart, F.when(~waits, F.col("event_date")).alias(PART))
-    # Rows that wait are spread over all tasks, and those of a date are one task's: days that follow each
-    # other go round the tasks, where hashes of sixty days would leave one of them twice as many as another.
-    number = F.coalesce(F.unix_date(PART).cast("long"), F.col("row_hash"))
-    return rows.repartitionById(partitions, F.pmod(number, F.lit(partitions)).cast("int"))
+    date_or_none = F.when(~waits, F.col("event_date")).alias(PART)
+    return spread.by_date(marked.select(*SILVER[kind].columns, _origin(), date_or_none))
 
 
-def _waiting(rows: DataFrame, kind: str) -> DataFrame:
-    """The rows without a date of their own, as `cleaned` gives them."""
+def _origin() -> Column:
+    """Where a rejected row came from and why it was rejected, in one column, which good rows do not have."""
+    return F.when(is_rejected(), F.struct("reject_reasons", *ORIGIN)).alias(_APART)
+
+
+def _apart(staged: Staged, kind: str) -> DataFrame:
+    """The rows that were written without a date of their own, as `cleaned` gives them."""
     reasons = F.coalesce(f"{_APART}.reject_reasons", F.array().cast("array<string>"))
-    return rows.where(F.col(PART).isNull()).select(
-        *SILVER[kind].columns, reasons.alias("reject_reasons"), *[f"{_APART}.{name}" for name in ORIGIN]
-    )
+    origin = [f"{_APART}.{name}" for name in ORIGIN]
+    rows = staged.read().where(F.col(PART).isNull())
+    return rows.select(*SILVER[kind].columns, reasons.alias("reject_reasons"), *origin)
 
 
 def _dates(staged: Staged) -> Partitions:

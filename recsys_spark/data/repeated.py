@@ -53,7 +53,8 @@ def _twins(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     has_null = any(column.null_count for column in columns)
     keys = np.sort(np.concatenate([column.drop_null().to_numpy() for column in columns] or [_NONE]))
     twins = np.unique(keys[1:][keys[1:] == keys[:-1]])
-    yield pa.RecordBatch.from_arrays([pa.array([*([None] if has_null else []), *twins], pa.int64())], [KEY])
+    nulls = pa.nulls(int(has_null), pa.int64())
+    yield pa.RecordBatch.from_arrays([pa.concat_arrays([nulls, pa.array(twins, pa.int64())])], [KEY])
 
 
 _NONE = np.empty(0, np.int64)

@@ -11,13 +11,17 @@ written with each row.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import uuid4
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 
 from recsys_spark.lake.store import Lake, located
@@ -35,7 +39,10 @@ Partitions = Mapping[str, Mapping[str, date | datetime | str]]
 
 @dataclass
 class Staged:
-    """A batch of one table: where its files lie, and the `add` action of each, its path from `folder` on."""
+    """A batch of one table: where its files lie, and the `add` action of each, its path from `folder` on.
+
+    Close it at the end, whatever that is. is_taken: whether the table has files of it.
+    """
 
     lake: Lake
     table: Table
@@ -56,11 +63,6 @@ class Staged:
             found[part] = found.get(part, 0) + int(json.loads(file["stats"])["numRecords"])
         return found
 
-    def discard(self) -> None:
-        """Delete all that was written, but never a file that the table names, whatever was raised since."""
-        if not self.is_taken and self.folder not in _folders_named(self.lake, self.table):
-            self.lake.remove(self._path)
-
     def actions(self, partitions: Partitions) -> list[dict[str, Any]]:
         """The files of these parts as `add` actions of the table, with the partition that each part is."""
         return [
@@ -75,11 +77,17 @@ class Staged:
             if file["partitionValues"][PART] in partitions
         ]
 
-    def tidy(self) -> None:
-        """Delete what the table did not take: rows of no part, and the batch's own log."""
-        self.is_taken = True
-        self.lake.remove(f"{self._path}/_delta_log")
-        self.lake.remove(f"{self._path}/{PART}={_DEFAULT_PARTITION}")
+    def close(self) -> None:
+        """Delete what the table did not take: rows of no part and the batch's own log, or all of it.
+
+        Never a file that the table names, whatever was raised since the commit. What cannot be deleted is
+        left for a later batch to delete; it must not stand in the way of what is to be told.
+        """
+        with suppress(Py4JJavaError, PySparkException, OSError):
+            if self.is_taken or self.folder in _folders_named(self.lake, self.table):
+                _tidy(self.lake, self._path)
+            else:
+                self.lake.remove(self._path)
 
     @property
     def _path(self) -> str:
@@ -94,7 +102,7 @@ def stage(lake: Lake, table: Table, rows: DataFrame) -> Staged:
     """
     _require_types(rows, table)
     _remove_abandoned(lake, table)
-    folder = f"{_PREFIX}{uuid4().hex}"
+    folder = f"{_PREFIX}{int(time.time())}-{uuid4().hex}"
     path = f"{lake.path(table)}/{folder}"
     try:
         lake.write_files(table, rows, path, by=PART)
@@ -106,12 +114,11 @@ def stage(lake: Lake, table: Table, rows: DataFrame) -> Staged:
 
 def take_in(*batches: tuple[Staged, Partitions]) -> None:
     """Make the files of some parts of these batches, of one table, files of the table: in one commit."""
+    actions = [one.actions(partitions) for one, partitions in batches]
     staged, _ = batches[0]
-    staged.lake.take_in(
-        staged.table, [action for one, partitions in batches for action in one.actions(partitions)]
-    )
-    for one, _ in batches:
-        one.tidy()
+    staged.lake.take_in(staged.table, [action for of_one in actions for action in of_one])
+    for (one, _), of_one in zip(batches, actions, strict=True):
+        one.is_taken = bool(of_one)
 
 
 def _require_types(rows: DataFrame, table: Table) -> None:
@@ -122,34 +129,45 @@ def _require_types(rows: DataFrame, table: Table) -> None:
         raise TypeError(f"{table.name}: missing={missing} retyped={retyped}, {PART}={PART in found}")
 
 
-def _remove_abandoned(lake: Lake, table: Table) -> None:
-    """Delete batches of processes that were killed: such as no commit names, a day after they were begun.
+def _tidy(lake: Lake, path: str) -> None:
+    """The log at last: it marks a batch whose end nobody has seen to."""
+    lake.remove(f"{path}/{PART}={_DEFAULT_PARTITION}")
+    lake.remove(f"{path}/_delta_log")
 
-    A younger one may be another night's that is being written, where nothing keeps two apart.
+
+def _remove_abandoned(lake: Lake, table: Table) -> None:
+    """See to the end of batches of processes that were killed, a day after they were begun.
+
+    A younger one may be another night's that is being written, where nothing keeps two apart. When it was
+    begun its name says; not all stores know it of a folder.
     """
     root, system = located(lake.spark, lake.path(table))
     if not system.exists(root):
         return
-    old = [
-        status.getPath().getName()
-        for status in system.listStatus(root)
-        if status.isDirectory()
-        and status.getPath().getName().startswith(_PREFIX)
-        and status.getModificationTime() / 1000 < time.time() - _ABANDONED_SECONDS
+    names = [status.getPath().getName() for status in system.listStatus(root) if status.isDirectory()]
+    open_ones = [
+        f"{lake.path(table)}/{name}"
+        for name in names
+        if (begun := re.match(rf"{_PREFIX}(\d+)-", name))
+        and int(begun[1]) < time.time() - _ABANDONED_SECONDS
+        and system.exists(located(lake.spark, f"{lake.path(table)}/{name}/_delta_log")[0])
     ]
-    if old:
-        for folder in set(old) - _folders_named(lake, table):
-            lake.remove(f"{lake.path(table)}/{folder}")
+    named = _folders_named(lake, table) if open_ones else set()
+    for path in open_ones:
+        if path.rsplit("/", maxsplit=1)[1] in named:
+            _tidy(lake, path)
+        else:
+            lake.remove(path)
 
 
 def _folders_named(lake: Lake, table: Table) -> set[str]:
-    """The batches of which the table has files."""
-    paths = lake.paths(table) if lake.exists(table) else []
+    """The batches of which the table has files, or had some that readers of an earlier version still see."""
+    paths = lake.paths(table, with_removed=True) if lake.exists(table) else []
     return {path.split("/", maxsplit=1)[0] for path in paths}
 
 
 def _text(value: date | datetime | str) -> str:
-    """As Delta's protocol writes values of partitions; points in time are of UTC."""
+    """As Delta's protocol writes values of partitions."""
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S.%f")
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return value.isoformat() if isinstance(value, date) else value

@@ -145,9 +145,16 @@ class Lake:
         ]
         return self._files(table).select(*columns).distinct()
 
-    def paths(self, table: Table) -> list[str]:
-        """The paths of the table's files from its folder on, as its log names them."""
-        return [row["path"] for row in self._files(table).select("path").collect()]
+    def paths(self, table: Table, *, with_removed: bool = False) -> list[str]:
+        """The paths of the table's files from its folder on, as its log names them.
+
+        with_removed: also of those that it has no more and readers of an earlier version may still open.
+        """
+        found = self._files(table).select("path")
+        if with_removed:
+            removed = ClassicDataFrame(self._snapshot(table).tombstones().toDF(), self.spark)
+            found = found.unionByName(removed.select("path"))
+        return [row["path"] for row in found.collect()]
 
     def write_files(self, table: Table, rows: DataFrame, path: str, *, by: str) -> None:
         """Write rows to a new folder that is a table for itself, with the bounds that `table` keeps."""

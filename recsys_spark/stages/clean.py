@@ -35,8 +35,9 @@ _DONE, DISCARDED = "cleaned_file", "discarded_file"
 
 def run(job: Job) -> Summary:
     quality.preload()
-    batches = _new_batches(job)
+    batches: list[Batch] = []
     try:
+        _judge_new(job, batches)
         newest = _newest_event(job, batches)
         started = time.monotonic()
         results = _gate(job, batches, newest)
@@ -44,7 +45,7 @@ def run(job: Job) -> Summary:
         _merge(job, batches)
     finally:
         for batch in batches:
-            batch.discard()
+            batch.close()
     told = _summary(batches, results)
     figures = {**told.figures, ("gate_seconds", ""): gate_seconds}
     _mark(job, batches, figures)
@@ -64,8 +65,8 @@ def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summ
     return Summary(rows_in, rows_out, "silver.*", figures, notes)
 
 
-def _new_batches(job: Job) -> list[Batch]:
-    """The new files' rows, by kind."""
+def _judge_new(job: Job, batches: list[Batch]) -> None:
+    """Add the new files' rows, by kind; also those of other kinds where one raises."""
     asked: tuple[Callable[[], Any], ...] = (partial(finished_files, job), partial(_delivered_files, job))
     known, delivered = together(*asked)
     judgements = []
@@ -79,8 +80,13 @@ def _new_batches(job: Job) -> list[Batch]:
                 nights = sorted(set().union(*[files[file] for file in new]))
                 is_new = F.concat_ws(":", F.lit(kind), "source", "content_hash").isin(new)
                 bronze = bronze.where(F.col("ingest_date").isin(nights) & is_new)
-            judgements.append(partial(judged_batch, job, kind, bronze, new))
-    return together(*judgements)
+            judgements.append(partial(_judge, job, kind, bronze, new, batches))
+    together(*judgements)
+    batches.sort(key=lambda batch: list(BRONZE).index(batch.kind))
+
+
+def _judge(job: Job, kind: str, bronze: DataFrame, files: list[str], batches: list[Batch]) -> None:
+    batches.append(judged_batch(job, kind, bronze, files))
 
 
 def finished_files(job: Job) -> set[str]:

@@ -88,11 +88,13 @@ def _write_and_take_in(job: Job, kind: str, name: str, delivery: Delivery, rows:
     """Write each file's rows as files of their own, and take them in if they are all."""
     table, files = BRONZE[kind], delivery.files
     staged = stage(job.lake, table, rows_by_file(rows, files=files, payload=FIELDS_BY_KIND[kind]))
-    written = sum(staged.rows.values())
-    if written != delivery.row_count:
-        staged.discard()
-        raise _incomplete(job, table, name, delivery, written)
-    take_in((staged, shared_by_file(name=name, files=files, run_date=job.run_date)))
+    try:
+        written = sum(staged.rows.values())
+        if written != delivery.row_count:
+            raise _incomplete(job, table, name, delivery, written)
+        take_in((staged, shared_by_file(name=name, files=files, run_date=job.run_date)))
+    finally:
+        staged.close()
     return written
 
 

@@ -65,7 +65,7 @@ def run(job: Job) -> Summary:
             _merge(job, again)
     finally:
         for again in found:
-            again.batch.discard()
+            again.batch.close()
     return _summary(figures, notes)
 
 
@@ -79,7 +79,11 @@ def _again(job: Job, kind: str, notes: list[str]) -> Again | None:
     bronze = kept(_under_todays_mapping(job, kind, waiting, notes))
     batch = judged_batch(job, kind, bronze.drop("is_changed"), [])
     judged = bronze.withColumn("kind", F.lit(kind))
-    repaired = kept(repaired_keys(judged, batch.rejected))
+    try:
+        repaired = kept(repaired_keys(judged, batch.rejected))
+    except BaseException:
+        batch.close()
+        raise
     return Again(batch, waiting, bronze, repaired)
 
 

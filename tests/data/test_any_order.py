@@ -270,7 +270,7 @@ def by_batches(world: World, _: list[File], taken: list[File]) -> Figures:
     job = world.job(RUN_DATES[0])
     found = batch.judged_batch(job, "interactions", bronze(world.spark, rows), [])
     found.merge(job)
-    found.discard()
+    found.close()
     return found.counts
 
 

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Settings, load_settings
 from recsys_spark.data import batch
+from recsys_spark.data.clean import deduplicate
 from recsys_spark.data.sources import rows_by_file
 from recsys_spark.errors import QualityGateError, RecsysError
 from recsys_spark.lake.job import Job
@@ -105,10 +106,35 @@ def test_a_large_delivery_ends_in_the_tables_of_a_small_one(
     written, known = delivered_files(large.lake), delivered_files(small.lake)
     assert written == known
     assert {Path(file.file).name for file in written} == {"a%20b%231.csv", "b.csv"}
+    # A point in time is one whatever zone a reader's session is in.
+    before = spark.conf.get("spark.sql.session.timeZone")
+    spark.conf.set("spark.sql.session.timeZone", "Europe/Berlin")
+    try:
+        moments = [
+            {
+                row["at"]
+                for row in job.read(BRONZE_INTERACTIONS)
+                .select(F.unix_millis("delivered_at").alias("at"))
+                .collect()
+            }
+            for job in (small, large)
+        ]
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", before)
+    assert moments[0] == moments[1] == {1714700000125, 1714700001125}
     bounds = DeltaTable(large.lake.path(SILVER_INTERACTIONS)).get_add_actions(flatten=True)
     least = {name: min(filter(None, bounds.column(f"min.{name}").to_pylist())) for name in ("quantity",)}
     assert least == {"quantity": -2.0}
     assert ingest.run(large).rows_out == 0
+
+
+def stopped(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def twice(rows: DataFrame, **named: object) -> DataFrame:
+    once = deduplicate(rows, "interactions", **named)  # type: ignore[arg-type]
+    return once.unionByName(once.where("event_id = 'e1'"))
 
 
 def test_what_a_gate_refuses_or_a_count_misses_leaves_no_file(
@@ -123,8 +149,26 @@ def test_what_a_gate_refuses_or_a_count_misses_leaves_no_file(
         with pytest.raises(RecsysError, match="'web': 8 rows were counted and 7 written to bronze.interact"):
             ingest.run(job)
     assert left_behind(job.lake, BRONZE_INTERACTIONS) == []
+    for name in ("take_in", "files_of_first_commit"):
+        with monkeypatch.context() as broken:
+            broken.setattr(Lake, name, stopped)
+            with pytest.raises(KeyboardInterrupt):
+                ingest.run(job)
+        assert left_behind(job.lake, BRONZE_INTERACTIONS) == []
     ingest.run(job)
     monkeypatch.setattr(batch, "_MOST_TWINS", 2.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(batch, "added_up", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            clean.run(job)
+    assert left_behind(job.lake, SILVER_INTERACTIONS) == []
+    with monkeypatch.context() as broken:
+        broken.setattr(batch, "deduplicate", lambda rows, *_, **named: twice(rows, **named))
+        with pytest.raises(
+            RecsysError, match="5 good, 2 rejected and 2 duplicate rows of 8 in bronze: .* twice"
+        ):
+            clean.run(job)
+    assert left_behind(job.lake, SILVER_INTERACTIONS) == []
     with pytest.raises(QualityGateError, match="rejected"):
         clean.run(job)
     assert left_behind(job.lake, SILVER_INTERACTIONS) == []
@@ -153,23 +197,35 @@ def preferences(spark: SparkSession) -> DataFrame:
     return frame.withColumn(PART, F.lit("x"))
 
 
-def test_files_that_a_table_names_are_never_deleted_and_abandoned_ones_are_a_day_later(
-    spark: SparkSession, tmp_path: Path
+def test_files_that_a_table_names_or_named_are_never_deleted_and_abandoned_ones_are_a_day_later(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake, table = Lake(spark, str(tmp_path)), SILVER_PREFERENCES
-    partition = {"x": {"run_date": DAY}}
-    taken = stage(lake, table, preferences(spark))
-    take_in((taken, partition))
-    taken.is_taken = False  # as where something is raised right after the commit
-    taken.discard()
+    folder, partition = Path(lake.path(table)), {"x": {"run_date": DAY}}
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time", lambda now=time.time: now() - 90_000)
+        closed, stopped, removed, killed = (stage(lake, table, preferences(spark)) for _ in range(4))
+    for one in (closed, stopped, removed):
+        take_in((one, partition))
+        one.is_taken = False  # as where something is raised right after the commit
+    closed.close()
+    assert not (folder / closed.folder / "_delta_log").exists()
+    lake.delete(table, "true")
+    take_in((stopped, partition))  # once more, so that one is named and the other is of an earlier version
+    young = stage(lake, table, preferences(spark))
+    folders = {path.name for path in folder.glob("batch-*")}
+    assert folders == {closed.folder, stopped.folder, removed.folder, young.folder}
+    assert killed.folder not in folders
+    assert [path.parent.name for path in folder.glob("batch-*/_delta_log")] == [young.folder]
     assert [row["run_date"] for row in lake.read(table).collect()] == [DAY]
-    killed, young = (stage(lake, table, preferences(spark)) for _ in range(2))
-    for one in (taken, killed):
-        os.utime(Path(lake.path(table)) / one.folder, (time.time() - 90_000,) * 2)
-    last = stage(lake, table, preferences(spark))
-    folders = {path.name for path in Path(lake.path(table)).glob("batch-*")}
-    assert folders == {taken.folder, young.folder, last.folder}
-    assert lake.read(table).count() == 1
+    assert [lake.read(table, version=version).count() for version in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_rows_of_one_date_are_shared_by_tasks_where_the_table_has_dates_already(spark: SparkSession) -> None:
+    rows = spark.range(200).select(F.xxhash64("id").alias("row_hash"), F.lit(DAY).alias(PART))
+    for buckets, tasks in ((1, 1), (2, 2)):
+        spread = batch.Spread(8, buckets).by_date(rows)
+        assert spread.select(F.spark_partition_id()).distinct().count() == tasks
 
 
 def test_a_batch_must_have_the_types_of_its_table(spark: SparkSession, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Place, Privacy, Source, load_settings
+from recsys_spark.config import LakePlace, Privacy, Source, load_settings
 from recsys_spark.data.pseudonyms import (
     key_mark,
     personal_fields,
@@ -128,7 +128,7 @@ def test_no_plain_user_id_reaches_the_lake_and_the_pseudonyms_of_all_kinds_agree
     monkeypatch.setenv(VARIABLE, KEY.decode())
     settings = load_settings("demo").model_copy(
         update={
-            "lake": Place(path=str(tmp_path / "lake")),
+            "lake": LakePlace(path=str(tmp_path / "lake"), wait_seconds=0),
             "privacy": ON,
             "sources": {"events": events, "mails": mails},
         }

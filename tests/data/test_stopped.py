@@ -13,6 +13,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.config import Settings, load_settings
+from recsys_spark.data import batch
 from recsys_spark.data.clean import deduplicate
 from recsys_spark.data.history import past_nights
 from recsys_spark.data.sources import bronze_rows
@@ -31,7 +32,7 @@ from recsys_spark.lake.tables import (
     Table,
 )
 from recsys_spark.night import run_stage
-from recsys_spark.stages import clean, ingest
+from recsys_spark.stages import ingest
 
 DAY = date(2024, 5, 3)
 # Two repeats (one under another date), one bad row, and blank lines, which are no rows.
@@ -119,7 +120,7 @@ def test_rows_lost_in_judgement_do_not_pass_for_duplicates(job: Job, monkeypatch
         for day in on
     ]
     bronze = frame_of(job.spark, rows, BRONZE_INTERACTIONS.schema)
-    counts = clean.judged_batch(job, "interactions", bronze, []).counts
+    counts = batch.judged_batch(job, "interactions", bronze, []).counts
     assert counts == {
         ("rows_in", "interactions"): 5,
         ("rows_good", "interactions"): 3,
@@ -130,9 +131,9 @@ def test_rows_lost_in_judgement_do_not_pass_for_duplicates(job: Job, monkeypatch
     def losing(rows: DataFrame, kind: str, **named: object) -> DataFrame:
         return deduplicate(rows, kind, **named).where("event_id <> 'e3'")  # type: ignore[arg-type]
 
-    monkeypatch.setattr(clean, "deduplicate", losing)
+    monkeypatch.setattr(batch, "deduplicate", losing)
     with pytest.raises(RecsysError, match="2 good, 0 rejected and 2 duplicate rows of 5 in bronze: .* lost"):
-        clean.judged_batch(job, "interactions", bronze, [])
+        batch.judged_batch(job, "interactions", bronze, [])
 
 
 def test_a_stage_stopped_between_two_tables_and_behind_its_mark_writes_and_counts_once(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.sources.files import SourceFile
 from recsys_spark.lake.rows import frame_of
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def bronze_rows(
@@ -46,7 +48,7 @@ def shared_by_file(
             "source": name,
             "source_file": file.uri,
             "content_hash": file.content_hash,
-            "delivered_at": datetime.fromtimestamp(file.modified_ms / 1000, UTC),
+            "delivered_at": _EPOCH + timedelta(milliseconds=file.modified_ms),
             "ingested_at": now,
         }
         for number, file in enumerate(files)
