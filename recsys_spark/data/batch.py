@@ -32,6 +32,7 @@ from recsys_spark.data.profile import (
     counted,
     counted_while_kept,
     duplicate_keys,
+    floats,
     good_figures,
     reason_figures,
 )
@@ -208,12 +209,9 @@ def _latest_written(job: Job, kind: str, waiting: DataFrame, spread: Spread, sta
     """The latest of each identity, written by dates, and the rejected rows: in `staged` from then on."""
     repeats, figures = Observation(), Observation()
     once = deduplicate(waiting, kind, repeats=repeats).observe(figures, *aliased(_figures(job, kind)))
-    date_or_none = F.when(~is_rejected(), F.col("event_date")).alias(PART)
-    rows = once.select(*SILVER[kind].columns, _origin(), date_or_none)
-    written = stage(job.lake, SILVER[kind], spread.by_date(rows))
+    written = stage(job.lake, SILVER[kind], _by_date(once, kind, spread, apart=is_rejected()))
     staged.append(written)
-    found = {name: float(value) for name, value in figures.get.items() if value is not None}
-    return _Found(_apart(written, kind), found, float(repeats.get[REPEATED]))
+    return _Found(_apart(written, kind), floats(figures.get), float(repeats.get[REPEATED]))
 
 
 def _alone(judged: DataFrame, kind: str, twins: DataFrame, spread: Spread) -> DataFrame:
@@ -221,14 +219,17 @@ def _alone(judged: DataFrame, kind: str, twins: DataFrame, spread: Spread) -> Da
     marked = judged.withColumn(KEY, identity_hash(kind)).join(
         F.broadcast(twins.withColumn("_has_twin", F.lit(True))), on=KEY, how="left"
     )
-    waits = is_rejected() | F.col("_has_twin").isNotNull()
-    date_or_none = F.when(~waits, F.col("event_date")).alias(PART)
-    return spread.by_date(marked.select(*SILVER[kind].columns, _origin(), date_or_none))
+    return _by_date(marked, kind, spread, apart=is_rejected() | F.col("_has_twin").isNotNull())
 
 
-def _origin() -> Column:
-    """Where a rejected row came from and why it was rejected, in one column, which good rows do not have."""
-    return F.when(is_rejected(), F.struct("reject_reasons", *ORIGIN)).alias(_APART)
+def _by_date(rows: DataFrame, kind: str, spread: Spread, *, apart: Column) -> DataFrame:
+    """Silver's columns with PART, the date, or null where `apart`.
+
+    Where a rejected row came from and why it was rejected is in one column, which good rows do not have.
+    """
+    origin = F.when(is_rejected(), F.struct("reject_reasons", *ORIGIN)).alias(_APART)
+    part = F.when(~apart, F.col("event_date")).alias(PART)
+    return spread.by_date(rows.select(*SILVER[kind].columns, origin, part))
 
 
 def _apart(staged: Staged, kind: str) -> DataFrame:

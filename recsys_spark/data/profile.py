@@ -120,7 +120,7 @@ def aliased(expressions: Mapping[str, Column]) -> list[Column]:
 
 def counted(rows: DataFrame, expressions: Mapping[str, Column]) -> Figures:
     """The figures of a frame: one Spark job. A figure without rows to stand on is left out."""
-    return _floats(rows.agg(*aliased(expressions)).collect()[0].asDict())
+    return floats(rows.agg(*aliased(expressions)).collect()[0].asDict())
 
 
 def counted_while_kept(
@@ -129,7 +129,7 @@ def counted_while_kept(
     """The rows as `kept` keeps them, and their figures, counted in the same pass."""
     figures = Observation()
     result = kept(rows.observe(figures, *aliased(expressions)), level)
-    return result, _floats(figures.get)
+    return result, floats(figures.get)
 
 
 def added_up(one: Figures, other: Figures) -> Figures:
@@ -141,7 +141,7 @@ def added_up(one: Figures, other: Figures) -> Figures:
     return found
 
 
-def _floats(found: Mapping[str, Any]) -> Figures:
+def floats(found: Mapping[str, Any]) -> Figures:
     return {name: float(value) for name, value in found.items() if value is not None}
 
 

@@ -15,6 +15,7 @@ from recsys_spark.data.kinds import KINDS
 
 KEY = "_key"
 _ROWS_TOGETHER = 4_000_000  # are one task's: 32 MB, sorted
+_NONE = np.empty(0, np.int64)
 
 
 def identity_hash(kind: str) -> Column:
@@ -55,6 +56,3 @@ def _twins(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     twins = np.unique(keys[1:][keys[1:] == keys[:-1]])
     nulls = pa.nulls(int(has_null), pa.int64())
     yield pa.RecordBatch.from_arrays([pa.concat_arrays([nulls, pa.array(twins, pa.int64())])], [KEY])
-
-
-_NONE = np.empty(0, np.int64)

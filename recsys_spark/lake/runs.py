@@ -78,11 +78,9 @@ def delivered_files(lake: Lake) -> list[Delivered]:
 def _delivered(lake: Lake, _state: tuple[str, ...]) -> tuple[Delivered, ...]:
     names = ("source", "source_file", "content_hash", F.unix_millis("delivered_at"), "ingest_date")
     per_kind = [
-        (
-            lake.partitions(table)
-            if lake.partition_columns(table) == table.partition_by
-            else lake.read(table)
-        ).select(F.lit(kind).alias("kind"), *names)
+        (lake.partitions(table) if lake.is_as_declared(table) else lake.read(table)).select(
+            F.lit(kind).alias("kind"), *names
+        )
         for kind, table in BRONZE.items()
         if lake.exists(table)
     ]

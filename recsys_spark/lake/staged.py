@@ -31,6 +31,7 @@ from recsys_spark.lake.tables import Table
 PART = "part"
 _PREFIX = "batch-"
 _ABANDONED_SECONDS = 86_400.0
+_FAULTS = (Py4JJavaError, PySparkException, OSError)  # of deleting
 _DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 # part -> the partition of the table that it is
@@ -83,7 +84,7 @@ class Staged:
         Never a file that the table names, whatever was raised since the commit. What cannot be deleted is
         left for a later batch to delete; it must not stand in the way of what is to be told.
         """
-        with suppress(Py4JJavaError, PySparkException, OSError):
+        with suppress(*_FAULTS):
             if self.is_taken or self.folder in _folders_named(self.lake, self.table):
                 _tidy(self.lake, self._path)
             else:
@@ -108,7 +109,8 @@ def stage(lake: Lake, table: Table, rows: DataFrame) -> Staged:
         lake.write_files(table, rows, path, by=PART)
         return Staged(lake, table, folder, tuple(lake.files_of_first_commit(path)))
     except BaseException:
-        lake.remove(path)
+        with suppress(*_FAULTS):
+            lake.remove(path)
         raise
 
 
@@ -161,9 +163,7 @@ def _remove_abandoned(lake: Lake, table: Table) -> None:
 
 
 def _folders_named(lake: Lake, table: Table) -> set[str]:
-    """The batches of which the table has files, or had some that readers of an earlier version still see."""
-    paths = lake.paths(table, with_removed=True) if lake.exists(table) else []
-    return {path.split("/", maxsplit=1)[0] for path in paths}
+    return lake.folders(table) if lake.exists(table) else set()
 
 
 def _text(value: date | datetime | str) -> str:

@@ -137,6 +137,10 @@ class Lake:
         named = self._snapshot(table).metadata().partitionColumns().mkString("\n")
         return tuple(str(named).split("\n")) if named else ()
 
+    def is_as_declared(self, table: Table) -> bool:
+        """Whether the table is partitioned as it is declared, or is not there yet."""
+        return self.partition_columns(table) == table.partition_by
+
     def partitions(self, table: Table) -> DataFrame:
         """The values of each partition that has files, once: from the log, no file is opened."""
         values = F.col("partitionValues")
@@ -145,16 +149,12 @@ class Lake:
         ]
         return self._files(table).select(*columns).distinct()
 
-    def paths(self, table: Table, *, with_removed: bool = False) -> list[str]:
-        """The paths of the table's files from its folder on, as its log names them.
-
-        with_removed: also of those that it has no more and readers of an earlier version may still open.
-        """
-        found = self._files(table).select("path")
-        if with_removed:
-            removed = ClassicDataFrame(self._snapshot(table).tombstones().toDF(), self.spark)
-            found = found.unionByName(removed.select("path"))
-        return [row["path"] for row in found.collect()]
+    def folders(self, table: Table) -> set[str]:
+        """The folders under the table's that hold files of its newest version, or of earlier ones."""
+        removed = ClassicDataFrame(self._snapshot(table).tombstones().toDF(), self.spark)
+        paths = self._files(table).select("path").unionByName(removed.select("path"))
+        folders = paths.select(F.substring_index("path", "/", 1).alias("folder")).distinct()
+        return {row["folder"] for row in folders.collect()}
 
     def write_files(self, table: Table, rows: DataFrame, path: str, *, by: str) -> None:
         """Write rows to a new folder that is a table for itself, with the bounds that `table` keeps."""
@@ -162,10 +162,7 @@ class Lake:
 
     def files_of_first_commit(self, path: str) -> list[dict[str, Any]]:
         """The `add` actions of a new table's first version."""
-        folder, system = located(self.spark, f"{path}/_delta_log")
-        first = next(
-            status.getPath() for status in system.listStatus(folder) if status.getPath().getName() == _FIRST
-        )
+        first, system = located(self.spark, f"{path}/_delta_log/{_FIRST}")
         return [action["add"] for action in _actions(first, system) if "add" in action]
 
     def take_in(self, table: Table, files: Sequence[Mapping[str, Any]]) -> None:

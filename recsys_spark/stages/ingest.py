@@ -80,8 +80,8 @@ def _append(
 
 def _is_large(job: Job, table: Table, delivery: Delivery) -> bool:
     """Whether the rows are written first and taken in then; not into a table made by an earlier version."""
-    is_apart = job.lake.partition_columns(table) == table.partition_by
-    return is_apart and delivery.row_count >= job.settings.lake.large_batch_rows
+    is_large = delivery.row_count >= job.settings.lake.large_batch_rows
+    return is_large and job.lake.is_as_declared(table)
 
 
 def _write_and_take_in(job: Job, kind: str, name: str, delivery: Delivery, rows: DataFrame) -> int:

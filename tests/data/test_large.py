@@ -77,8 +77,9 @@ def content(lake: Lake, table: Table) -> list[str]:
 
 def left_behind(lake: Lake, table: Table) -> list[str]:
     """The files under the table's folder that no reader sees."""
-    named = set(lake.paths(table)) if lake.exists(table) else set()
     folder = Path(lake.path(table))
+    uris = DeltaTable(f"{folder}").file_uris() if lake.exists(table) else []
+    named = {f"{Path(uri).relative_to(folder)}" for uri in uris}
     found = {f"{path.relative_to(folder)}" for path in folder.rglob("*.parquet")}
     logs = {f"{path.relative_to(folder)}" for path in folder.glob("batch-*/_delta_log")}
     return sorted((found | logs) - named)
