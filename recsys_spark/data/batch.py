@@ -185,7 +185,8 @@ def _written(job: Job, kind: str, bronze: DataFrame, judged: DataFrame, rows_in:
     twins = repeated_keys(bronze, kind, rows=rows_in, clean=settings.clean, sources=settings.sources)
     if twins.count() > min(rows_in * _MOST_TWINS / 2, _TWINS_SENT):
         return None
-    spread = Spread(-(-rows_in // _ROWS_WRITTEN), _buckets(job, kind, rows_in))
+    cores = job.spark.sparkContext.defaultParallelism
+    spread = Spread(cores * -(-rows_in // (cores * _ROWS_WRITTEN)), _buckets(job, kind, rows_in))
     staged = [stage(job.lake, table, _alone(judged, kind, twins, spread))]
     with _closed_on_error(staged):
         alone = staged[0].read().where(F.col(PART).isNotNull())

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Clean, Source
 from recsys_spark.data import rules
 from recsys_spark.data.kinds import KINDS
+from recsys_spark.lake.settings import LARGE_BATCHES, settings
 
 KEY = "_key"
 _ROWS_TOGETHER = 4_000_000  # are one task's: 32 MB, sorted
@@ -46,7 +47,8 @@ def repeated_keys(
 
 def _more_than_once(keys: DataFrame, partitions: int) -> DataFrame:
     """The keys that stand in several rows, once each, and null where one is null; computed now."""
-    return keys.repartition(partitions, KEY).mapInArrow(_twins, f"{KEY} long").localCheckpoint()
+    with settings(keys.sparkSession, LARGE_BATCHES):
+        return keys.repartition(partitions, KEY).mapInArrow(_twins, f"{KEY} long").localCheckpoint()
 
 
 def _twins(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -10,7 +10,6 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +22,7 @@ from scipy import sparse
 
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.batches import gathered
+from recsys_spark.lake.settings import LARGE_BATCHES, settings
 from recsys_spark.lake.workers import settle
 from recsys_spark.models.als_solve import Rows
 
@@ -30,12 +30,6 @@ CHUNK_PAIRS = 1 << 20
 PIECE_PAIRS = 1 << 20  # of a task, split together
 PIECE_SCHEMA = "part int, pickled binary"
 Record = tuple[int, int, bytes, bytes, bytes]  # a chunk: block, first, indptr, indices, data
-# Pairs are small rows: the session's 1,024 a batch would spend the time on batches, and its limit of bytes,
-# which Spark looks up for every row, took half of the way to Python.
-_LARGE = {
-    "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
-    "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
-}
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ def blocks_of(pairs: DataFrame, cuts: Sequence[Cut], *, value: str) -> list[Bloc
     cuts = [replace(cut, n_blocks=min(cut.n_blocks, cut.n_rows)) for cut in cuts]
     first = [sum(cut.n_blocks for cut in cuts[:n]) for n in range(len(cuts) + 1)]
     names = list(dict.fromkeys(name for cut in cuts for name in (cut.row, cut.column)))
-    with _large_batches(spark):
+    with settings(spark, LARGE_BATCHES):
         pieces = pairs.select(*names, value).mapInArrow(
             _splitting(cuts, first, value, PIECE_PAIRS), PIECE_SCHEMA
         )
@@ -249,18 +243,6 @@ def _chunks_of(block: int, row: Any, column: Any, value: Any) -> Iterator[Record
             matrix.data[here].tobytes(),
         )
         first = last
-
-
-@contextmanager
-def _large_batches(spark: SparkSession) -> Iterator[None]:
-    before = {name: str(spark.conf.get(name)) for name in _LARGE}
-    for name, value in _LARGE.items():
-        spark.conf.set(name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            spark.conf.set(name, value)
 
 
 def _result_limit(spark: SparkSession) -> int:

@@ -45,15 +45,24 @@ def test_files_are_told_apart_by_what_reads_narrow_by_and_by_no_more(
 def test_what_seldom_repeats_is_written_without_a_dictionary(spark: SparkSession, tmp_path: Path) -> None:
     lake = Lake(spark, str(tmp_path))
     given = {"event_date": date(2024, 1, 1), "event_at": datetime(2024, 1, 1, tzinfo=UTC), "row_hash": 1}
-    given |= {"event_id": "e", "user_id": "u", "basket_id": "b"}
+    given |= {"event_id": "e", "user_id": "u", "basket_id": "b", "event_type": "view"}
     row = tuple({**dict.fromkeys(SILVER_INTERACTIONS.columns), **given}.values())
     lake.append(SILVER_INTERACTIONS, frame_of(spark, [row] * 9, SILVER_INTERACTIONS.schema))
-    written = DeltaTable(lake.path(SILVER_INTERACTIONS)).file_uris()
-    group = pq.ParquetFile(written[0]).metadata.row_group(0)
+    assert {"event_id", "event_at", "basket_id", "row_hash"} <= plain_columns(lake.path(SILVER_INTERACTIONS))
+    assert "user_id" not in plain_columns(lake.path(SILVER_INTERACTIONS))
+    # Of a large batch each file is of many users.
+    lake.write_files(
+        SILVER_INTERACTIONS, lake.read(SILVER_INTERACTIONS), f"{tmp_path}/large", by="event_date"
+    )
+    assert {"event_id", "user_id"} <= plain_columns(f"{tmp_path}/large")
+    assert "event_type" not in plain_columns(f"{tmp_path}/large")
+
+
+def plain_columns(path: str) -> set[str]:
+    """The columns of a table's first file that have no dictionary."""
+    group = pq.ParquetFile(DeltaTable(path).file_uris()[0]).metadata.row_group(0)
     columns = [group.column(place) for place in range(group.num_columns)]
-    plain = {column.path_in_schema for column in columns if not column.has_dictionary_page}
-    assert {"event_id", "event_at", "basket_id", "row_hash"} <= plain
-    assert "user_id" not in plain
+    return {column.path_in_schema for column in columns if not column.has_dictionary_page}
 
 
 def test_the_newest_version_and_its_rows_are_those_that_the_history_tells(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -15,6 +14,7 @@ from recsys_spark.data.sources.columns import Found
 from recsys_spark.data.sources.lines import Numbered, numbered
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
 from recsys_spark.errors import ConfigError
+from recsys_spark.lake.settings import settings
 
 # A longer line is an accident (a lost line end, a stray quote), and would cost every parser its memory.
 MAX_LINE = 1_000_000
@@ -23,6 +23,9 @@ STRICT = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false"}
 _RAW, _PARSED, _LINE = "__recsys_raw", "__recsys_parsed", "value"
 _REPLACED = "\ufffd"
 _WIDE = ("UTF-16", "UTF-32")
+# Spark 4 alone offers seven charsets and ends the job at a wrong byte; with these, frames may use every
+# charset of Java, and replace what is none of its characters.
+_ALL_CHARSETS = {"spark.sql.legacy.javaCharsets": "true", "spark.sql.legacy.codingErrorAction": "true"}
 
 
 def scan_csv(spark: SparkSession, source: Source, founds: Sequence[Found]) -> Numbered:
@@ -86,7 +89,7 @@ def _lines(spark: SparkSession, source: Source, paths: Sequence[str]) -> DataFra
     if source.encoding.upper() in {"UTF-8", "UTF8", "US-ASCII"}:
         return lines
     _require_charset(spark, source)
-    with _all_charsets(spark):
+    with settings(spark, _ALL_CHARSETS):
         decoded = F.decode(F.col(_LINE).cast("binary"), source.encoding).alias(_LINE)
         return lines.select(decoded, "_metadata")
 
@@ -120,7 +123,7 @@ def _scan_records(
     options = {**_csv(source), **STRICT, "multiLine": "true", "header": str(source.header).lower()}
     options |= {"encoding": source.encoding, "columnPruning": "false", "maxCharsPerColumn": str(MAX_LINE)}
     _require_charset(spark, source)
-    with _all_charsets(spark):
+    with settings(spark, _ALL_CHARSETS):
         records = numbered(spark.read.options(**options).schema(_strings(inner)).csv(list(paths)))
     wanted = [
         F.col(place).alias(name)
@@ -150,20 +153,3 @@ def _require_charset(spark: SparkSession, source: Source) -> None:
     jvm: Any = spark.sparkContext._jvm  # noqa: SLF001 - Java's list of encodings, not Python's
     if not jvm.java.nio.charset.Charset.isSupported(source.encoding):
         raise ConfigError(f"encoding {source.encoding!r} is not one that Java knows.")
-
-
-@contextmanager
-def _all_charsets(spark: SparkSession) -> Iterator[None]:
-    """Frames made inside may use every charset of Java, and replace what is none of its characters.
-
-    Spark 4 alone offers seven charsets and ends the job at a wrong byte.
-    """
-    keys = ("spark.sql.legacy.javaCharsets", "spark.sql.legacy.codingErrorAction")
-    before = {key: spark.conf.get(key, None) for key in keys}
-    try:
-        for key in keys:
-            spark.conf.set(key, "true")
-        yield
-    finally:
-        for key, value in before.items():
-            spark.conf.unset(key) if value is None else spark.conf.set(key, value)
