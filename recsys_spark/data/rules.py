@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Source
 
 EPOCH = "1970-01-01 00:00:00"
+_MICROS_PER_DAY = 86_400_000_000
 # Joins several tags in one bronze string: a control character that no text holds.
 TAG_JOINER = "\u001f"
 # What leaves nothing to read: Unicode's white space, and the zero-width space, joiner and byte order mark.
@@ -41,12 +42,15 @@ def latest_time(tolerance_days: int) -> Column:
     Not after its ingestion, or a lake that is built again from the same files would hold other events. Only
     where the store gives no time of delivery (0) the ingestion has to do.
     """
-    delivered = F.when(F.col("delivered_at") > F.lit(EPOCH).cast("timestamp"), F.col("delivered_at"))
-    return F.coalesce(delivered, "ingested_at") + F.make_dt_interval(days=F.lit(tolerance_days))
+    delivered = F.unix_micros("delivered_at")
+    known = F.coalesce(F.when(delivered > 0, delivered), F.unix_micros("ingested_at"))
+    # Days of UTC are equally long: as a sum of numbers it costs nothing, as one of times a calendar a row.
+    return F.timestamp_micros(known + F.lit(tolerance_days * _MICROS_PER_DAY))
 
 
 def is_longer(name: str, length: int) -> Column:
-    return F.coalesce(F.length(name) > length, F.lit(False))
+    # Characters are counted one by one; of what has no more bytes than that nobody need count them.
+    return F.coalesce((F.octet_length(name) > length) & (F.length(name) > length), F.lit(False))
 
 
 def number(name: str) -> Column:

@@ -57,6 +57,8 @@ def test_every_rule_names_the_rows_that_break_it_and_no_other(spark: SparkSessio
         "no quantity": ({"quantity": "\t"}, []),
         "long id": ({"item_id": "x" * 21}, ["overlong_id"]),
         "emoji id": ({"user_id": "😀\u0000"}, []),
+        "20 of many bytes": ({"item_id": "😀" * 20}, []),
+        "21 of many bytes": ({"item_id": "😀" * 21}, ["overlong_id"]),
         "type": ({"event_type": "teleport"}, ["unknown_event_type"]),
         "no type": ({"event_type": None}, ["unknown_event_type"]),
         "no time": ({"event_at": "soon"}, ["unparsable_time"]),
