@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial, reduce
@@ -37,10 +37,15 @@ def run(job: Job) -> Summary:
     quality.preload()
     batches: list[Batch] = []
     try:
-        _judge_new(job, batches)
-        newest = _newest_event(job, batches)
+        steps: tuple[Callable[[], Any], ...] = (
+            partial(_judge_new, job, batches),
+            partial(_pasts, job),
+            partial(_silver_dates, job),
+        )
+        _, past, in_silver = together(*steps)
+        newest = _newest_event(job, batches, in_silver)
         started = time.monotonic()
-        results = _gate(job, batches, newest)
+        results = _gate(job, batches, newest, past)
         gate_seconds = time.monotonic() - started
         _merge(job, batches)
     finally:
@@ -107,19 +112,28 @@ def file_key(file: Delivered) -> str:
     return f"{file.kind}:{file.source}:{file.content_hash}"
 
 
-def _newest_event(job: Job, batches: list[Batch]) -> date:
+def _pasts(job: Job) -> dict[str, Past]:
+    nights = job.settings.quality.history_nights
+    return pasts(job.lake, list(BRONZE), run_date=job.run_date, nights=nights, adds_up=True)
+
+
+def _silver_dates(job: Job) -> tuple[date, date] | None:
+    """The first and the last date of the events in silver."""
+    first, last = job.read(SILVER_INTERACTIONS).agg(F.min("event_date"), F.max("event_date")).collect()[0]
+    return None if first is None else (first, last)
+
+
+def _newest_event(job: Job, batches: list[Batch], in_silver: tuple[date, date] | None) -> date:
     """The day of the newest event known, the batch's included.
 
     Raises InputError where no event is known on or before the run date.
     """
-    bounds = []
+    bounds = [] if in_silver is None else [in_silver]
     for batch in batches:
         if batch.kind == "interactions" and "first_day" in batch.figures:
             days = (batch.figures["first_day"], batch.figures["last_day"])
-            bounds.append(tuple(DAY_ZERO + timedelta(days=int(day)) for day in days))
-    dates = job.read(SILVER_INTERACTIONS).agg(F.min("event_date"), F.max("event_date")).collect()[0]
-    if dates[0] is not None:
-        bounds.append((dates[0], dates[1]))
+            first, last = (DAY_ZERO + timedelta(days=int(day)) for day in days)
+            bounds.append((first, last))
     if not bounds:
         raise InputError(
             "no good interaction in any delivery. Next: recsys quarantine shows why rows were rejected."
@@ -137,14 +151,13 @@ def _is_stale(job: Job, newest: date) -> bool:
     return newest < job.run_date - timedelta(days=job.settings.quality.max_age_days)
 
 
-def _gate(job: Job, batches: list[Batch], newest: date) -> list[quality.QualityResult]:
+def _gate(
+    job: Job, batches: list[Batch], newest: date, past: Mapping[str, Past]
+) -> list[quality.QualityResult]:
     """Judge the batch by Great Expectations; results are kept whatever the verdict."""
     if not batches and not _is_stale(job, newest):
         return []  # a rerun that takes nothing in leaves the pages of what was judged
     by_kind, thresholds = {batch.kind: batch for batch in batches}, job.settings.quality
-    past = pasts(
-        job.lake, list(by_kind), run_date=job.run_date, nights=thresholds.history_nights, adds_up=True
-    )
     checks = [
         judge(by_kind[kind].figures, quality=thresholds, past=past[kind])
         for kind, judge in expectations.SUITES.items()
