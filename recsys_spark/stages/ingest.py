@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -39,8 +40,14 @@ def run(job: Job) -> Summary:
     # Everything is looked at before anything is written: a fault in one source leaves bronze as it was.
     known = _known(job)
     deliveries = _new_rows(job, known)
-    figures: dict[tuple[str, str], float] = {("user_ids", key_mark(key)): 1.0}
-    notes: list[str] = []
+    figures: Counter[tuple[str, str]] = Counter({("user_ids", key_mark(key)): 1.0})
+    unrecorded = _unrecorded(job)
+    figures.update(unrecorded)
+    notes = [
+        f"{name}: {rows:,.0f} rows were taken before, by a run that ended before it could record it"
+        for (metric, name), rows in unrecorded.items()
+        if metric == "rows_ingested"
+    ]
     for name, delivery in deliveries.items():
         notes.extend(f"{name}: {note}" for note in delivery.notes)
         if delivery.rows is None and not delivery.notes:
@@ -49,13 +56,41 @@ def run(job: Job) -> Summary:
     _remember_columns(job, deliveries, known)
     kinds = sorted({job.settings.sources[name].kind for name in deliveries})
     for found in together(*[partial(_append, job, kind, deliveries, key) for kind in kinds]):
-        figures |= found
+        figures.update(found)
     opened = open_run(job.lake, job.settings, job.run_date)
     read, taken = (
         int(sum(value for (metric, _), value in figures.items() if metric == name))
         for name in ("rows_read", "rows_ingested")
     )
-    return Summary(read, taken, "bronze.*", figures, (*notes, f"run {opened.run_id}"))
+    return Summary(read, taken, "bronze.*", dict(figures), (*notes, f"run {opened.run_id}"))
+
+
+def _unrecorded(job: Job) -> dict[tuple[str, str], float]:
+    """What bronze took on this run date and ops.metrics does not say: a run was killed between the two.
+
+    By source, as `_append` counts it. A run that takes a date up for the first time reads nothing.
+    """
+    taken = [file for file in delivered_files(job.lake) if file.ingest_date == job.run_date]
+    if not taken:
+        return {}
+    told = (
+        job.read(OPS_METRICS)
+        .where((F.col("run_date") == F.lit(job.run_date)) & (F.col("stage") == "ingest"))
+        .groupBy("metric", "label")
+        .agg(F.sum("value").alias("value"))
+    )
+    recorded = {(row["metric"], row["label"]): row["value"] for row in told.collect()}
+    found: dict[tuple[str, str], float] = {}
+    for kind in sorted({file.kind for file in taken}):
+        of_night = job.read(BRONZE[kind]).where(F.col("ingest_date") == F.lit(job.run_date))
+        for row in of_night.groupBy("source").count().collect():
+            name = row["source"]
+            rows = row["count"] - recorded.get(("rows_ingested", name), 0.0)
+            files = sum(file.source == name for file in taken) - recorded.get(("files_ingested", name), 0.0)
+            if rows > 0:
+                found["rows_read", name] = found["rows_ingested", name] = rows
+                found["files_ingested", name] = max(files, 0.0)
+    return found
 
 
 def _append(

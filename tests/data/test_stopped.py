@@ -108,6 +108,39 @@ def test_rows_lost_before_bronze_are_told_and_a_stop_behind_them_forgets_no_colu
     assert {name for source, name in known if source == "web"} == {"id", "user", "item", "at", "extra"}
 
 
+def test_what_a_stopped_run_took_and_could_not_record_is_counted_by_the_next_and_once(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted() -> dict[tuple[str, str], float]:
+        """What all runs of the date recorded."""
+        sums: Counter[tuple[str, str]] = Counter()
+        for row in job.read(OPS_METRICS).where("stage = 'ingest' AND label IN ('web', 'items')").collect():
+            sums[row["metric"], row["label"]] += row["value"]
+        return dict(sums)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Job, "record", lambda *_: None)
+        run_stage("ingest", job, MemoryWatch())
+    assert ids(job, BRONZE_INTERACTIONS, "event_id") == ["e1", "e1", "e2", "e2", "e3", "e4"]
+    more = "id,user,item,at,extra\ne5,u3,i1,2024-05-02 13:00:00,x\ne6,u3,i2,2024-05-02 13:00:00,x\n"
+    events = Path(job.settings.sources["web"].path)
+    events.write_text(more, encoding="utf-8")
+    mended = run_stage("ingest", job, MemoryWatch())
+    of_web = {"rows_read": 6.0 + 2, "rows_ingested": 6.0 + 2, "files_ingested": 1.0 + 1}
+    of_items = {"rows_read": 2.0, "rows_ingested": 2.0, "files_ingested": 1.0}
+    expected = {(name, "web"): value for name, value in of_web.items()}
+    expected |= {(name, "items"): value for name, value in of_items.items()}
+    assert counted() == expected
+    assert (mended.rows_in, mended.rows_out) == (10, 10)
+    assert "web: 6 rows were taken before, by a run that ended before it could record it" in mended.notes
+    again = run_stage("ingest", job, MemoryWatch())
+    assert (again.rows_out, counted()) == (0, expected)
+    assert not [note for note in again.notes if "taken before" in note]
+    # Another night has nothing of this one to mend.
+    events.write_text(more.replace("e5", "e7"), encoding="utf-8")
+    assert run_stage("ingest", replace(job, run_date=date(2024, 5, 4)), MemoryWatch()).rows_out == 2
+
+
 def test_rows_lost_in_judgement_do_not_pass_for_duplicates(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"source": "web", "content_hash": "h", "event_type": "purchase", "user_id": "u", "item_id": "i"}
     given |= dict.fromkeys(("delivered_at", "ingested_at"), datetime(2024, 5, 3))

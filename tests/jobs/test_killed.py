@@ -90,7 +90,7 @@ def content(lake: Path) -> dict[str, list[str]]:
 
 
 def counts(lake: Path) -> list[str]:
-    """What the night counted, as later nights read it: sums in `clean`, what was told last in `preferences`."""
+    """What the night counted: sums in `ingest` and `clean`, what was told last in `preferences`."""
     summed: dict[str, float] = defaultdict(float)
     told: dict[str, float] = {}
     rows = DeltaTable(str(lake / "ops" / "metrics")).to_pyarrow_table().to_pylist()
@@ -98,7 +98,7 @@ def counts(lake: Path) -> list[str]:
         name = f"{row['stage']} {row['metric']} {row['label']}"
         if str(row["run_date"]) != RUN_DATE or not row["label"] or row["metric"] == "wrote":
             continue
-        if row["stage"] == "clean":
+        if row["stage"] == "clean" or row["metric"] in {"rows_read", "rows_ingested", "files_ingested"}:
             summed[name] += row["value"]
         if row["stage"] == "preferences":
             told[name] = row["value"]
