@@ -100,7 +100,8 @@ def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Ba
     judged = cleaned(bronze, kind, settings=job.settings.clean, sources=job.settings.sources)
     rows_in = bronze.count()
     found = None
-    if SILVER[kind].partition_by and rows_in >= job.settings.lake.large_batch_rows:
+    is_large = rows_in >= job.settings.lake.large_batch_rows
+    if SILVER[kind].partition_by and is_large and job.lake.is_as_declared(SILVER[kind]):
         found = _written(job, kind, bronze, judged, rows_in)
     if found is None:
         found = _sorted(job, kind, judged, rows_in)

@@ -20,7 +20,10 @@ LARGE_BATCHES = {
 
 @contextmanager
 def settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
-    """The session has these values inside, and its own again after; one thread at a time."""
+    """The session has these values inside, and its own again after; one thread at a time.
+
+    Inside nothing may wait for a thread that asks for settings itself.
+    """
     with _ONE_AT_A_TIME:
         before = {name: spark.conf.get(name, None) for name in values}
         try:

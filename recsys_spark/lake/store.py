@@ -24,6 +24,7 @@ from recsys_spark.lake.tables import SELDOM_REPEATED_IN_LARGE, Table
 
 _COMMIT = re.compile(r"\d{20}\.json")
 _FIRST = f"{0:020d}.json"
+_MAPPING = "spark.databricks.delta.properties.defaults.columnMapping.mode"
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,14 @@ class Lake:
         return tuple(str(named).split("\n")) if named else ()
 
     def is_as_declared(self, table: Table) -> bool:
-        """Whether the table is partitioned as it is declared, or is not there yet."""
-        return self.partition_columns(table) == table.partition_by
+        """Whether the table is, or will be, partitioned as declared, its columns known to the log by name."""
+        return self.partition_columns(table) == table.partition_by and not self._is_mapped(table)
+
+    def _is_mapped(self, table: Table) -> bool:
+        """Whether columns have other names in files and log: by Delta's column mapping."""
+        if not self.exists(table):
+            return self.spark.conf.get(_MAPPING, None) not in {None, "none"}
+        return str(self._snapshot(table).metadata().columnMappingMode().name()) != "none"
 
     def partitions(self, table: Table) -> DataFrame:
         """The values of each partition that has files, once: from the log, no file is opened."""

@@ -114,7 +114,7 @@ def _append(
 
 
 def _is_large(job: Job, table: Table, delivery: Delivery) -> bool:
-    """Whether the rows are written first and taken in then; not into a table made by an earlier version."""
+    """Whether the rows are written first and taken in then; not into a table that is laid out otherwise."""
     is_large = delivery.row_count >= job.settings.lake.large_batch_rows
     return is_large and job.lake.is_as_declared(table)
 

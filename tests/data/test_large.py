@@ -126,7 +126,7 @@ def test_a_large_delivery_ends_in_the_tables_of_a_small_one(
     bounds = DeltaTable(large.lake.path(SILVER_INTERACTIONS)).get_add_actions(flatten=True)
     least = {name: min(filter(None, bounds.column(f"min.{name}").to_pylist())) for name in ("quantity",)}
     assert least == {"quantity": -2.0}
-    assert ingest.run(large).rows_out == 0
+    assert "web: nothing new" in ingest.run(large).notes
 
 
 def stopped(*_: object, **__: object) -> None:
@@ -190,6 +190,33 @@ def test_a_lake_of_an_earlier_version_keeps_its_partitions(spark: SparkSession, 
         "a%20b%231.csv",
         "b.csv",
     }
+
+
+def test_where_delta_maps_columns_a_large_delivery_ends_in_the_same_tables(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_MOST_TWINS", 2.0)
+
+    def taken(name: str) -> list[list[str]]:
+        job = job_in(spark, tmp_path / name, large_batch_rows=1)
+        assert (ingest.run(job).rows_out, clean.run(job).rows_out) == (8, 4)
+        assert "web: nothing new" in ingest.run(job).notes
+        tables = (BRONZE_INTERACTIONS, SILVER_INTERACTIONS, SILVER_QUARANTINE)
+        found = [job.read(table).drop("ingested_at") for table in tables]
+        return [sorted(repr(row) for row in rows.collect()) for rows in found]
+
+    plain = taken("plain")
+    mapping = "spark.databricks.delta.properties.defaults.columnMapping.mode"
+    spark.conf.set(mapping, "name")
+    try:
+        assert taken("mapped") == plain
+        mapped = job_in(spark, tmp_path / "mapped", large_batch_rows=1).lake
+        assert not mapped.is_as_declared(SILVER_INTERACTIONS)
+        assert not mapped.is_as_declared(SILVER_PREFERENCES), "it would be made so"
+        made_before = job_in(spark, tmp_path / "plain", large_batch_rows=1).lake
+        assert made_before.is_as_declared(SILVER_INTERACTIONS)
+    finally:
+        spark.conf.unset(mapping)
 
 
 def preferences(spark: SparkSession) -> DataFrame:
