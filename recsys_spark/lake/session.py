@@ -12,6 +12,7 @@ from pathlib import Path
 from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
+from recsys_spark.lake.settings import without_dictionary
 from recsys_spark.lake.tables import SELDOM_REPEATED
 
 # What must hold wherever the jobs run: meaning, not size. Everything about size is in
@@ -38,7 +39,7 @@ ALWAYS = {
     # Rows that are together by user are together by user and item: no shuffle between the two.
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
-    **{f"spark.hadoop.parquet.enable.dictionary#{column}": "false" for column in SELDOM_REPEATED},
+    **{f"spark.hadoop.{name}": value for name, value in without_dictionary(*SELDOM_REPEATED).items()},
 }
 _READ_PARTS = "spark.sql.files.minPartitionNum"
 

@@ -76,6 +76,7 @@ def _unrecorded(job: Job) -> dict[tuple[str, str], float]:
     told = (
         job.read(OPS_METRICS)
         .where((F.col("run_date") == F.lit(job.run_date)) & (F.col("stage") == "ingest"))
+        .where(F.col("metric").isin("rows_ingested", "files_ingested"))
         .groupBy("metric", "label")
         .agg(F.sum("value").alias("value"))
     )
