@@ -252,8 +252,20 @@ def test_files_that_a_table_names_or_named_are_never_deleted_and_abandoned_ones_
 def test_rows_of_one_date_are_shared_by_tasks_where_the_table_has_dates_already(spark: SparkSession) -> None:
     rows = spark.range(200).select(F.xxhash64("id").alias("row_hash"), F.lit(DAY).alias(PART))
     for buckets, tasks in ((1, 1), (2, 2)):
-        spread = batch.Spread(8, buckets).by_date(rows)
+        spread = batch.Spread(8, buckets, 2).by_date(rows)
         assert spread.select(F.spark_partition_id()).distinct().count() == tasks
+
+
+def test_a_task_writes_the_rows_of_one_date_or_of_none(spark: SparkSession) -> None:
+    part = F.when(F.col("id") % 5 > 0, F.date_add(F.lit(DAY), (F.col("id") % 60).cast("int")))
+    rows = spark.range(3_000).select(F.xxhash64("id").alias("row_hash"), part.alias(PART))
+    spread = batch.Spread.of(10_000_000, cores=2, buckets=1).by_date(rows)
+    dates = spread.groupBy(F.spark_partition_id()).agg(
+        F.count_distinct(PART).alias("dates"), F.count_if(F.col(PART).isNull()).alias("dateless")
+    )
+    found = dates.collect()
+    assert sorted(row["dates"] for row in found) == [0] * 6 + [1] * 48
+    assert sum(row["dateless"] for row in found if row["dates"] == 0) == 600
 
 
 def test_a_batch_must_have_the_types_of_its_table(spark: SparkSession, tmp_path: Path) -> None:
