@@ -129,7 +129,8 @@ class Spread:
         Rows of several come in turn, and each of its files has dictionaries that push the others' out of the
         cores' caches: at four dates a task writing took a fifth longer.
         """
-        dated, dateless = (cores * -(-rows // (cores * each)) for each in (_ROWS_WRITTEN, _ROWS_TOGETHER))
+        each = (_ROWS_WRITTEN, _ROWS_TOGETHER)
+        dated, dateless = (cores * max(1, -(-rows // (cores * of_task))) for of_task in each)
         return cls(dated, buckets, dateless)
 
     def by_date(self, rows: DataFrame) -> DataFrame:
@@ -207,10 +208,10 @@ def _written(job: Job, kind: str, bronze: DataFrame, judged: DataFrame, rows_in:
     with _closed_on_error(staged):
         alone = staged[0].read().where(F.col(PART).isNotNull())
         waiting = _apart(staged[0], kind)
-        spread = Spread.of(staged[0].rows.get(None, 0) or 1, cores=cores, buckets=buckets)
+        rest_spread = Spread.of(staged[0].rows.get(None, 0), cores=cores, buckets=buckets)
         steps: tuple[Callable[[], Any], ...] = (
             partial(counted, alone, good_figures(kind, clean=settings.clean, among=F.lit(True))),
-            partial(_latest_written, job, kind, waiting, spread, staged),
+            partial(_latest_written, job, kind, waiting, rest_spread, staged),
         )
         figures, rest = together(*steps)
         # What stands alone has no twin by hashes of identities; of the rest each stands once.

@@ -129,6 +129,17 @@ def test_a_large_delivery_ends_in_the_tables_of_a_small_one(
     assert "web: nothing new" in ingest.run(large).notes
 
 
+def test_a_large_batch_without_a_twin_or_a_rejected_row_leaves_none_to_wait(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(FILES, "a b#1.csv")
+    small, large = (job_in(spark, tmp_path / f"{rows}", large_batch_rows=rows) for rows in (1_000_000, 1))
+    for job in (small, large):
+        assert (ingest.run(job).rows_out, clean.run(job).rows_out) == (3, 3)
+    assert content(large.lake, SILVER_INTERACTIONS) == content(small.lake, SILVER_INTERACTIONS)
+    assert left_behind(large.lake, SILVER_INTERACTIONS) == []
+
+
 def stopped(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 

@@ -105,9 +105,8 @@ def job_of(
     values["content"].update(content)
     values["bots"]["max_events_per_day"] = 20
     values["preferences"]["half_life_days"] = 10.0
-    values["history"]["overdue_half_life"] = (
-        0.0  # the shop's arithmetic knows one half-life, and so do its draws
-    )
+    # The shop's arithmetic knows one half-life, and so do its draws.
+    values["history"]["overdue_half_life"] = 0.0
     values["blend"].update(repeats_allowed={"history": 1.0}, new_items_only={"content": 1.0})
     values["evaluation"].update(window_days=10, bootstrap_samples=200, seed=SEED)
     job = Job(spark, Settings.model_validate(values), RUN_DATE)
