@@ -32,14 +32,14 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from scipy.sparse import csr_matrix, save_npz
 
-from recsys_spark.config import Als
-from recsys_spark.evaluation.significance import paired_bootstrap
-from recsys_spark.lake.session import start_session
-from recsys_spark.models.als import _estimator
-from recsys_spark.models.als_cg import fit_cg
-from recsys_spark.models.als_factors import Factors, IndexedPairs, Iteration
-from recsys_spark.models.als_loss import als_loss
-from recsys_spark.models.als_solve import Objective
+from recsys_spark.config.sections import Als
+from recsys_spark.evaluation.metrics.significance import paired_bootstrap
+from recsys_spark.models.als.cg import fit_cg
+from recsys_spark.models.als.factors import Factors, IndexedPairs, Iteration
+from recsys_spark.models.als.fit import _estimator
+from recsys_spark.models.als.loss import als_loss
+from recsys_spark.models.als.solve import Objective
+from recsys_spark.runtime.session import start_session
 
 GROUPS, JUDGED, HELD_OUT = 40, 3_000, 5
 SETTINGS: dict[str, Any] = {

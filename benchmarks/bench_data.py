@@ -30,12 +30,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import Settings, conf_dir, load_settings
-from recsys_spark.data import quality
+from recsys_spark.config.sections import Settings, conf_dir, load_settings
+from recsys_spark.data.gates import judge as quality
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.memory import MemoryWatch
-from recsys_spark.lake.session import properties, start_session
 from recsys_spark.night import run_stage
+from recsys_spark.runtime.memory import MemoryWatch
+from recsys_spark.runtime.session import properties, start_session
 
 RUN_DATE = date(2024, 3, 1)
 DAYS, FIRST_DAY = 60, np.datetime64("2024-01-01")

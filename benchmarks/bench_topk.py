@@ -51,14 +51,14 @@ from pyspark.ml.recommendation import ALS, ALSModel
 from pyspark.sql import DataFrame, SparkSession
 from topk_data import Size, item_ids, real_parts, write_all, write_pairs
 
-from recsys_spark.lake.batches import gathered
-from recsys_spark.lake.session import start_session
-from recsys_spark.ranking import kernel
-from recsys_spark.ranking.batches import csr_of, users_at_once
-from recsys_spark.ranking.kernel import ItemParts, UserParts, one_blas_thread, select
-from recsys_spark.ranking.kernel_shards import Shards, in_memory
+from recsys_spark.ranking.arrow import csr_of, users_at_once
+from recsys_spark.ranking.kernel import select as kernel
+from recsys_spark.ranking.kernel.select import ItemParts, UserParts, one_blas_thread, select
+from recsys_spark.ranking.kernel.shards import Shards, in_memory
 from recsys_spark.ranking.shared_items import SharedItems, share_items
 from recsys_spark.ranking.top_k import release, top_k
+from recsys_spark.runtime.batches import gathered
+from recsys_spark.runtime.session import start_session
 
 PRODUCT_USERS = 8_192  # the bare product is timed on so many users a core, and scaled
 ROOT = Path(__file__).resolve().parents[1]

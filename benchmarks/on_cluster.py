@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from pyspark.sql import SparkSession
 
-from recsys_spark.lake.session import start_session
+from recsys_spark.runtime.session import start_session
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -14,7 +14,7 @@ from bench_als import Data
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts
+from recsys_spark.ranking.kernel.select import Csr, ItemParts, UserParts
 
 CHUNK = 10_000  # users generated and written at a time
 VOCABULARY, ITEM_TERMS, PROFILE_TERMS, HISTORY, SEEN = 20_000, 12, 150, 40, 30

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from recsys_spark import __version__
-from recsys_spark.config import Settings, load_settings, resolve_path
+from recsys_spark.config.sections import Settings, load_settings, resolve_path
 from recsys_spark.errors import ConfigError
 from recsys_spark.night import STAGES, guarded, job_of, parse_date, run_night, session
 
@@ -55,7 +55,7 @@ def doctor(env: Env = "demo") -> None:
     """Check Python, Java, JARs, BLAS, memory, disk and the lake, and say what to type."""
 
     def action() -> None:
-        from recsys_spark.doctor import examine  # noqa: PLC0415
+        from recsys_spark.commands.repair.doctor import examine  # noqa: PLC0415
 
         findings = examine(load_settings(env))
         table = RichTable("", "check", "found", "what to type")
@@ -81,7 +81,7 @@ def demo(
     """Run a complete night on a year of real retail data and judge it by the four weeks after."""
 
     def action() -> None:
-        from recsys_spark.demo import RUN_DATE, prepare  # noqa: PLC0415
+        from recsys_spark.commands.run.demo import RUN_DATE, prepare  # noqa: PLC0415
 
         settings = load_settings("demo")
         folder = prepare(settings)
@@ -108,8 +108,8 @@ def run(
 
 
 def _night(settings: Settings, run_date: date, first: str, last: str, skip: Collection[str] = ()) -> None:
+    from recsys_spark.evaluation.report.gather import make_report, report_path  # noqa: PLC0415
     from recsys_spark.lake.job import Job  # noqa: PLC0415
-    from recsys_spark.night_report import make_report, report_path  # noqa: PLC0415
 
     started = time.monotonic()
     spark = session("recsys", settings)
@@ -168,7 +168,7 @@ def evaluate(
     """Print the quality of hybrid and components, for two tasks, or of models on a published split."""
 
     def action() -> None:
-        from recsys_spark.evaluation_view import show_cold_start, show_night, show_split  # noqa: PLC0415
+        from recsys_spark.commands.judge.evaluate import show_cold_start, show_night, show_split  # noqa: PLC0415
 
         if train or test:
             show_split(env, train=train, test=test, form=form, json_file=json_file)
@@ -198,7 +198,7 @@ def tune(
     """Search for better parameters on the weeks before those that the night is judged by."""
 
     def action() -> None:
-        from recsys_spark.tune_view import show  # noqa: PLC0415
+        from recsys_spark.commands.judge.tune import show  # noqa: PLC0415
 
         show(env, run_date, trials=trials, seconds=seconds, write=write, json_file=json_file)
 
@@ -210,7 +210,7 @@ def report(run_date: RunDate, env: Env = "prod") -> None:
     """Write the night's HTML report again from what the lake holds."""
 
     def action() -> None:
-        from recsys_spark.night_report import make_report  # noqa: PLC0415
+        from recsys_spark.evaluation.report.gather import make_report  # noqa: PLC0415
 
         print(make_report(job_of(env, run_date)))
 
@@ -237,7 +237,7 @@ def quarantine(
     json_file: Json = None,
 ) -> None:
     """Show how many delivered rows were rejected, by reason, with samples; or take repaired ones back."""
-    from recsys_spark.quarantine_view import discarded, reprocessed, show  # noqa: PLC0415
+    from recsys_spark.commands.repair.quarantine import discarded, reprocessed, show  # noqa: PLC0415
 
     if discard and reprocess:
         raise typer.BadParameter("--discard leaves a file out, --reprocess takes rows back: one at a time.")
@@ -257,7 +257,7 @@ def similar(
     json_file: Json = None,
 ) -> None:
     """Show what goes with an item, with titles and with what speaks for it."""
-    from recsys_spark.similar_view import show  # noqa: PLC0415
+    from recsys_spark.commands.look.similar import show  # noqa: PLC0415
 
     _exit(lambda: show(env, run_date, item, json_file=json_file))
 
@@ -295,7 +295,7 @@ def runs_diff(
     """Compare the published lists of one night in two lakes, slot by slot."""
 
     def action() -> None:
-        from recsys_spark.evaluation.compare import compare_lists  # noqa: PLC0415
+        from recsys_spark.evaluation.comparison import compare_lists  # noqa: PLC0415
         from recsys_spark.lake.store import Lake  # noqa: PLC0415
 
         spark = session("recsys", load_settings(env))

@@ -20,15 +20,15 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import Settings, conf_dir, load_settings, resolve_path
-from recsys_spark.data import quality
+from recsys_spark.config.sections import Settings, conf_dir, load_settings, resolve_path
+from recsys_spark.data.gates import judge as quality
 from recsys_spark.errors import ConfigError, RecsysError, did_you_mean
 from recsys_spark.lake import lock
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.memory import MemoryWatch
-from recsys_spark.lake.session import is_submitted, properties, start_session
 from recsys_spark.lake.store import java_reason
-from recsys_spark.lake.workers import preload as preload_workers
+from recsys_spark.runtime.memory import MemoryWatch
+from recsys_spark.runtime.session import is_submitted, properties, start_session
+from recsys_spark.runtime.workers import preload as preload_workers
 
 STAGES = (
     "ingest",

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.lake.rows import frame_of
-from recsys_spark.lake.session import properties, start_session
+from recsys_spark.runtime.rows import frame_of
+from recsys_spark.runtime.session import properties, start_session
 from tests.shop import FEW_ROWS, QUICK_JAVA
 
 ROOT = Path(__file__).parents[1]

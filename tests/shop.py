@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.data.poison import CSV_HEADER, CSV_ROWS, DROPPED, JSON_ROWS, TAKEN, write
+from tests.data.sources.poison import CSV_HEADER, CSV_ROWS, DROPPED, JSON_ROWS, TAKEN, write
 
 RUN_DATE = "2024-06-02"
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.events import as_of
-from recsys_spark.data.rules import is_blank
+from recsys_spark.data.kinds.rules import is_blank
 
 Together = Literal["basket", "user"]
 

@@ -8,13 +8,13 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Bots
+from recsys_spark.config.sections import Bots
 from recsys_spark.data import rings
 from recsys_spark.data.events import as_of
-from recsys_spark.lake.kept import kept
-from recsys_spark.lake.near import near
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import SILVER_EXCLUDED_USERS
+from recsys_spark.runtime.broadcasts import near
+from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.rows import frame_of
 
 
 def excluded_users(interactions: DataFrame, run_date: date, *, bots: Bots) -> DataFrame:

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Clean, Ratings
+from recsys_spark.config.sections import Clean, Ratings
 
 PAIR = ("user_id", "item_id")
 # Exact sums in any order: 12 digits before the point, 6 after it; more of either is not a quantity.

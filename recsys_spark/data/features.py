@@ -8,7 +8,7 @@ from datetime import date
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import AGE_DAYS, PRICE, Features, Source
+from recsys_spark.config.sections import AGE_DAYS, PRICE, Features, Source
 from recsys_spark.data.kinds.users import GROUPS
 from recsys_spark.errors import ConfigError, did_you_mean
 

@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import InputError
-from recsys_spark.lake.kept import kept
+from recsys_spark.runtime.checkpoints import kept
 
 # Indexes are ints from 0: 2^31 of them.
 MAX_IDS = 2**31

@@ -9,7 +9,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Preferences, Ratings
+from recsys_spark.config.sections import Preferences, Ratings
 from recsys_spark.data.events import PAIR, as_of
 
 # What a preference is made of.

@@ -11,10 +11,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 from pyspark.sql.types import StringType
 
-from recsys_spark.config import Privacy, Source
-from recsys_spark.data.rules import BLANKS
+from recsys_spark.config.sections import Privacy, Source
+from recsys_spark.data.kinds.rules import BLANKS
 from recsys_spark.errors import ConfigError
-from recsys_spark.lake.workers import settle
+from recsys_spark.runtime.workers import settle
 
 LENGTH = 32
 # Ids can be tried one after the other; a key shorter than this could be too.

@@ -8,14 +8,14 @@ from functools import lru_cache
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Bots
+from recsys_spark.config.sections import Bots
 from recsys_spark.data.bots import excluded_users, without
 from recsys_spark.data.events import effective_events
 from recsys_spark.data.preferences import liked, preferences
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.kept import kept
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import SILVER_EXCLUDED_USERS, SILVER_INTERACTIONS, SILVER_OUTCOMES
+from recsys_spark.runtime.checkpoints import kept
 
 
 def excluded_on(job: Job, day: date) -> DataFrame:

@@ -10,8 +10,8 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Bots
-from recsys_spark.lake.kept import kept
+from recsys_spark.config.sections import Bots
+from recsys_spark.runtime.checkpoints import kept
 
 # One-item profiles are a ring where they are more than this share of all users of the item: people who know
 # nothing but milk are many, and few of those who buy milk.

@@ -9,29 +9,34 @@ from datetime import date, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import COMPONENTS, TASKS
+from recsys_spark.config.sections import COMPONENTS, TASKS
 from recsys_spark.data.reading import events_on, liked_on
 from recsys_spark.errors import InputError
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.evaluation.baselines.rated import predictions
 from recsys_spark.evaluation.baselines.suite import Learnt, all_lists, collected, models_of_night
 from recsys_spark.evaluation.judgement import Judgement, Trial, measured
-from recsys_spark.evaluation.ratings import RatingJudgement, judged_ratings, new_ratings, with_prediction
+from recsys_spark.evaluation.metrics.ratings import (
+    RatingJudgement,
+    judged_ratings,
+    new_ratings,
+    with_prediction,
+)
 from recsys_spark.evaluation.split import drawn, relevant_pairs
 from recsys_spark.evaluation.weights_told import told_weights
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import (
     MODEL_CONTENT_VECTORS,
     MODEL_ITEM_FACTORS,
     MODEL_POPULARITY,
     SILVER_ITEMS,
 )
-from recsys_spark.models.repurchase import with_fade
+from recsys_spark.models.history import with_fade
 from recsys_spark.models.versions import of_version
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import hybrids, in_groups, on_sale, rankable_catalogue, user_factors
+from recsys_spark.runtime.checkpoints import kept
 
 
 def variants_of(hybrids: Sequence[Variant]) -> list[Variant]:

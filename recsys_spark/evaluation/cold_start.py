@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import COMPONENTS, digest
+from recsys_spark.config.sections import COMPONENTS, digest
 from recsys_spark.data.preferences import liked
 from recsys_spark.data.reading import events_on, preferences_on
 from recsys_spark.errors import InputError
 from recsys_spark.evaluation.backtest import window_events
-from recsys_spark.evaluation.blend_fit import weigh_once
-from recsys_spark.evaluation.metrics import user_scores
-from recsys_spark.evaluation.significance import Interval, paired_bootstrap
+from recsys_spark.evaluation.metrics.metrics import user_scores
+from recsys_spark.evaluation.metrics.significance import Interval, paired_bootstrap
 from recsys_spark.evaluation.split import drawn
+from recsys_spark.evaluation.weights.fit import weigh_once
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.kept import kept
 from recsys_spark.models.versions import train_once
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import hybrids, rankable_catalogue, user_factors
+from recsys_spark.runtime.checkpoints import kept
 
 TASK = "new_items_only"
 K, K_REST = 50, 10

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import COMPONENTS, TASKS
-from recsys_spark.config import Evaluation as Settings
+from recsys_spark.config.sections import COMPONENTS, TASKS
+from recsys_spark.config.sections import Evaluation as Settings
 from recsys_spark.data.validity import current_on
-from recsys_spark.evaluation.metrics import averages, by_user, scores_of, tallies
-from recsys_spark.evaluation.ratings import RatingJudgement
-from recsys_spark.evaluation.significance import Interval, Paired, paired_bootstrap, paired_scores
-from recsys_spark.evaluation.slices import BINS, HISTORY, RARE, groups_of, sliced
+from recsys_spark.evaluation.metrics.metrics import averages, by_user, scores_of, tallies
+from recsys_spark.evaluation.metrics.ratings import RatingJudgement
+from recsys_spark.evaluation.metrics.significance import Interval, Paired, paired_bootstrap, paired_scores
+from recsys_spark.evaluation.metrics.slices import BINS, HISTORY, RARE, groups_of, sliced
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.kept import kept
-from recsys_spark.lake.near import near
 from recsys_spark.lake.tables import MODEL_CONTENT_VECTORS, SILVER_ITEMS, SILVER_USERS
 from recsys_spark.models.versions import of_version
 from recsys_spark.ranking.rankable import on_sale
+from recsys_spark.runtime.broadcasts import near
+from recsys_spark.runtime.checkpoints import kept
 
 HYBRID = "hybrid"
 HEADLINE = "ndcg@10"

@@ -10,16 +10,16 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Als
+from recsys_spark.config.sections import Als
 from recsys_spark.evaluation.baselines.known import known_of, require_driver_size
 from recsys_spark.evaluation.baselines.suite import all_lists, models_of_pairs
 from recsys_spark.evaluation.judgement import lead_figures
-from recsys_spark.evaluation.metrics import averages, by_user, scores_of, tallies
-from recsys_spark.evaluation.significance import Interval, Paired, paired_bootstrap, paired_scores
+from recsys_spark.evaluation.metrics.metrics import averages, by_user, scores_of, tallies
+from recsys_spark.evaluation.metrics.significance import Interval, Paired, paired_bootstrap, paired_scores
 from recsys_spark.evaluation.split_files import Split
-from recsys_spark.lake.kept import kept
-from recsys_spark.models.als import fit_als
+from recsys_spark.models.als.fit import fit_als
 from recsys_spark.ranking.top_k import top_k
+from recsys_spark.runtime.checkpoints import kept
 
 K = 20  # recall@20 and ndcg@20 are what is printed for these splits
 HEADLINE = f"ndcg@{K}"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys_spark.evaluation.judgement import HEADLINE, HYBRID
-from recsys_spark.evaluation.significance import Interval
-from recsys_spark.evaluation.verdict import verdict
+from recsys_spark.evaluation.metrics.significance import Interval
+from recsys_spark.evaluation.sentences import verdict
 
 # kind → name → (users, model → NDCG@10)
 Slices = dict[str, dict[str, tuple[int, dict[str, float]]]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
-from recsys_spark.config import COMPONENTS, Blend
+from recsys_spark.config.sections import COMPONENTS, Blend
 from recsys_spark.ranking.blend import Variant
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.config import Settings, resolve_path
-from recsys_spark.lake.rows import frame_of
+from recsys_spark.config.sections import Settings, resolve_path
 from recsys_spark.lake.runs import Run, find_run
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import OPS_METRICS, Table
+from recsys_spark.runtime.rows import frame_of
 
 
 @dataclass(frozen=True)

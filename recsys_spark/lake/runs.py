@@ -15,11 +15,11 @@ from typing import Any
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Settings, digest
+from recsys_spark.config.sections import Settings, digest
 from recsys_spark.errors import ConfigError
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import BRONZE, OPS_RUNS
+from recsys_spark.runtime.rows import frame_of
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.classic.dataframe import DataFrame as ClassicDataFrame
 
 from recsys_spark.errors import ConfigError
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.schema import conform
-from recsys_spark.lake.settings import settings, without_dictionary
 from recsys_spark.lake.tables import SELDOM_REPEATED_IN_LARGE, Table
+from recsys_spark.runtime.rows import frame_of
+from recsys_spark.runtime.session_settings import settings, without_dictionary
 
 _COMMIT = re.compile(r"\d{20}\.json")
 _FIRST = f"{0:020d}.json"

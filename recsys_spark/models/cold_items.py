@@ -20,10 +20,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from recsys_spark.config import ColdItems
-from recsys_spark.lake.batches import lists_of
-from recsys_spark.lake.rows import frame_of
-from recsys_spark.models.als_loss import rows_of
+from recsys_spark.config.sections import ColdItems
+from recsys_spark.models.als.loss import rows_of
+from recsys_spark.runtime.batches import lists_of
+from recsys_spark.runtime.rows import frame_of
 
 OVERSAMPLED, POWERS = 10, 2  # of the SVD: further random directions, and how often they are sharpened
 RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0)  # of the mean diagonal; the one that predicts withheld items best

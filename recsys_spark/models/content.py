@@ -12,12 +12,12 @@ from pyspark.ml.feature import IDF, CountVectorizerModel, NGram, Normalizer, Reg
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Content
+from recsys_spark.config.sections import Content
 from recsys_spark.errors import InputError
-from recsys_spark.lake.kept import kept
-from recsys_spark.lake.rows import frame_of
-from recsys_spark.lake.workers import settle
 from recsys_spark.models.content_features import feature_weights
+from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.rows import frame_of
+from recsys_spark.runtime.workers import settle
 
 # Marks (vowel signs of Hindi, accents that have no composed letter) belong to the letter before them.
 WORD = r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*"

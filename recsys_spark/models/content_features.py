@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import CONTENT_GROUPS, Content
+from recsys_spark.config.sections import CONTENT_GROUPS, Content
 from recsys_spark.errors import ConfigError, did_you_mean
 
 FARTHEST = 3.0  # standard deviations: beyond them an item is no further from the others

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys_spark.errors import ConfigError
-from recsys_spark.lake.compiled import compiled
+from recsys_spark.runtime.compiled import compiled
 
 # How soon further events of a pair stop counting, and how much a long row is held back.
 BM25_K1, BM25_B = 1.2, 0.75

@@ -19,9 +19,9 @@ from datetime import date, timedelta
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Popularity
+from recsys_spark.config.sections import Popularity
 from recsys_spark.data.events import as_of
-from recsys_spark.lake.kept import kept
+from recsys_spark.runtime.checkpoints import kept
 
 EVERYONE = "everyone"  # no name of a group, which are all column=value
 

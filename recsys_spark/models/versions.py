@@ -7,7 +7,7 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import digest
+from recsys_spark.config.sections import digest
 from recsys_spark.data.features import item_features, number_names, user_features
 from recsys_spark.data.reading import liked_on
 from recsys_spark.data.validity import current_on
@@ -28,11 +28,11 @@ from recsys_spark.lake.tables import (
     SILVER_USERS,
     Table,
 )
-from recsys_spark.models.als import fit_als
-from recsys_spark.models.als_factors import Factors
-from recsys_spark.models.als_nights import earlier_night, factors_of, training_rows
-from recsys_spark.models.als_pairs import fold_in_pairs, training_pairs
-from recsys_spark.models.als_reuse import backtest_name, trained_before, with_newcomers
+from recsys_spark.models.als.factors import Factors
+from recsys_spark.models.als.fit import fit_als
+from recsys_spark.models.als.nights import earlier_night, factors_of, training_rows
+from recsys_spark.models.als.pairs import fold_in_pairs, training_pairs
+from recsys_spark.models.als.reuse import backtest_name, trained_before, with_newcomers
 from recsys_spark.models.cold_items import cold_item_factors
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.content_features import check_features

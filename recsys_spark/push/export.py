@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
-from recsys_spark.lake.batches import gathered
-from recsys_spark.lake.ranges import in_ranges
+from recsys_spark.runtime.batches import gathered
+from recsys_spark.runtime.ranges import in_ranges
 
 # Legal in JSON, but some readers split lines at them, and lone surrogates cannot be written as UTF-8.
 _AWKWARD = re.compile("[\x85\u2028\u2029\ud800-\udfff]")

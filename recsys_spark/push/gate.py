@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Campaign, Gate
-from recsys_spark.lake.rows import frame_of
+from recsys_spark.config.sections import Campaign, Gate
+from recsys_spark.runtime.rows import frame_of
 
 
 @dataclass(frozen=True)

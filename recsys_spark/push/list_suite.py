@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Campaign
-from recsys_spark.data import quality
-from recsys_spark.data.expectations import list_check
-from recsys_spark.data.history import past_nights
-from recsys_spark.data.profile import Figures, counted
+from recsys_spark.config.sections import Campaign
+from recsys_spark.data.gates import judge as quality
+from recsys_spark.data.gates.figures import Figures, counted
+from recsys_spark.data.gates.past_nights import past_nights
+from recsys_spark.data.gates.suites import list_check
 from recsys_spark.lake.job import Job
 from recsys_spark.push.gate import Verdict
 

@@ -19,9 +19,9 @@ from importlib.resources import files
 import css_inline
 from jinja2 import Environment, StrictUndefined, Template
 
-from recsys_spark.data.titles import clip, humanise, one_line
 from recsys_spark.errors import RecsysError
 from recsys_spark.push.phrases import Phrases, phrases_for
+from recsys_spark.titles import clip, humanise, one_line
 
 __all__ = ["Mail", "MailRefusedError", "MailSlot", "RenderedMail", "humanise", "render_mail"]
 

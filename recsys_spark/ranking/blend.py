@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_spark.config import COMPONENTS
-from recsys_spark.lake.compiled import compiled, frozen
-from recsys_spark.ranking.kernel import Csr, UserParts
+from recsys_spark.config.sections import COMPONENTS
+from recsys_spark.ranking.kernel.select import Csr, UserParts
+from recsys_spark.runtime.compiled import compiled, frozen
 
 LOOPS = "recsys_spark.ranking.blend_loops"
 

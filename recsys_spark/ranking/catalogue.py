@@ -14,12 +14,12 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.data.ids import dense_index
-from recsys_spark.lake.kept import kept
 from recsys_spark.lake.schema import column
 from recsys_spark.ranking.blend import Scaling, scaling_of
-from recsys_spark.ranking.kernel import Csr, ItemParts, packed
+from recsys_spark.ranking.kernel.select import Csr, ItemParts, packed
 from recsys_spark.ranking.newcomers import Newcomers, share_newcomers
 from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, SharedItems, share_items
+from recsys_spark.runtime.checkpoints import kept
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.data.titles import clip, humanise
 from recsys_spark.ranking.catalogue import Catalogue
-from recsys_spark.ranking.kernel import Csr, ItemParts
+from recsys_spark.ranking.kernel.select import Csr, ItemParts
 from recsys_spark.ranking.shared_items import SharedItems, share_items
+from recsys_spark.titles import clip, humanise
 
 STRONGEST = 20  # of a user's items are looked at: what is weaker would name something half forgotten
 TITLE_LIMIT = 80

@@ -14,19 +14,19 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from recsys_spark.config import COLD_ITEM, COMPONENTS, POPULARITY_GROUP
+from recsys_spark.config.sections import COLD_ITEM, COMPONENTS, POPULARITY_GROUP
 from recsys_spark.errors import ConfigError
-from recsys_spark.lake.batches import gathered
-from recsys_spark.lake.near import near
-from recsys_spark.lake.ranges import in_ranges
-from recsys_spark.ranking.batches import csr_of, maps_of, users_at_once
+from recsys_spark.ranking.arrow import csr_of, maps_of, users_at_once
 from recsys_spark.ranking.blend import ScaledUsers, UserBatch, Variant, group_weight
 from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
 from recsys_spark.ranking.goes_with import Companions
-from recsys_spark.ranking.kernel import Csr, component_scores
-from recsys_spark.ranking.kernel_caps import Cap, select_capped
+from recsys_spark.ranking.kernel.caps import Cap, select_capped
+from recsys_spark.ranking.kernel.select import Csr, component_scores
 from recsys_spark.ranking.newcomers import LoadedNewcomers, with_newcomers
 from recsys_spark.ranking.shared_items import LoadedItems, SharedItems
+from recsys_spark.runtime.batches import gathered
+from recsys_spark.runtime.broadcasts import near
+from recsys_spark.runtime.ranges import in_ranges
 
 __all__ = ["LISTS_SCHEMA", "Catalogue", "catalogue_of", "lists", "user_rows"]
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 from scipy import sparse
 
-from recsys_spark.config import COMPONENTS
+from recsys_spark.config.sections import COMPONENTS
 from recsys_spark.ranking.blend import ScaledUsers, Scaling, Variant, scaling_of
-from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, component_scores, select
-from recsys_spark.ranking.kernel_caps import Cap, Walk
-from recsys_spark.ranking.kernel_engine import Best
-from recsys_spark.ranking.kernel_shards import repacked
+from recsys_spark.ranking.kernel.caps import Cap, Walk
+from recsys_spark.ranking.kernel.engine import Best
+from recsys_spark.ranking.kernel.select import Csr, ItemParts, UserParts, component_scores, select
+from recsys_spark.ranking.kernel.shards import repacked
 from recsys_spark.ranking.shared_items import LoadedItems, SharedItems, share_items
 
 # How well a newcomer suits a user: which of the two tells more differs from one set of films to the other.

@@ -7,11 +7,10 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import POPULARITY_GROUP
+from recsys_spark.config.sections import POPULARITY_GROUP
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import (
     MODEL_BLEND_WEIGHTS,
     MODEL_COLD_ITEM_FACTORS,
@@ -27,6 +26,7 @@ from recsys_spark.models.popularity import EVERYONE, group_of_user
 from recsys_spark.models.versions import of_version
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import Catalogue, catalogue_of
+from recsys_spark.runtime.checkpoints import kept
 
 
 def rankable_catalogue(job: Job, version: str, day: date, *, with_cold: bool = True) -> Catalogue:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
-from recsys_spark.ranking.kernel_parts import Csr, ItemParts
-from recsys_spark.ranking.kernel_shards import Arrangement, Outline, Shard, Shards, arranged
+from recsys_spark.ranking.kernel.parts import Csr, ItemParts
+from recsys_spark.ranking.kernel.shards import Arrangement, Outline, Shard, Shards, arranged
 
 KEPT_OPEN = 4  # item sets a worker process keeps mapped; Spark reuses the process for later jobs
 MAX_ITEM_SHARE = 0.25

@@ -27,12 +27,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from recsys_spark.config import SIMILAR_COMPONENTS, Similar
-from recsys_spark.lake.batches import gathered
-from recsys_spark.ranking.batches import maps_of
+from recsys_spark.config.sections import SIMILAR_COMPONENTS, Similar
+from recsys_spark.ranking.arrow import maps_of
 from recsys_spark.ranking.catalogue import Catalogue
-from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts, component_scores, select
+from recsys_spark.ranking.kernel.select import Csr, ItemParts, UserParts, component_scores, select
 from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, LoadedItems, SharedItems, share_items
+from recsys_spark.runtime.batches import gathered
 
 SIMILAR_SCHEMA = (
     "item_id string, rank int, similar_item_id string, score double, component_scores map<string,double>, "

@@ -15,13 +15,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DoubleType, FloatType, StringType
 
 from recsys_spark.errors import ConfigError, InputError, did_you_mean
-from recsys_spark.lake.batches import gathered
 from recsys_spark.lake.schema import column
-from recsys_spark.ranking.batches import csr_of, indptr_of
-from recsys_spark.ranking.kernel import Csr, ItemParts, UserParts
-from recsys_spark.ranking.kernel_bounds import ScoreOverflowError
-from recsys_spark.ranking.kernel_caps import Cap, select_capped
+from recsys_spark.ranking.arrow import csr_of, indptr_of
+from recsys_spark.ranking.kernel.bounds import ScoreOverflowError
+from recsys_spark.ranking.kernel.caps import Cap, select_capped
+from recsys_spark.ranking.kernel.select import Csr, ItemParts, UserParts
 from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, SharedItems, share_items
+from recsys_spark.runtime.batches import gathered
 
 AT_ONCE = 16_384  # users of a call: for each, the excluded ids are numbered anew and every shard is mapped
 TOP_K_SCHEMA = "user_id string, item_id string, score double, rank int"
@@ -74,7 +74,7 @@ def top_k(
     or ragged id or vector, NaN or infinity, factors whose scores might overflow float64; for users it is
     raised, in Python on the executor, when the result is used. With candidates an item without an id is none.
 
-    Source: the bounds that make float32 screening exact are in `recsys_spark.ranking.kernel`.
+    Source: the bounds that make float32 screening exact are in `recsys_spark.ranking.kernel.select`.
     """
     for name, value in (("k", k), ("partitions", partitions)):
         if value is not None and value < 1:

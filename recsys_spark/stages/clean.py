@@ -12,11 +12,12 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.data import expectations, quality
-from recsys_spark.data.batch import Batch, judged_batch
-from recsys_spark.data.bounds import Check
-from recsys_spark.data.history import Past, pasts
-from recsys_spark.data.profile import DAY_ZERO, recorded, unknown_items
+from recsys_spark.data.cleaning.batch import Batch, judged_batch
+from recsys_spark.data.gates import judge as quality
+from recsys_spark.data.gates import suites as expectations
+from recsys_spark.data.gates.bounds import Check
+from recsys_spark.data.gates.figures import DAY_ZERO, recorded, unknown_items
+from recsys_spark.data.gates.past_nights import Past, pasts
 from recsys_spark.errors import InputError, QualityGateError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import Delivered, delivered_files
@@ -27,7 +28,7 @@ from recsys_spark.lake.tables import (
     SILVER_ITEMS,
     SILVER_QUARANTINE,
 )
-from recsys_spark.lake.together import together
+from recsys_spark.runtime.parallel import together
 
 # In ops.metrics, labelled `kind:source:content hash`: what is in silver, and what is never to be.
 _DONE, DISCARDED = "cleaned_file", "discarded_file"

@@ -15,14 +15,14 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Campaign
+from recsys_spark.config.sections import Campaign
 from recsys_spark.data.validity import known_on
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import GOLD_OUTBOX, GOLD_RECOMMENDATIONS, SILVER_ITEMS
 from recsys_spark.push.export import export_lines
 from recsys_spark.push.render import Mail, MailSlot, render_mail
+from recsys_spark.runtime.checkpoints import kept
 
 _OUTBOX_BATCH = 100_000  # rows of the outbox that the driver holds at once
 _LONGEST_NAME = 100

@@ -9,12 +9,10 @@ from pyspark.sql import functions as F
 from recsys_spark.data.reading import events_on, liked_on, preferences_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.evaluation.backtest import judge, window_trial
-from recsys_spark.evaluation.blend_fit import weigh_once
 from recsys_spark.evaluation.judgement import HEADLINE, RATINGS, Judgement, Trial
 from recsys_spark.evaluation.split import leave_last_one
+from recsys_spark.evaluation.weights.fit import weigh_once
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.kept import kept
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import MODEL_METRICS, SILVER_INTERACTIONS
 from recsys_spark.models.versions import (
     last_one_version,
@@ -22,6 +20,8 @@ from recsys_spark.models.versions import (
     train_earlier_once,
     train_once,
 )
+from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.rows import frame_of
 
 
 def run(job: Job) -> Summary:

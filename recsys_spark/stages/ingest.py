@@ -10,7 +10,7 @@ from functools import partial
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import resolve_path
+from recsys_spark.config.sections import resolve_path
 from recsys_spark.data.pseudonyms import key_mark, pseudonym_key, require_same_key, without_plain_ids
 from recsys_spark.data.sources import (
     Delivery,
@@ -24,11 +24,11 @@ from recsys_spark.data.sources import (
 )
 from recsys_spark.errors import ConfigError, RecsysError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import delivered_files, open_run
 from recsys_spark.lake.staged import stage, take_in
 from recsys_spark.lake.tables import BRONZE, FIELDS_BY_KIND, OPS_METRICS, OPS_SOURCE_COLUMNS, Table
-from recsys_spark.lake.together import together
+from recsys_spark.runtime.parallel import together
+from recsys_spark.runtime.rows import frame_of
 
 
 def run(job: Job) -> Summary:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pyspark.sql import functions as F
 
 from recsys_spark.data.bots import excluded_users
-from recsys_spark.data.preference_gate import judge_preferences
-from recsys_spark.data.quality import preload
+from recsys_spark.data.gates.judge import preload
+from recsys_spark.data.gates.preference_gate import judge_preferences
 from recsys_spark.data.reading import excluded_on, preferences_on
 from recsys_spark.errors import InputError
 from recsys_spark.lake.job import Job, Summary

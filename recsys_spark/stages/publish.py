@@ -7,14 +7,13 @@ from datetime import UTC, date, datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.data.gates.figures import recorded
+from recsys_spark.data.gates.judge import QualityResult, preload, told
 from recsys_spark.data.preferences import valid_on
-from recsys_spark.data.profile import recorded
-from recsys_spark.data.quality import QualityResult, preload, told
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, PublishGateError
 from recsys_spark.lake.fingerprint import fingerprint
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import Run, record_state
 from recsys_spark.lake.tables import (
     GOLD_PUBLISHED_RUNS,
@@ -28,8 +27,9 @@ from recsys_spark.lake.tables import (
 from recsys_spark.models.versions import preferences_of
 from recsys_spark.push.gate import Verdict, judge_lists
 from recsys_spark.push.list_suite import KIND, judge_figures, list_figures
-from recsys_spark.ranking.campaigns import audience_of
 from recsys_spark.ranking.rankable import on_sale
+from recsys_spark.ranking.reasons import audience_of
+from recsys_spark.runtime.rows import frame_of
 
 
 def run(job: Job) -> Summary:

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Campaign
+from recsys_spark.config.sections import Campaign
 from recsys_spark.data.baskets import baskets
 from recsys_spark.data.preferences import valid_on
 from recsys_spark.data.reading import liked_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.kept import kept
 from recsys_spark.lake.tables import (
     GOLD_SIMILAR,
     GOLD_STAGED,
@@ -26,14 +25,15 @@ from recsys_spark.lake.tables import (
     SILVER_OUTCOMES,
     SILVER_USERS,
 )
-from recsys_spark.models.repurchase import with_fade
+from recsys_spark.models.history import with_fade
 from recsys_spark.models.versions import preferences_of
 from recsys_spark.ranking.blend import Variant
-from recsys_spark.ranking.campaigns import audience_of, explained, without_unsubscribed
 from recsys_spark.ranking.goes_with import Companions, companions_of
 from recsys_spark.ranking.lists import Catalogue, lists
 from recsys_spark.ranking.rankable import cold_items, hybrids, in_groups, rankable_catalogue, user_factors
+from recsys_spark.ranking.reasons import audience_of, explained, without_unsubscribed
 from recsys_spark.ranking.similar import similar_items
+from recsys_spark.runtime.checkpoints import kept
 
 
 def run(job: Job) -> Summary:

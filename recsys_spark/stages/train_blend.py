@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import functions as F
 
-from recsys_spark.evaluation.blend_fit import weigh_once
+from recsys_spark.evaluation.weights.fit import weigh_once
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import MODEL_BLEND_WEIGHTS, MODEL_POPULARITY
 from recsys_spark.models.versions import of_version, train_popularity_once

@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import Settings, load_settings
-from recsys_spark.data import batch
+from recsys_spark.config.sections import Settings, load_settings
+from recsys_spark.data.cleaning import batch
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import SILVER_INTERACTIONS, SILVER_QUARANTINE
 from recsys_spark.stages import clean, ingest
-from tests.data.test_clean import bronze
+from tests.data.cleaning.test_clean import bronze
 from tests.data.test_events import Event, oracle
 
 FIRST = datetime(2024, 5, 1, tzinfo=UTC)

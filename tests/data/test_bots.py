@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
-from recsys_spark.config import Bots
+from recsys_spark.config.sections import Bots
 from recsys_spark.data.bots import excluded_users, without
-from recsys_spark.lake import near
+from recsys_spark.runtime import broadcasts as near
 from tests.conftest import Frame
 
 DAY = date(2024, 6, 2)

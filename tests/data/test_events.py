@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import Clean, Ratings
+from recsys_spark.config.sections import Clean, Ratings
 from recsys_spark.data.events import as_of, effective_events
-from recsys_spark.lake.rows import frame_of
+from recsys_spark.runtime.rows import frame_of
 from tests.conftest import Frame
 
 DAY = date(2024, 6, 2)

@@ -10,7 +10,7 @@ from statistics import fmean, median, pstdev
 import numpy as np
 import pytest
 
-from recsys_spark.config import Features, Source
+from recsys_spark.config.sections import Features, Source
 from recsys_spark.data.features import item_features, number_names, user_features
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.schema import conform

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Preferences, Ratings
+from recsys_spark.config.sections import Preferences, Ratings
 from recsys_spark.data.ids import dense_index
 from recsys_spark.data.preferences import preferences
 from tests.conftest import Frame

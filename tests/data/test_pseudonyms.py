@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config import LakePlace, Privacy, Source, load_settings
+from recsys_spark.config.sections import LakePlace, Privacy, Source, load_settings
 from recsys_spark.data.pseudonyms import (
     key_mark,
     personal_fields,

@@ -13,15 +13,13 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.config import Settings, load_settings
-from recsys_spark.data import batch
-from recsys_spark.data.clean import deduplicate
-from recsys_spark.data.history import past_nights
+from recsys_spark.config.sections import Settings, load_settings
+from recsys_spark.data.cleaning import batch
+from recsys_spark.data.cleaning.clean import deduplicate
+from recsys_spark.data.gates.past_nights import past_nights
 from recsys_spark.data.sources import bronze_rows
 from recsys_spark.errors import RecsysError
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.memory import MemoryWatch
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import (
     BRONZE_INTERACTIONS,
@@ -33,6 +31,8 @@ from recsys_spark.lake.tables import (
     Table,
 )
 from recsys_spark.night import run_stage
+from recsys_spark.runtime.memory import MemoryWatch
+from recsys_spark.runtime.rows import frame_of
 from recsys_spark.stages import ingest
 
 DAY = date(2024, 5, 3)

@@ -16,20 +16,20 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.config import COMPONENTS, TASKS, Settings, load_settings
+from recsys_spark.config.sections import COMPONENTS, TASKS, Settings, load_settings
 from recsys_spark.data.events import effective_events
 from recsys_spark.data.preferences import liked, preferences
 from recsys_spark.data.validity import current_on
 from recsys_spark.evaluation.backtest import relevant_items, variants_of
-from recsys_spark.evaluation.metrics import user_scores
-from recsys_spark.evaluation.significance import paired_bootstrap
-from recsys_spark.lake.kept import kept
-from recsys_spark.lake.rows import frame_of
-from recsys_spark.models.als import fit_als
+from recsys_spark.evaluation.metrics.metrics import user_scores
+from recsys_spark.evaluation.metrics.significance import paired_bootstrap
+from recsys_spark.models.als.fit import fit_als
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.popularity import popularity
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
+from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.rows import frame_of
 
 TODAY = date(2024, 3, 10)
 NEXT, LONG_AGO = TODAY + timedelta(days=1), date(2024, 1, 1)

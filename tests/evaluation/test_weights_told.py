@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recsys_spark.config import COMPONENTS, Blend, load_settings
+from recsys_spark.config.sections import COMPONENTS, Blend, load_settings
 from recsys_spark.evaluation.weights_told import told_weights
 from recsys_spark.ranking.blend import Variant
 

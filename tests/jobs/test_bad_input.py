@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import load_settings
+from recsys_spark.config.sections import load_settings
 from recsys_spark.night import guarded, parse_date, run_night, stages_between
 from tests.conftest import ROOT
 from tests.shop import write_conf

@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from recsys_spark.config import COMPONENTS
+from recsys_spark.config.sections import COMPONENTS
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.evaluation.cold_start import judge_cold_start
 from recsys_spark.lake.job import Job

@@ -10,12 +10,12 @@ from deltalake import DeltaTable
 from typer.testing import CliRunner
 
 from recsys_spark.cli import app
-from recsys_spark.config import COMPONENTS, TASKS
+from recsys_spark.config.sections import COMPONENTS, TASKS
 from recsys_spark.evaluation.judgement import Judgement
-from recsys_spark.evaluation.verdict import verdict
+from recsys_spark.evaluation.report.gather import gather
+from recsys_spark.evaluation.sentences import verdict
 from recsys_spark.lake.tables import MODEL_METRICS, MODEL_POPULARITY, SILVER_INTERACTIONS
 from recsys_spark.models.versions import last_one_version
-from recsys_spark.night_report import gather
 from recsys_spark.stages.evaluate import backtest, last_one
 from tests.jobs.conftest import Night
 from tests.shop import RUN_DATE, STRANGERS, UNASKED, USERS
@@ -115,7 +115,7 @@ def test_leave_last_one_keeps_each_users_last_event_from_the_models(night: Night
 def test_the_command_prints_both_tables_and_what_is_left_out(
     judged: Judgement, night: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_spark.evaluation_view.evaluate.backtest", lambda *_, **__: judged)
+    monkeypatch.setattr("recsys_spark.commands.judge.evaluate.evaluate.backtest", lambda *_, **__: judged)
     done = CliRunner().invoke(app, ["evaluate", "--env", "slice", "--run-date", RUN_DATE, "--baselines"])
     assert done.exit_code == 0, done.output
     for text in (

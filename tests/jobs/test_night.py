@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import load_settings
+from recsys_spark.config.sections import load_settings
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
     GOLD_OUTBOX,

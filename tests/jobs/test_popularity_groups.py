@@ -8,14 +8,14 @@ from datetime import date
 
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import COMPONENTS
+from recsys_spark.config.sections import COMPONENTS
 from recsys_spark.data.reading import liked_on
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.tables import MODEL_GROUP_POPULARITY, SILVER_USERS
 from recsys_spark.models.versions import of_version, train_popularity_once
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import in_groups, rankable_catalogue
+from recsys_spark.runtime.rows import frame_of
 from tests.jobs.conftest import Night
 
 DAY, PRIOR = date(2024, 6, 2), 10.0

@@ -11,16 +11,15 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config import COMPONENTS, Als
+from recsys_spark.config.sections import COMPONENTS, Als
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import open_run
 from recsys_spark.lake.tables import MODEL_ALS_TRAINING, MODEL_ITEM_FACTORS, MODEL_USER_FACTORS
-from recsys_spark.models.als_factors import Factors
-from recsys_spark.models.als_pairs import fold_in_pairs
-from recsys_spark.models.als_reuse import trained_before
-from recsys_spark.models.als_solve import Objective, exact_row, gramian
+from recsys_spark.models.als.factors import Factors
+from recsys_spark.models.als.pairs import fold_in_pairs
+from recsys_spark.models.als.reuse import trained_before
+from recsys_spark.models.als.solve import Objective, exact_row, gramian
 from recsys_spark.models.versions import (
     _trained,
     backtest_version,
@@ -31,6 +30,7 @@ from recsys_spark.models.versions import (
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import rankable_catalogue, user_factors
+from recsys_spark.runtime.rows import frame_of
 from tests.jobs.conftest import Night
 
 ALS_ALONE = Variant("new_items_only", "als", {name: float(name == "als") for name in COMPONENTS})

@@ -17,8 +17,8 @@ from recsys_spark.lake.tables import (
     SILVER_PREFERENCES,
     Table,
 )
-from recsys_spark.ranking.campaigns import REASONS
 from recsys_spark.ranking.goes_with import STRONGEST
+from recsys_spark.ranking.reasons import REASONS
 from tests.jobs.conftest import Night
 from tests.shop import CATEGORIES, ITEMS, RUN_DATE
 

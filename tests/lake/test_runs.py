@@ -9,10 +9,10 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.runs import delivered_files
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import BRONZE_INTERACTIONS, BRONZE_ITEMS, Table
+from recsys_spark.runtime.rows import frame_of
 
 
 def deliver(lake: Lake, table: Table, file: str, content: str) -> None:

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import (
     BRONZE_INTERACTIONS,
@@ -19,6 +18,7 @@ from recsys_spark.lake.tables import (
     STRING,
     Table,
 )
+from recsys_spark.runtime.rows import frame_of
 
 
 def bounds_of(lake: Lake, table: Table) -> set[str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recsys_spark.config import ColdItems
+from recsys_spark.config.sections import ColdItems
 from recsys_spark.models.cold_items import cold_item_factors, fit_text_map, truncated_svd
 from tests.conftest import Frame
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.config import COMPONENTS, ColdItems, Content
+from recsys_spark.config.sections import COMPONENTS, ColdItems, Content
 from recsys_spark.errors import ConfigError
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.models.cold_items import cold_item_factors
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.content_features import check_features
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
+from recsys_spark.runtime.rows import frame_of
 from tests.conftest import Frame
 
 ITEMS = "item_id string, title string, category string, brand string, tags array<string>"

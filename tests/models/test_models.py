@@ -8,7 +8,7 @@ from math import log
 import pytest
 from pydantic import ValidationError
 
-from recsys_spark.config import Content
+from recsys_spark.config.sections import Content
 from recsys_spark.errors import InputError
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.popularity import popularity

@@ -8,9 +8,9 @@ from datetime import date, datetime, timedelta
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import Popularity
-from recsys_spark.lake.rows import frame_of
+from recsys_spark.config.sections import Popularity
 from recsys_spark.models.popularity import ahead, group_of_user, group_popularity
+from recsys_spark.runtime.rows import frame_of
 from tests.conftest import Frame
 
 DAY = date(2024, 6, 2)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from recsys_spark.config import Campaign
+from recsys_spark.config.sections import Campaign
 from recsys_spark.push.export import jsonl_line
 from recsys_spark.stages.deliver import _campaign
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import Campaign, Gate
-from recsys_spark.lake.rows import frame_of
+from recsys_spark.config.sections import Campaign, Gate
 from recsys_spark.push.gate import judge_lists
+from recsys_spark.runtime.rows import frame_of
 
 GATE = Gate(min_user_share=1.0, max_short_list_share=0.0, max_first_slot_share=0.5)
 CAMPAIGNS = {"c": Campaign(channel="email", k=2, repeat_allowed=False)}

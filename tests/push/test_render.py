@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_spark.data.titles import clip, one_line
 from recsys_spark.push.render import (
     TILE_COLOURS,
     Mail,
@@ -26,6 +25,7 @@ from recsys_spark.push.render import (
     render_mail,
     tile_colour,
 )
+from recsys_spark.titles import clip, one_line
 
 SLOTS = [
     MailSlot(2, "a2", "FRZN ICE", "FRZN ICE", "Private", "People with similar baskets buy it"),

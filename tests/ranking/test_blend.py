@@ -11,13 +11,13 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from scipy import sparse
 
-from recsys_spark.config import COMPONENTS
-from recsys_spark.lake.rows import frame_of
+from recsys_spark.config.sections import COMPONENTS
 from recsys_spark.ranking import blend
 from recsys_spark.ranking.blend import Variant
-from recsys_spark.ranking.campaigns import explained
-from recsys_spark.ranking.candidates import candidates
 from recsys_spark.ranking.lists import catalogue_of, lists, sources
+from recsys_spark.ranking.reasons import explained
+from recsys_spark.ranking.weight_cases import candidates
+from recsys_spark.runtime.rows import frame_of
 
 USERS, ITEMS, RANK, TERMS, K = 12, 30, 3, 7, 6
 REPEATS = {"als": 0.7, "content": 0.4, "history": 1.5, "popularity": 0.2, "trial": 0.0}
@@ -198,7 +198,7 @@ def ranked(spark: SparkSession, world: dict) -> list:
 def test_candidates_groups_masks_caps_and_shards_leave_what_the_rules_leave(
     spark: SparkSession, world: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_spark.ranking.kernel_shards.CUT", 8)  # of 22 candidates
+    monkeypatch.setattr("recsys_spark.ranking.kernel.shards.CUT", 8)  # of 22 candidates
     rows = ranked_lists(spark, world, ruled=True)
 
     def may(user: int, item: int) -> bool:

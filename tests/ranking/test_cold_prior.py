@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import COMPONENTS
-from recsys_spark.lake.rows import frame_of
+from recsys_spark.config.sections import COMPONENTS
 from recsys_spark.ranking.blend import Variant
-from recsys_spark.ranking.campaigns import explained
 from recsys_spark.ranking.lists import catalogue_of, lists
+from recsys_spark.ranking.reasons import explained
+from recsys_spark.runtime.rows import frame_of
 
 # By item: users and first-time users lately, or None for an item that nobody has had; i5 is of long ago.
 COUNTS = {"i0": (40, 9), "i1": (9, 8), "i2": (2, 1), "i3": (1, 0), "i4": None, "i5": (0, 0), "i6": None}

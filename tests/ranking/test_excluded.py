@@ -6,10 +6,10 @@ from collections import defaultdict
 
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import COMPONENTS, TASKS
-from recsys_spark.lake.rows import frame_of
+from recsys_spark.config.sections import COMPONENTS, TASKS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
+from recsys_spark.runtime.rows import frame_of
 
 
 def test_an_excluded_pair_is_in_no_list_and_one_of_strength_0_counts_as_seen(spark: SparkSession) -> None:

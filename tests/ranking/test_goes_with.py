@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recsys_spark.config import load_settings
+from recsys_spark.config.sections import load_settings
 from recsys_spark.ranking import goes_with as module
-from recsys_spark.ranking.campaigns import explained
 from recsys_spark.ranking.goes_with import Companions, goes_with
-from recsys_spark.ranking.kernel import Csr, ItemParts
+from recsys_spark.ranking.kernel.select import Csr, ItemParts
+from recsys_spark.ranking.reasons import explained
 from recsys_spark.ranking.shared_items import share_items
 from tests.conftest import Frame
 

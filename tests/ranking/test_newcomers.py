@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import Catalogue, catalogue_of, lists
+from recsys_spark.runtime.rows import frame_of
 
 USERS, ITEMS, RANK, TERMS, K, KEPT = 60, 48, 3, 7, 10, 3
 NEW = range(30, ITEMS)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.ranking.blend import Variant
-from recsys_spark.ranking.campaigns import explained
 from recsys_spark.ranking.lists import catalogue_of, lists
+from recsys_spark.ranking.reasons import explained
+from recsys_spark.runtime.rows import frame_of
 
 ITEMS = 12
 USERS = {number: (50 - 4 * number, number % 5) for number in range(ITEMS)}  # users, new users

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.config import Similar
-from recsys_spark.lake.rows import frame_of
+from recsys_spark.config.sections import Similar
 from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
 from recsys_spark.ranking.similar import pieces, sampled, similar_items
+from recsys_spark.runtime.rows import frame_of
 from tests.conftest import Frame
 
 ITEMS, TERMS, RANK = 150, 12, 4

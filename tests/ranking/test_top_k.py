@@ -24,11 +24,11 @@ from pyspark.sql import functions as F
 
 import recsys_spark
 from recsys_spark.errors import ConfigError, InputError
-from recsys_spark.lake.batches import gathered
-from recsys_spark.ranking.kernel import Csr, ItemParts
-from recsys_spark.ranking.kernel_shards import arranged
+from recsys_spark.ranking.kernel.select import Csr, ItemParts
+from recsys_spark.ranking.kernel.shards import arranged
 from recsys_spark.ranking.shared_items import _bytes, shard_bytes, share_items
 from recsys_spark.ranking.top_k import _ranking, _shared, release, top_k
+from recsys_spark.runtime.batches import gathered
 from tests.shop import QUICK_JAVA
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))

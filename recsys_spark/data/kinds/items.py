@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Clean, Source
-from recsys_spark.data import rules
+from recsys_spark.config.sections import Clean, Source
+from recsys_spark.data.kinds import rules
 from recsys_spark.data.kinds.kind import Columns, Kind, flag, text, validity
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Clean, Source
-from recsys_spark.data import rules
+from recsys_spark.config.sections import Clean, Source
+from recsys_spark.data.kinds import rules
 
 FIRST_DAY, LAST_DAY = "1970-01-01", "9999-12-31"
 _TRUE = ("true", "t", "yes", "y", "1")

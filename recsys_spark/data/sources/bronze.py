@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.sources.files import SourceFile
-from recsys_spark.lake.rows import frame_of
+from recsys_spark.runtime.rows import frame_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from recsys_spark.config import Source
+from recsys_spark.config.sections import Source
 from recsys_spark.data.sources.failures import reading
 from recsys_spark.data.sources.files import SourceFile, head, is_packed, path_values, tail
 from recsys_spark.errors import ConfigError, InputError

@@ -12,13 +12,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DecimalType
 from pyspark.storagelevel import StorageLevel
 
-from recsys_spark.config import Source
+from recsys_spark.config.sections import Source
 from recsys_spark.data.sources.columns import Found
 from recsys_spark.data.sources.files import SourceFile
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, mapped, their_columns
 from recsys_spark.errors import ConfigError
-from recsys_spark.lake.kept import kept
 from recsys_spark.lake.schema import column
+from recsys_spark.runtime.checkpoints import kept
 
 # PostgreSQL's driver otherwise holds a partition's whole result in memory.
 _FETCH_ROWS = "10000"

@@ -9,7 +9,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Source
+from recsys_spark.config.sections import Source
 from recsys_spark.data.sources import drift
 from recsys_spark.data.sources.bronze import one_slash
 from recsys_spark.data.sources.columns import Found, look_into

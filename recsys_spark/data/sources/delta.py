@@ -5,14 +5,14 @@ from __future__ import annotations
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Source
+from recsys_spark.config.sections import Source
 from recsys_spark.data.sources.columns import Found
 from recsys_spark.data.sources.files import SourceFile
 from recsys_spark.data.sources.lines import Numbered, numbered
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
 from recsys_spark.lake.outside import outside_rows, outside_version
-from recsys_spark.lake.rows import frame_of
 from recsys_spark.lake.schema import column
+from recsys_spark.runtime.rows import frame_of
 
 _BEFORE = "__recsys_before"
 

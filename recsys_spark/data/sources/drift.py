@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
-from recsys_spark.config import Source
+from recsys_spark.config.sections import Source
 from recsys_spark.data.kinds import KINDS
 from recsys_spark.data.sources.columns import Found, differing_by_case
 from recsys_spark.data.sources.mapping import their_columns

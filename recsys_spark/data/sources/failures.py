@@ -10,7 +10,7 @@ from typing import Any
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 
-from recsys_spark.config import Source
+from recsys_spark.config.sections import Source
 from recsys_spark.errors import InputError
 from recsys_spark.lake.store import java_reason
 

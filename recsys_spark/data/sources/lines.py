@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from recsys_spark.data.sources.mapping import FILE, ROW
-from recsys_spark.lake.rows import frame_of
+from recsys_spark.runtime.rows import frame_of
 
 _BLOCKS = f"{FILE} string, _block long, _first long, _rows long, _before long"
 

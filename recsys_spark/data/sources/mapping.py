@@ -9,10 +9,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType
 
-from recsys_spark.config import Source
+from recsys_spark.config.sections import Source
 from recsys_spark.data.kinds import KINDS
 from recsys_spark.data.kinds.items import attributes_as_json
-from recsys_spark.data.rules import TAG_JOINER, any_of, blank
+from recsys_spark.data.kinds.rules import TAG_JOINER, any_of, blank
 from recsys_spark.errors import ConfigError, did_you_mean
 from recsys_spark.lake.schema import column
 from recsys_spark.lake.tables import FIELDS_BY_KIND

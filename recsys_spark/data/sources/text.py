@@ -9,12 +9,12 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
-from recsys_spark.config import Source
+from recsys_spark.config.sections import Source
 from recsys_spark.data.sources.columns import Found
 from recsys_spark.data.sources.lines import Numbered, numbered
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
 from recsys_spark.errors import ConfigError
-from recsys_spark.lake.settings import settings
+from recsys_spark.runtime.session_settings import settings
 
 # A longer line is an accident (a lost line end, a stray quote), and would cost every parser its memory.
 MAX_LINE = 1_000_000

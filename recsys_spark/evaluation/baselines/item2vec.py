@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from recsys_spark.evaluation.baselines.known import Known, dense_rows
 from recsys_spark.evaluation.baselines.scored import Scorer
-from recsys_spark.models.als_linear import unit
+from recsys_spark.models.als.linear import unit
 
 SIZE = 48
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recsys_spark.errors import ConfigError
-from recsys_spark.models.als_linear import MAX_PAIRS
+from recsys_spark.models.als.linear import MAX_PAIRS
 
 PAIR_COLUMNS = ("user_id", "item_id", "strength", "events", "is_excluded")
 RATING = "rating"  # may be missing, and null where a pair has none

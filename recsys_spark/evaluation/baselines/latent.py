@@ -11,9 +11,9 @@ from scipy import sparse
 
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.evaluation.baselines.scored import Scorer
-from recsys_spark.models.als_linear import directions
+from recsys_spark.models.als.linear import directions
 from recsys_spark.ranking.blend import profiles
-from recsys_spark.ranking.kernel import Csr
+from recsys_spark.ranking.kernel.select import Csr
 
 RANK = 64
 BPR_LIBRARY = "implicit"

@@ -24,8 +24,8 @@ from scipy import sparse
 
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.evaluation.baselines.scored import CELLS_AT_ONCE, Scorer
-from recsys_spark.lake.compiled import compiled
 from recsys_spark.models import neighbours
+from recsys_spark.runtime.compiled import compiled
 
 NEIGHBOURS = 100
 ITEM_DAMPING, USER_DAMPING = 25.0, 10.0

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_spark.config import TASKS
+from recsys_spark.config.sections import TASKS
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.models.neighbours import best_columns
 

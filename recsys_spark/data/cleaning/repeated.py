@@ -1,0 +1,59 @@
+"""Which of a batch's rows have a twin: found by their identities alone, so that no other row has to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config.sections import Clean, Source
+from recsys_spark.data.kinds import KINDS, rules
+from recsys_spark.runtime.session_settings import LARGE_BATCHES, settings
+
+KEY = "_key"
+_ROWS_TOGETHER = 4_000_000  # are one task's: 32 MB, sorted
+_NONE = np.empty(0, np.int64)
+
+
+def identity_hash(kind: str) -> Column:
+    """64 bits of a judged row's identity, as `repeated_keys` names them."""
+    return F.xxhash64(*KINDS[kind].identity)
+
+
+def repeated_keys(
+    bronze: DataFrame, kind: str, *, rows: int, clean: Clean, sources: Mapping[str, Source]
+) -> DataFrame:
+    """(KEY): the hash of each identity that more than one of so many bronze rows has.
+
+    Two identities of one hash count as one that is repeated, and rejected rows count too: who looks for twins
+    finds all of them below these keys, and a few rows that have none.
+    """
+    cores = bronze.sparkSession.sparkContext.defaultParallelism
+    partitions = cores * -(-rows // (cores * _ROWS_TOGETHER))  # as many for each core
+    if own := KINDS[kind].own_id:
+        # Most sources name their events: then no other column has to be read.
+        named = bronze.select(F.when(~rules.is_blank(own), F.xxhash64(own)).alias(KEY))
+        found = _more_than_once(named, partitions)
+        if found.where(F.col(KEY).isNull()).isEmpty():
+            return found
+    columns, _ = KINDS[kind].typed(clean, sources)
+    identity = [columns[name] for name in KINDS[kind].identity]
+    return _more_than_once(bronze.select(F.xxhash64(*identity).alias(KEY)), partitions)
+
+
+def _more_than_once(keys: DataFrame, partitions: int) -> DataFrame:
+    """The keys that stand in several rows, once each, and null where one is null; computed now."""
+    with settings(keys.sparkSession, LARGE_BATCHES):
+        return keys.repartition(partitions, KEY).mapInArrow(_twins, f"{KEY} long").localCheckpoint()
+
+
+def _twins(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    columns = [batch.column(0) for batch in batches]
+    has_null = any(column.null_count for column in columns)
+    keys = np.sort(np.concatenate([column.drop_null().to_numpy() for column in columns] or [_NONE]))
+    twins = np.unique(keys[1:][keys[1:] == keys[:-1]])
+    nulls = pa.nulls(int(has_null), pa.int64())
+    yield pa.RecordBatch.from_arrays([pa.concat_arrays([nulls, pa.array(twins, pa.int64())])], [KEY])

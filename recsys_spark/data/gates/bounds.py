@@ -1,0 +1,115 @@
+"""What a suite is made of: a figure and the bounds it must keep, alone or beside the last nights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from recsys_spark.config.sections import Quality
+from recsys_spark.data.gates.figures import Figures
+from recsys_spark.data.gates.past_nights import Past
+
+# With fewer events of a type to be expected, having none tonight is chance.
+_EXPECTED_EVENTS = 100
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A figure lies between `low` and `high`, both included; None is no bound."""
+
+    column: str
+    low: float | None
+    high: float | None
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A suite: one row of figures, and the bounds that they must keep."""
+
+    suite: str
+    figures: Figures
+    bounds: tuple[Bound, ...]
+
+
+def shares_of(figures: Mapping[str, float]) -> Figures:
+    """rejected_share, duplicate_share and unknown_item_share, as far as the figures give them."""
+    rows, rows_in, rejected = (figures.get(name) for name in ("rows", "rows_in", "rejected"))
+    shares: Figures = {}
+    if rows_in and rejected is not None:
+        shares["rejected_share"] = rejected / rows_in
+        accepted = rows_in - rejected
+        if rows is not None and accepted > 0:
+            shares["duplicate_share"] = (accepted - rows) / accepted
+    if rows and "unknown_items" in figures:
+        shares["unknown_item_share"] = figures["unknown_items"] / rows
+    return shares
+
+
+def volume_of(
+    figures: Mapping[str, float], past: Past, quality: Quality, *, low: float, high: float
+) -> tuple[Figures, list[Bound]]:
+    """Tonight's rows against the median night's."""
+    usual = past.usual("rows")
+    if not usual or len(past.nights) < quality.min_history_nights or "rows" not in figures:
+        return {}, []
+    ratio = past.with_tonight("rows", figures["rows"]) / usual
+    meaning = f"rows of this night against {usual:,.0f}, the median of the last {len(past.nights)} nights"
+    return {"volume_ratio": ratio}, [Bound("volume_ratio", low, high, meaning)]
+
+
+def compared_with(
+    figures: Mapping[str, float],
+    past: Past,
+    quality: Quality,
+    *,
+    nullable: Sequence[str] = (),
+    types: Sequence[str] = (),
+    steps: Mapping[str, float] | None = None,
+) -> tuple[Figures, list[Bound]]:
+    """Shares of nulls and of types against the median night's; few rows are not compared.
+
+    steps: other counts whose share of the rows may move so much, up or down.
+    """
+    rows = figures.get("rows", 0.0)
+    if len(past.nights) < quality.min_history_nights or rows < quality.min_history_rows:
+        return {}, []
+    found: Figures = {}
+    bounds: list[Bound] = []
+    nulls = [f"null_{name}" for name in nullable]
+    allowed = {
+        **dict.fromkeys(nulls, quality.max_null_share_change),
+        **dict.fromkeys(types, quality.max_event_share_change),
+        **(steps or {}),
+    }
+    for name, step in allowed.items():
+        usual = past.usual(name, per="rows")
+        if usual is None or name not in figures:
+            continue
+        found[f"{name}_share"] = figures[name] / rows
+        meaning = f"share of good rows; the median of the last {len(past.nights)} nights is {usual:.3f}"
+        low = None if name in nulls else max(usual - step, 0.0)
+        if name in types:
+            low = _least_share(usual, step, rows, quality)
+        bounds.append(Bound(f"{name}_share", low, min(usual + step, 1.0), meaning))
+    return found, bounds
+
+
+def _least_share(usual: float, step: float, rows: float, quality: Quality) -> float:
+    """The smallest share that a type may fall to; a type of few expected events may be absent."""
+    is_common = usual * rows >= _EXPECTED_EVENTS
+    return max(usual - step, usual * quality.min_event_share_ratio if is_common else 0.0, 0.0)
+
+
+def suite_of(suite: str, figures: Mapping[str, float], bounds: Sequence[Bound]) -> Check:
+    """A suite over the figures that were counted; a bound on another figure has nothing to judge."""
+    judged = tuple(bound for bound in bounds if bound.column in figures)
+    return Check(suite, {bound.column: figures[bound.column] for bound in judged}, judged)
+
+
+def none_of(column: str, meaning: str) -> Bound:
+    return Bound(column, None, 0, meaning)
+
+
+def at_most(column: str, high: float, meaning: str) -> Bound:
+    return Bound(column, None, high, meaning)

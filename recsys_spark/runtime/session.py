@@ -1,0 +1,93 @@
+"""The Spark session: sizes from a file, meaning from here, Delta in both."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from pyspark import SparkConf
+from pyspark.sql import SparkSession
+
+from recsys_spark.lake.tables import SELDOM_REPEATED
+from recsys_spark.runtime.session_settings import without_dictionary
+
+# What must hold wherever the jobs run: meaning, not size. Everything about size is in
+# conf/spark-local.conf and conf/spark-cluster.conf.
+ALWAYS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",
+    # Spark's default is INT96, which Parquet has given up: twelve bytes through an object for each.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # A user's row carries their whole history; batches of thousands of users would be large.
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "1024",
+    # Of long histories a batch holds fewer; Spark's default is 64 MB.
+    "spark.sql.execution.arrow.maxBytesPerBatch": "16m",
+    # Checkpoints cut ALS's lineage and are of no use after it.
+    "spark.cleaner.referenceTracking.cleanCheckpoints": "true",
+    # What holds of every column is derived again for each filter of a plan, whatever it costs: for a batch's
+    # rules 5 to 13 s, each time, where planning takes 0.1 s without. What is given up are filters that Spark
+    # would derive from others; ours stand where they are needed.
+    "spark.sql.constraintPropagation.enabled": "false",
+    # Rows that are together by user are together by user and item: no shuffle between the two.
+    "spark.sql.requireAllClusterKeysForCoPartition": "false",
+    "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
+    **{f"spark.hadoop.{name}": value for name, value in without_dictionary(*SELDOM_REPEATED).items()},
+}
+_READ_PARTS = "spark.sql.files.minPartitionNum"
+
+
+def is_submitted() -> bool:
+    """Whether spark-submit started this process and so has set master and sizes already."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def properties(path: Path) -> dict[str, str]:
+    """Settings of a spark-defaults file: `key value` lines, # comments."""
+    lines = (line.split("#", maxsplit=1)[0].split(maxsplit=1) for line in path.read_text().splitlines())
+    return {parts[0]: parts[1].strip() for parts in lines if len(parts) == 2}
+
+
+def _own_daemon(conf: Mapping[str, str]) -> dict[str, str]:
+    """The daemon that has our tasks' imports already, where it can be found: on this machine, by the
+    interpreter that this package is installed for. Executors elsewhere may have no more than a zip of it."""
+    master = conf.get("spark.master") or (SparkConf().get("spark.master") if is_submitted() else None) or ""
+    is_own = Path(os.environ["PYSPARK_PYTHON"]).parent == Path(sys.executable).parent
+    if not (master.startswith("local") and is_own and _is_installed()):
+        return {}
+    return {"spark.python.daemon.module": "recsys_spark.runtime.daemon"}
+
+
+def _is_installed() -> bool:
+    try:
+        distribution("recsys-spark")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def start_session(app_name: str, conf: Mapping[str, str]) -> SparkSession:
+    """Start (or get) the session; `conf` holds what spark-submit has not already set."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in {**_own_daemon(conf), **conf, **ALWAYS}.items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    if spark.conf.get(_READ_PARTS, None) is None:
+        # Spark reads a table in one part a core, or in parts of 128 MB: of three of them one of two cores
+        # reads two while the other waits.
+        spark.conf.set(_READ_PARTS, str(4 * spark.sparkContext.defaultParallelism))
+    # What goes wrong is told in one sentence, and its whole trace kept in a file (see recsys_spark.night);
+    # below FATAL Spark would print the same trace two or three times over it.
+    logging.getLogger("DataFrameQueryContextLogger").setLevel(logging.CRITICAL)
+    spark.sparkContext.setLogLevel(os.environ.get("RECSYS_LOG_LEVEL", "FATAL"))
+    return spark

@@ -1,0 +1,92 @@
+"""Batches into silver: whatever the order of deliveries, the same table, and only the batch's dates touched."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import date, datetime
+from pathlib import Path
+
+import pytest
+from delta.tables import DeltaTable
+from pyspark.sql import SparkSession
+
+from recsys_spark.data.cleaning import merge
+from recsys_spark.data.cleaning.merge import merge_batch
+from recsys_spark.lake.store import Lake
+from recsys_spark.lake.tables import SILVER_INTERACTIONS
+from recsys_spark.runtime.rows import frame_of
+
+MONDAY, TUESDAY, FRIDAY = date(2024, 4, 1), date(2024, 4, 2), date(2024, 4, 5)
+Event = tuple[str, date, str, datetime]
+
+# (event_id, its date, the item, when it was delivered): corrections change the date or the item.
+FIRST: list[Event] = [
+    ("a", MONDAY, "tea", datetime(2024, 4, 6)),
+    ("b", MONDAY, "bread", datetime(2024, 4, 6)),
+    ("c", TUESDAY, "soap", datetime(2024, 4, 6)),
+]
+CORRECTED: list[Event] = [
+    ("a", TUESDAY, "tea", datetime(2024, 4, 7)),
+    ("b", MONDAY, "rolls", datetime(2024, 4, 7)),
+    ("d", FRIDAY, "fruit", datetime(2024, 4, 7)),
+]
+AGAIN: list[Event] = [
+    ("a", FRIDAY, "green tea", datetime(2024, 4, 8)),
+    ("c", TUESDAY, "soap", datetime(2024, 4, 6)),
+]
+
+
+def frame(spark: SparkSession, events: list[Event]):
+    rows = [
+        {
+            "event_id": event_id,
+            "user_id": "u",
+            "item_id": item,
+            "event_type": "purchase",
+            "event_at": datetime.combine(day, datetime.min.time()),
+            "event_date": day,
+            "source": "s",
+            "delivered_at": delivered,
+            "row_hash": hash(item) % 1000,
+        }
+        for event_id, day, item, delivered in events
+    ]
+    return frame_of(spark, rows, SILVER_INTERACTIONS.schema).repartition(2)
+
+
+def latest(batches: list[list[Event]]) -> set[tuple[str, date, str]]:
+    """The oracle: of each event the row delivered last."""
+    found: dict[str, Event] = {}
+    for event in itertools.chain(*batches):
+        if event[0] not in found or event[3] > found[event[0]][3]:
+            found[event[0]] = event
+    return {(event_id, day, item) for event_id, day, item, _ in found.values()}
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), pytest.param((0, 1, 2), marks=pytest.mark.soak)])
+def test_the_latest_delivery_of_an_event_stands_under_its_own_date(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]
+) -> None:
+    batches, lake = [FIRST, CORRECTED, AGAIN], Lake(spark, str(tmp_path))
+    for number in order:
+        # One of them as if it were too large to be sent to the table's rows.
+        monkeypatch.setattr(merge, "_SENT_ROWS", 0 if number == 1 else 500_000)
+        merge_batch(lake, SILVER_INTERACTIONS, frame(spark, batches[number]), identity=("event_id",))
+    rows = lake.read(SILVER_INTERACTIONS).collect()
+    assert sorted((row["event_id"], row["event_date"], row["item_id"]) for row in rows) == sorted(
+        latest(batches)
+    )
+
+
+def test_the_same_batch_twice_changes_no_row_and_new_dates_are_only_appended(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lake = Lake(spark, str(tmp_path))
+    for batch in (FIRST, FIRST, CORRECTED[2:]):
+        merge_batch(lake, SILVER_INTERACTIONS, frame(spark, batch), identity=("event_id",))
+    history = DeltaTable.forPath(spark, lake.path(SILVER_INTERACTIONS)).history().orderBy("version").collect()
+    assert [row["operation"] for row in history] == ["WRITE", "MERGE", "WRITE"]
+    assert history[1]["operationMetrics"]["numTargetRowsUpdated"] == "0"
+    assert history[1]["operationMetrics"]["numTargetRowsInserted"] == "0"
+    found = {row["event_id"] for row in lake.read(SILVER_INTERACTIONS).collect()}
+    assert found == {"a", "b", "c", "d"}
