@@ -1,15 +1,10 @@
-"""Item data as files in every executor's local folder, mapped into memory there.
+"""Item data as served files (see `runtime.served_files`).
 
-A broadcast would be unpickled into every Python worker; a file is fetched once per executor and its pages
-are shared by all workers of the machine. The driver serves the files (SparkContext.addFile), so workers
-need no folder in common with it. What is larger than a share of the executor's memory comes in shards, and
-a worker maps one at a time.
+What is larger than a share of the executor's memory comes in shards, and a worker maps one at a time.
 """
 
 from __future__ import annotations
 
-import atexit
-import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -21,17 +16,16 @@ from urllib.parse import quote, unquote
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark import SparkFiles
 from pyspark.sql import SparkSession
 
 from recsys_spark.ranking.kernel.parts import Csr, ItemParts
 from recsys_spark.ranking.kernel.shards import Arrangement, Outline, Shard, Shards, arranged
+from recsys_spark.runtime.served_files import serve, served_path, serving_folder, withdraw
 
 KEPT_OPEN = 4  # item sets a worker process keeps mapped; Spark reuses the process for later jobs
 MAX_ITEM_SHARE = 0.25
 
 _loaded: OrderedDict[str, LoadedItems] = OrderedDict()
-_folders: dict[Path, str] = {}  # of the driver, by the application that they are served to
 
 
 @dataclass(frozen=True)
@@ -80,17 +74,8 @@ class SharedItems:
         return _loaded[self.name]
 
     def release(self) -> None:
-        """Free the disk space on the driver; call it after the last action that ranks these items.
-
-        Spark offers a file to every executor that starts later, with no way to take the offer back, and a
-        missing file would fail that executor's tasks, whatever they do. So it is emptied, not deleted.
-        Executors remove their copies when the application ends.
-        """
-        for part in self.files:
-            Path(SparkFiles.get(self._file(part))).unlink(missing_ok=True)  # the driver's own copy
-            served = _driver_folder(self.name) / self._file(part)
-            if served.exists():
-                served.write_bytes(b"")
+        """Free the disk space on the driver; call it after the last action that ranks these items."""
+        withdraw(_driver_folder(self.name), [self._file(part) for part in self.files])
         _loaded.pop(self.name, None)
 
     def _file(self, part: str) -> str:
@@ -123,12 +108,7 @@ class SharedItems:
             return np.load(path)
 
     def _path(self, part: str) -> Path:
-        path = Path(SparkFiles.get(self._file(part)))
-        if not path.exists() or path.stat().st_size == 0:
-            raise RuntimeError(
-                f"shared item file {path.name} is gone: released before its last use? Share the items again."
-            )
-        return path
+        return served_path(self._file(part))
 
 
 @dataclass
@@ -189,27 +169,15 @@ def share_items(
     if len(item_ids) != parts.n_items:
         raise ValueError(f"item_ids: {len(item_ids)} ids for {parts.n_items} items")
     arrangement = arranged(parts, shard_bytes=shard_bytes(spark, max_item_share))
-    folder = _new_folder(spark.sparkContext.applicationId)
+    folder = serving_folder(spark, "recsys-items-")
     names = []
     for name, values in _files(arrangement, extra or {}):
         np.save(folder / f"{folder.name}-{name}", values)
         names.append(name)
     _write_ids(folder / f"{folder.name}-ids.arrow", item_ids)
     shared = SharedItems(folder.name, (*names, "ids.arrow"), arrangement.outline)
-    for name in shared.files:
-        spark.sparkContext.addFile(str(folder / f"{shared.name}-{name}"))
+    serve(spark, folder, [f"{shared.name}-{name}" for name in shared.files])
     return shared
-
-
-def _new_folder(application: str) -> Path:
-    """A folder to serve files from. Those of sessions that have been stopped are of no use to anyone."""
-    for folder in [old for old, owner in _folders.items() if owner != application]:
-        shutil.rmtree(folder, ignore_errors=True)
-        del _folders[folder]
-    folder = Path(tempfile.mkdtemp(prefix="recsys-items-"))
-    _folders[folder] = application
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 def _files(arrangement: Arrangement, extra: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_spark.runtime.workers import settle
+from recsys_spark.runtime.workers import warm_worker
 
 MAX_BYTES = 64 << 20  # of the rows that are worked on together, unless one batch alone is larger
 
@@ -28,7 +28,7 @@ def gathered(batches: Iterable[pa.RecordBatch], n_rows: int) -> Iterator[pa.Reco
             waiting, rows, size = [], 0, 0
     if waiting:
         yield _joined(waiting)
-    settle()
+    warm_worker()
 
 
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

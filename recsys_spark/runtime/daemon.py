@@ -11,7 +11,7 @@ import importlib
 
 from pyspark import daemon
 
-from recsys_spark.runtime.workers import settle
+from recsys_spark.runtime.workers import warm_worker
 
 # What most tasks use; the compiled loops of ranking and training follow with their first use.
 PRELOADED = (
@@ -32,7 +32,7 @@ def main() -> None:
             importlib.import_module(name)
         except ImportError:  # numba may be missing
             continue
-    settle()
+    warm_worker()
     daemon.manager()  # type: ignore[no-untyped-call]
 
 

@@ -11,7 +11,7 @@ _Result = TypeVar("_Result")
 _AT_ONCE = 4
 
 
-def together(*steps: Callable[[], _Result]) -> list[_Result]:
+def in_parallel(*steps: Callable[[], _Result]) -> list[_Result]:
     """What the steps give, in their order. All have ended before the first fault, in that order, is raised.
 
     A query is planned, and a commit written, by one thread of the driver, while the other cores and all

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
-from recsys_spark.lake.tables import SELDOM_REPEATED
-from recsys_spark.runtime.session_settings import without_dictionary
+from recsys_spark.errors import ConfigError
+from recsys_spark.runtime.session_settings import SELDOM_REPEATED, without_dictionary
 
 # What must hold wherever the jobs run: meaning, not size. Everything about size is in
 # conf/spark-local.conf and conf/spark-cluster.conf.
@@ -41,6 +43,7 @@ ALWAYS = {
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     **{f"spark.hadoop.{name}": value for name, value in without_dictionary(*SELDOM_REPEATED).items()},
 }
+_LOG_BYTES = 10_000_000  # a longer log is set aside when the next session starts
 _READ_PARTS = "spark.sql.files.minPartitionNum"
 
 
@@ -73,15 +76,50 @@ def _is_installed() -> bool:
     return True
 
 
-def start_session(app_name: str, conf: Mapping[str, str]) -> SparkSession:
-    """Start (or get) the session; `conf` holds what spark-submit has not already set."""
+@contextmanager
+def _java_speaks_to(log: Path | None) -> Iterator[None]:
+    """While Java is started its standard error is the log; Python's own is as before afterwards.
+
+    Java says there which modules it uses, and Spark which log it will write: nothing that a night is about.
+    """
+    if log is None or is_submitted() or SparkContext._gateway is not None:  # noqa: SLF001 - no other door
+        yield
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_suffix(".1.log"))
+    sys.stderr.flush()
+    own = os.dup(2)
+    try:
+        with log.open("ab") as file:
+            begun = file.tell()
+            os.dup2(file.fileno(), 2)
+        yield
+    except PySparkRuntimeError as error:
+        words = log.read_bytes()[begun:].decode(errors="replace").strip().splitlines()
+        last = words[-1].strip() if words else str(error)
+        raise ConfigError(
+            f"Java did not start: {last.rstrip('.')}. All that it said is in {log}. Next: recsys doctor"
+        ) from error
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
+
+
+def start_session(app_name: str, conf: Mapping[str, str], *, log: Path | None = None) -> SparkSession:
+    """Start (or get) the session; `conf` holds what spark-submit has not already set.
+
+    log: where Java's standard error goes, for as long as Java runs; None: to this process's own.
+    ConfigError: Java did not start.
+    """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     builder = SparkSession.builder.appName(app_name)
     for key, value in {**_own_daemon(conf), **conf, **ALWAYS}.items():
         builder = builder.config(key, value)
-    spark = builder.getOrCreate()
+    with _java_speaks_to(log):
+        spark = builder.getOrCreate()
     if spark.conf.get(_READ_PARTS, None) is None:
         # Spark reads a table in one part a core, or in parts of 128 MB: of three of them one of two cores
         # reads two while the other waits.

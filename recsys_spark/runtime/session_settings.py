@@ -18,8 +18,15 @@ LARGE_BATCHES = {
 }
 
 
+# Columns that are written as they are. Parquet tries a dictionary of each column, in each file anew, and
+# gives it up where values hardly repeat: a third of the time to write a day of 50,000 events, no byte saved.
+SELDOM_REPEATED = ("event_id", "event_at", "basket_id", "row", "row_hash")
+# And where a file is a part of a large batch, of many users: a tenth of the time to write it, no byte saved.
+SELDOM_REPEATED_IN_LARGE = ("user_id",)
+
+
 @contextmanager
-def settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
+def session_settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
     """The session has these values inside, and its own again after; one thread at a time.
 
     Inside nothing may wait for a thread that asks for settings itself.

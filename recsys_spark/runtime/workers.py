@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 
 @cache
-def settle() -> None:
+def warm_worker() -> None:
     """Have the process that this task runs in start its later tasks sooner; to be called by code of a task.
 
     Two things that Spark's worker does for every task cost more than our smaller tasks themselves:

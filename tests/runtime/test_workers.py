@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.runtime.batches import gathered
-from recsys_spark.runtime.workers import settle
+from recsys_spark.runtime.workers import warm_worker
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="Python reads a zip's table anew only when it must")
@@ -27,7 +27,7 @@ def test_a_settled_worker_keeps_the_tables_of_its_zips_and_collects_no_modules(
 
     def told(_: Iterable[int]) -> Iterator[tuple[list[str], int]]:
         finder = zipimport.zipimporter(str(archive))
-        settle()
+        warm_worker()
         archive.unlink()  # whoever reads its table now finds none
         sys.path_importer_cache[str(archive)] = finder
         importlib.invalidate_caches()
@@ -38,9 +38,9 @@ def test_a_settled_worker_keeps_the_tables_of_its_zips_and_collects_no_modules(
     assert frozen > 10_000
 
 
-def test_ranking_settles_the_worker_it_runs_in(spark: SparkSession) -> None:
+def test_ranking_warms_the_worker_it_runs_in(spark: SparkSession) -> None:
     def ranked(_: Iterable[int]) -> Iterator[int]:
-        settle.cache_clear()
+        warm_worker.cache_clear()
         gc.unfreeze()
         list(gathered([], 1))
         yield gc.get_freeze_count()

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.runtime import served_files as executor_files
-from recsys_spark.runtime.served_files import MatrixSeries
+from recsys_spark.runtime import matrices
+from recsys_spark.runtime.matrices import MatrixSeries
 
 
 def test_rows_come_back_from_bounded_parts_and_only_those_asked_for_are_mapped(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor_files, "PART_BYTES", 4 * 3 * 5)  # five rows of three numbers
+    monkeypatch.setattr(matrices, "PART_BYTES", 4 * 3 * 5)  # five rows of three numbers
     series = MatrixSeries(spark, "parts", 23, 3, is_local=True)
     matrix = np.arange(69, dtype=np.float32).reshape(23, 3)
     draft, order = series.begin(), np.random.default_rng(1).permutation(23)
@@ -23,7 +23,7 @@ def test_rows_come_back_from_bounded_parts_and_only_those_asked_for_are_mapped(
     shared = series.share(draft)
 
     def mapped() -> list[int]:
-        return sorted(part for name, part in executor_files._mapped if name == series.series)
+        return sorted(part for name, part in matrices._mapped if name == series.series)
 
     few = np.array([12, 7, 12, 5], np.int32)
     np.testing.assert_array_equal(shared.read(few), matrix[few])
