@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import date
 from importlib import import_module
@@ -20,28 +21,18 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import Settings, conf_dir, load_settings, resolve_path
+from recsys_spark.config.load import conf_dir, load_settings, require_sources, resolve_path
+from recsys_spark.config.sections import Settings
 from recsys_spark.data.gates import judge as quality
 from recsys_spark.errors import ConfigError, RecsysError, did_you_mean
 from recsys_spark.lake import lock
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.store import java_reason
+from recsys_spark.names import STAGES
 from recsys_spark.runtime.memory import MemoryWatch
 from recsys_spark.runtime.session import is_submitted, properties, start_session
 from recsys_spark.runtime.workers import preload as preload_workers
 
-STAGES = (
-    "ingest",
-    "clean",
-    "preferences",
-    "train_als",
-    "train_content",
-    "train_blend",
-    "recommend",
-    "evaluate",
-    "publish",
-    "deliver",
-)
 # Whose tasks run in Python workers, always or mostly.
 _IN_PYTHON = {"train_als", "train_content", "recommend", "evaluate", "deliver"}
 
@@ -57,6 +48,7 @@ def main(stage: str) -> NoReturn:
 
 def _submitted(stage: str, env: str, run_date: str) -> None:
     settings, day = load_settings(env), parse_date(run_date)
+    require_sources(settings)
     with holding(settings, f"{stage} of {day}") as memory:
         spark = session(f"recsys-{stage}", settings)
         run_stage(stage, Job(spark, settings, day), memory)
@@ -66,15 +58,17 @@ def _submitted(stage: str, env: str, run_date: str) -> None:
 def run_night(
     settings: Settings,
     run_date: date,
+    stages: Sequence[str] = STAGES,
     *,
-    first: str = STAGES[0],
-    last: str = STAGES[-1],
-    skip: Collection[str] = (),
     spark: SparkSession,
+    watched: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext(),
 ) -> float:
-    """The stages from `first` to `last` without those of `skip`; the peak memory of all processes in GB."""
+    """Run these stages, in their order; the peak memory of all processes in GB.
+
+    settings: of the environment. run_date: the night. stages: some of STAGES. spark: the session to run in.
+    watched: entered for each stage while it runs, by name. Raises what the stages raise.
+    """
     job = Job(spark, settings, run_date)
-    stages = stages_between(first, last, skip=skip)
     if _IN_PYTHON & {*stages}:
         preload_workers(spark)
     with holding(settings, f"the night of {run_date}") as memory:
@@ -82,7 +76,8 @@ def run_night(
             quality.preload()  # while the first stage waits for Spark, not while the second writes its plans
         for stage in stages:
             # A copy, so that each stage looks its run up anew: ingest may have opened another.
-            run_stage(stage, replace(job), memory)
+            with watched(stage):
+                run_stage(stage, replace(job), memory)
     return memory.peak_gb
 
 
@@ -105,14 +100,22 @@ def stages_between(first: str, last: str, *, skip: Collection[str] = ()) -> Sequ
     return [stage for stage in chosen if stage not in skip]
 
 
-def run_stage(stage: str, job: Job, memory: MemoryWatch) -> Summary:
-    """Run one stage, print its line, keep its figures in ops.metrics."""
+def run_stage(
+    stage: str, job: Job, memory: MemoryWatch, *, work: Callable[[Job], Summary] | None = None
+) -> Summary:
+    """Run one stage, or other work under a name, print its line, keep its figures in ops.metrics."""
     started = time.monotonic()
-    summary: Summary = import_module(f"recsys_spark.stages.{stage}").run(job)
+    summary = (work or stage_of(stage))(job)
     seconds = time.monotonic() - started
     print(_line(stage, summary, seconds), flush=True)  # noqa: T201 - progress for people
     _record(job, stage, summary, seconds, memory.peak_gb)
     return summary
+
+
+def stage_of(name: str) -> Callable[[Job], Summary]:
+    """What the stage does; imported when it is asked for, so that no stage pays for another's imports."""
+    run: Callable[[Job], Summary] = import_module(f"recsys_spark.stages.{name}").run
+    return run
 
 
 def _line(stage: str, summary: Summary, seconds: float) -> str:
@@ -139,7 +142,11 @@ def session(app_name: str, settings: Settings) -> SparkSession:
         raise ConfigError(
             "Java is not found. Expected Java 17 or 21. Next: apt-get install openjdk-17-jre-headless"
         )
-    spark = start_session(app_name, {} if is_submitted() else properties(conf_dir() / "spark-local.conf"))
+    if is_submitted():
+        spark = start_session(app_name, {})
+    else:
+        sizes = properties(conf_dir() / "spark-local.conf")
+        spark = start_session(app_name, sizes, log=_java_log(settings))
     if spark.sparkContext.getCheckpointDir() is None:
         # Executors write there too, so it lies with the lake, which all of them see.
         root = resolve_path(settings, settings.lake.path).rstrip("/")
@@ -147,6 +154,17 @@ def session(app_name: str, settings: Settings) -> SparkSession:
             spark.conf.get("spark.checkpoint.dir", None) or f"{root}/_checkpoints"
         )
     return spark
+
+
+def _java_log(settings: Settings) -> Path:
+    """Where Java and Spark say what is not about the night: beside the output, else among temporary files."""
+    folder = Path(resolve_path(settings, settings.output.path)) / "logs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_writable = os.access(folder, os.W_OK)
+    except OSError:
+        is_writable = False
+    return (folder if is_writable else Path(tempfile.gettempdir())) / "spark.log"
 
 
 def job_of(env: str, run_date: str) -> Job:

@@ -1,215 +1,52 @@
-"""What `recsys evaluate` prints and writes."""
+"""`recsys evaluate`: how good a night's lists are, beside its components and baselines."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
-from rich.console import Console
-from rich.table import Table as RichTable
+import typer
 
-from recsys_spark.config.sections import TASKS, load_settings
-from recsys_spark.errors import ConfigError, did_you_mean
-from recsys_spark.evaluation.cold_start import K as COLD_K
-from recsys_spark.evaluation.cold_start import judge_cold_start
-from recsys_spark.evaluation.judgement import Judgement
-from recsys_spark.evaluation.metrics.ratings import RatingJudgement
-from recsys_spark.evaluation.metrics.significance import Interval
-from recsys_spark.evaluation.metrics.slices import BINS, HISTORY, ITEMS, RARE, SEGMENT
-from recsys_spark.evaluation.public_split import K, judge_split
-from recsys_spark.evaluation.sentences import verdict
-from recsys_spark.evaluation.split_files import read_split
-from recsys_spark.night import job_of, session
-from recsys_spark.stages import evaluate
-
-SPLITS = ("time", "leave-last-one")
-_SHOWN = ("precision", "recall", "f1", "ndcg", "map", "hit_rate", "coverage", "mean_popularity")
-_ALSO = ("recall_capped", "mrr", "serendipity", "diversity", "novelty", "gini")
-_SEGMENTS = 8  # of the largest are printed; JSON has all
+from recsys_spark.commands.output import Env, Json, attempt
 
 
-def show_night(
-    env: str, run_date: str, *, split: str, after: bool, baselines: bool, json_file: Path | None
+def evaluate(
+    run_date: Annotated[str, typer.Option(help="The night's date, YYYY-MM-DD.")] = "",
+    env: Env = "prod",
+    after: Annotated[
+        bool, typer.Option(help="Judge by the weeks after the run date (for demonstrations).")
+    ] = False,
+    baselines: Annotated[
+        bool, typer.Option(help="Judge kNN, SVD, item2vec, BPR and simpler ones as well.")
+    ] = False,
+    split: Annotated[
+        str, typer.Option(help="time: the last weeks are the test | leave-last-one: each user's last event.")
+    ] = "time",
+    cold_items: Annotated[
+        bool, typer.Option(help="Withhold all events of a tenth of the items: what their words are worth.")
+    ] = False,
+    train: Annotated[Path | None, typer.Option(help="A published split's train file, with --test.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Its test file.")] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="Of both files: pairs (user item) | lists (user item item …) | auto."),
+    ] = "auto",
+    json_file: Json = None,
 ) -> None:
-    """Judge a night and print its tables; ConfigError for options that do not go together."""
-    if split not in SPLITS:
-        raise ConfigError(
-            f"--split {split!r}: expected one of {', '.join(SPLITS)}.{did_you_mean(split, SPLITS)}"
+    """Print the quality of hybrid and components, for two tasks, or of models on a published split."""
+
+    def action() -> None:
+        from recsys_spark.commands.judge.evaluation_tables import (  # noqa: PLC0415
+            show_cold_start,
+            show_night,
+            show_split,
         )
-    if after and split != "time":
-        raise ConfigError(f"--after judges by the weeks after the run date: it has no --split {split}.")
-    if not run_date:
-        raise ConfigError("--run-date is missing: the night to judge. Only --train and --test do without.")
-    job = job_of(env, run_date)
-    if after:
-        judgement = evaluate.after(job, with_baselines=baselines)
-    elif split == "time":
-        judgement = evaluate.backtest(job, with_baselines=baselines)
-    else:
-        judgement = evaluate.last_one(job, with_baselines=baselines)
-    _print_judgement(judgement)
-    _write(json_file, judgement.figures())
 
+        if train or test:
+            show_split(env, train=train, test=test, form=form, json_file=json_file)
+        elif cold_items:
+            show_cold_start(env, run_date, json_file=json_file)
+        else:
+            show_night(env, run_date, split=split, after=after, baselines=baselines, json_file=json_file)
 
-def show_cold_start(env: str, run_date: str, *, json_file: Path | None) -> None:
-    """Judge items whose every event is withheld, print the table, and write {figure: {model: …}}."""
-    if not run_date:
-        raise ConfigError("--run-date is missing: the night whose items are withheld.")
-    found = judge_cold_start(job_of(env, run_date))
-    title = (
-        f"{found.items:,} items without their events in a catalogue of {found.catalogue:,}, wanted by "
-        f"{found.users:,} users; the rest is judged by {found.rest_users:,}"
-    )
-    heads = (
-        f"recall@{COLD_K} of withheld items (95 %)",
-        "times chance",
-        "ndcg@10 of the rest without",
-        "gained with withheld items (95 %)",
-        f"recall@{COLD_K} of the rest gained (95 %)",
-    )
-    table = RichTable("model", *heads, title=title)
-    for model, recall in found.recall.items():
-        before, gain = found.rest[model]
-        bounds = [f"{value / found.random:.1f}" for value in (recall.mean, recall.low, recall.high)]
-        table.add_row(
-            model,
-            f"{recall.mean:.4f} [{recall.low:.4f}, {recall.high:.4f}]",
-            f"{bounds[0]} [{bounds[1]}, {bounds[2]}]",
-            f"{before:.4f}",
-            _signed(gain),
-            _signed(found.rest_recall[model]),
-        )
-    _print(table, f"by chance: {found.random:.4f}")
-    values = {
-        model: {f"recall@{COLD_K}": one.mean, "low": one.low, "high": one.high}
-        for model, one in found.recall.items()
-    }
-    rest = {
-        model: {"ndcg@10": before, "gain": gain.mean, "low": gain.low, "high": gain.high}
-        for model, (before, gain) in found.rest.items()
-    }
-    for model, gain in found.rest_recall.items():
-        rest[model] |= {f"recall@{COLD_K} gain": gain.mean}
-    _write(json_file, {"random": found.random, "cold_items": values, "rest": rest})
-
-
-def show_split(env: str, *, train: Path | None, test: Path | None, form: str, json_file: Path | None) -> None:
-    """Judge ALS and baselines on a train and a test file, and print recall@20 and NDCG@20."""
-    if train is None or test is None:
-        raise ConfigError(
-            f"--train and --test go together: --{'test' if test is None else 'train'} is missing."
-        )
-    settings = load_settings(env)
-    split = read_split(train, test, form=form)  # before Spark starts: a bad file is told at once
-    found = judge_split(session("recsys", settings), split, als=settings.als, seed=settings.evaluation.seed)
-    title = (
-        f"{found.train_pairs:,} pairs of {found.items:,} items to learn from, "
-        f"{found.test_pairs:,} pairs of {found.users:,} users to judge by; items of train are masked"
-    )
-    leaders = [name for name in dict.fromkeys(("als", found.best)) if name in found.leads]
-    heads = [f"{name} leads ndcg@{K} by (95 %)" for name in leaders]
-    figures = (f"recall@{K} (of n)", f"recall@{K} (of min(K, n))", f"ndcg@{K}")
-    table = RichTable("model", *figures, *heads, title=title)
-    for model, values in sorted(
-        found.values.items(), key=lambda one: (-one[1].get(f"ndcg@{K}", 0.0), one[0])
-    ):
-        shown = [values.get(f"{name}@{K}", 0.0) for name in ("recall", "recall_capped", "ndcg")]
-        leads = [_signed(found.leads[leader].get(model)) for leader in leaders]
-        table.add_row(model, *[f"{value:.4f}" for value in shown], *leads)
-    _print(table, verdict(found.leads[found.best], leader=found.best, of=f"NDCG@{K}"), *found.notes)
-    _write(json_file, found.figures())
-
-
-def _print_judgement(judgement: Judgement) -> None:
-    for task in TASKS:
-        users = judgement.users.get(task, 0)
-        span = f"{judgement.judged_from} to {judgement.judged_to}"
-        if judgement.judged_from == judgement.judged_to:
-            span = f"each user's last event up to {judgement.judged_to}"
-        leads = judgement.differences.get(task, {})
-        main = _figures(judgement, task, _SHOWN, f"{task}: {span}, {users:,} users", leads)
-        _print(main, *([verdict(leads)] if leads else []), *judgement.weights.get(task, ()))
-        _print(_figures(judgement, task, _ALSO, f"{task}: what else there is to a list"))
-        _print(_by_history(judgement, task), *_by_segment(judgement, task))
-    if judgement.ratings:
-        _print(*_ratings(judgement.ratings))
-    _print(*judgement.notes)
-
-
-def _ratings(found: RatingJudgement) -> tuple[RichTable, str]:
-    table = RichTable("model", "RMSE", "MAE", title="ratings")
-    for model, values in sorted(found.values.items(), key=lambda one: (one[1]["rmse"], one[0])):
-        table.add_row(model, f"{values['rmse']:.4f}", f"{values['mae']:.4f}")
-    told = (
-        f"{found.pairs:,} ratings of pairs that were not rated before; {found.unknown:,} further ones are of "
-        "users or items without factors and are not predicted."
-    )
-    return table, told
-
-
-def _figures(
-    judgement: Judgement,
-    task: str,
-    names: tuple[str, ...],
-    title: str,
-    leads: Mapping[str, Interval] | None = None,
-) -> RichTable:
-    last = [] if leads is None else ["hybrid leads NDCG@10 by (95 %)"]
-    table = RichTable("model", *[f"{name}@10" for name in names], *last, title=title)
-    for model in judgement.models():
-        values = judgement.values[task].get(model, {})
-        cells = [f"{values[f'{name}@10']:.4f}" if f"{name}@10" in values else "-" for name in names]
-        table.add_row(model, *cells, *([] if leads is None else [_signed(leads.get(model))]))
-    return table
-
-
-def _signed(lead: Interval | None) -> str:
-    return f"{lead.mean:+.4f} [{lead.low:+.4f}, {lead.high:+.4f}]" if lead else ""
-
-
-def _by_history(judgement: Judgement, task: str) -> RichTable:
-    """NDCG@10 by bins of history and by rare items; below it the hybrid's lead in each bin."""
-    slices = judgement.sliced.get(task, {})
-    bins, rare = slices.get(HISTORY, {}), slices.get(ITEMS, {})
-    columns = [(f"{name} items", *bins[name]) for _, name in BINS if name in bins]
-    columns += [(f"wanted items {name}", *rare[name]) for _, name in RARE if name in rare]
-    table = _sliced(judgement, columns, f"{task}: NDCG@10 by what users had before")
-    leads = judgement.leads.get(task, {})
-    if leads:
-        best = [leads.get(name) for _, name in BINS if name in bins]
-        # The bounds in a line of their own: seven such columns are as much as a page is wide.
-        cells = [f"{lead[0]}\n{_signed(lead[1])}".replace(" [", "\n[") if lead else "" for lead in best]
-        table.add_section()
-        table.add_row("hybrid leads\nthe best\ncomponent", *cells)
-    return table
-
-
-def _by_segment(judgement: Judgement, task: str) -> list[RichTable]:
-    """NDCG@10 of the largest segments; no table where all users are of one."""
-    segments = judgement.sliced.get(task, {}).get(SEGMENT, {})
-    if len(segments) < 2:
-        return []
-    largest = sorted(segments, key=lambda name: (-segments[name][0], name))[:_SEGMENTS]
-    title = f"{task}: NDCG@10 by segment ({len(largest)} of {len(segments)})"
-    return [_sliced(judgement, [(name, *segments[name]) for name in largest], title)]
-
-
-def _sliced(judgement: Judgement, columns: list[tuple[str, int, dict[str, float]]], title: str) -> RichTable:
-    table = RichTable("model", *[f"{name}\n({users:,} users)" for name, users, _ in columns], title=title)
-    for model in judgement.models():
-        table.add_row(model, *[f"{of[model]:.4f}" if model in of else "-" for _, _, of in columns])
-    return table
-
-
-def _print(*parts: RichTable | str) -> None:
-    console = Console(width=165 if not sys.stdout.isatty() else None)
-    for part in parts:
-        # What stands in brackets is text; a sentence is one line, however wide the console.
-        console.print(part, markup=False, soft_wrap=isinstance(part, str))
-
-
-def _write(json_file: Path | None, values: object) -> None:
-    if json_file:
-        json_file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    attempt(action)

@@ -1,90 +1,46 @@
-"""What `recsys quarantine` prints: rejected rows by reason, what a repair took back, what was left out."""
+"""`recsys quarantine`: what was rejected and why, taken back or left out for good."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import typer
 
-from recsys_spark.config.sections import load_settings, resolve_path
-from recsys_spark.data.pseudonyms import personal_fields
-from recsys_spark.data.quarantine.discard import discard
-from recsys_spark.data.quarantine.samples import by_reason
-from recsys_spark.errors import ConfigError
-from recsys_spark.lake.job import Summary
-from recsys_spark.lake.store import Lake
-from recsys_spark.night import holding, job_of, parse_date, run_stage, session
+from recsys_spark.commands.output import Env, Json, attempt
 
 
-def show(env: str, run_date: str, *, samples: int, is_masked: bool, json_file: Path | None) -> None:
-    """Print counts and samples by reason, and write them to `json_file` if named."""
-    settings, day = load_settings(env), parse_date(run_date) if run_date else None
-    lake = Lake(session("recsys", settings), resolve_path(settings, settings.lake.path))
-    personal = {name: personal_fields(source) for name, source in settings.sources.items()}
-    rejected = by_reason(lake, samples=samples, run_date=day, personal=personal, is_masked=is_masked)
-    table = Table("kind", "source", "reason", "rows", "samples")
-    for row in rejected:
-        told = "\n".join(escape(sample) for sample in row.samples)
-        table.add_row(row.kind, row.source, row.reason, f"{row.rows:,}", told)
-    Console().print(table if rejected else "nothing is quarantined")
-    _write(json_file, [asdict(row) for row in rejected])
-
-
-def reprocessed(env: str, run_date: str, json_file: Path | None) -> None:
-    """Take repaired rows back and print, for each reason, how many came back and how many did not."""
-    if not run_date:
-        raise ConfigError(
-            "--reprocess needs --run-date: the night in whose name rows are judged again. "
-            "Next: recsys quarantine --reprocess --run-date YYYY-MM-DD"
-        )
-    job = job_of(env, run_date)
-    with holding(job.settings, f"reprocess of {run_date}") as memory:
-        summary = run_stage("reprocess", job, memory)
-    counts = by_old_reason(summary)
-    table = Table("kind", "reason", "repaired", "still rejected")
-    for row in counts:
-        table.add_row(row["kind"], row["reason"], f"{row['repaired']:,}", f"{row['still_rejected']:,}")
-    if counts:
-        Console().print(table)
-    if summary.rows_out:
-        print(f"next    recsys run --run-date {run_date} --env {env} --from preferences")
-    _write(json_file, counts)
-
-
-def discarded(env: str, file: str, json_file: Path | None) -> None:
-    """Leave one delivered file out of silver for good, and print which and how many rows."""
-    # The job is of no night: the discard is noted with the one that took the file in.
-    job = job_of(env, str(datetime.now(UTC).date()))
-    with holding(job.settings, f"discard of {file}"):
-        found, rows = discard(job, file)
-    print(
-        f"discarded {found.file} ({found.kind}, source {found.source}, content {found.content_hash[:12]}): "
-        f"{rows:,} rows stay in bronze and are not taken to silver"
+def quarantine(
+    env: Env = "prod",
+    run_date: Annotated[
+        str, typer.Option(help="Only rows taken in by this night; with --reprocess: up to it.")
+    ] = "",
+    samples: Annotated[int, typer.Option(help="Rows shown per reason.")] = 3,
+    unmasked: Annotated[
+        bool, typer.Option(help="Show user ids and broken lines as they came, not their shape.")
+    ] = False,
+    reprocess: Annotated[
+        bool, typer.Option(help="Judge the rows again by today's rules and mappings; needs --run-date.")
+    ] = False,
+    discard: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Leave a file that a gate refused out of silver for good."),
+    ] = "",
+    json_file: Json = None,
+) -> None:
+    """Show how many delivered rows were rejected, by reason, with samples; or take repaired ones back."""
+    from recsys_spark.commands.repair.quarantine_tables import (  # noqa: PLC0415
+        discard_file,
+        reprocess_rows,
+        show_rejected,
     )
-    _write(json_file, [{**asdict(found), "ingest_date": f"{found.ingest_date}", "rows": rows}])
 
-
-def by_old_reason(summary: Summary) -> list[dict[str, Any]]:
-    """One entry for each kind and reason that rows were quarantined for."""
-    labels = sorted({label for metric, label in summary.figures if metric == "repaired"})
-    return [
-        {
-            "kind": label.partition(":")[0],
-            "reason": label.partition(":")[2],
-            "repaired": int(summary.figures["repaired", label]),
-            "still_rejected": int(summary.figures["still_rejected", label]),
-        }
-        for label in labels
-    ]
-
-
-def _write(json_file: Path | None, content: list[dict[str, Any]]) -> None:
-    if json_file:
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        json_file.write_text(text + "\n", encoding="utf-8")
+    if discard and reprocess:
+        raise typer.BadParameter("--discard leaves a file out, --reprocess takes rows back: one at a time.")
+    if discard:
+        attempt(lambda: discard_file(env, discard, json_file))
+    elif reprocess:
+        attempt(lambda: reprocess_rows(env, run_date, json_file))
+    else:
+        attempt(
+            lambda: show_rejected(env, run_date, samples=samples, is_masked=not unmasked, json_file=json_file)
+        )

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys_spark.cli import app
-from recsys_spark.config.sections import COMPONENTS, TASKS
 from recsys_spark.evaluation.judgement import Judgement
 from recsys_spark.evaluation.metrics.ratings import RatingJudgement
 from recsys_spark.evaluation.metrics.significance import Interval
+from recsys_spark.names import COMPONENTS, TASKS
 
 NAMES = (
     *("precision", "recall", "f1", "ndcg", "map", "hit_rate", "coverage", "mean_popularity"),
@@ -51,9 +51,9 @@ def judgement() -> Judgement:
 
 @pytest.fixture
 def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict]:
-    monkeypatch.setattr("recsys_spark.commands.judge.evaluate.job_of", lambda *_: None)
+    monkeypatch.setattr("recsys_spark.commands.judge.evaluation_tables.job_of", lambda *_: None)
     monkeypatch.setattr(
-        "recsys_spark.commands.judge.evaluate.evaluate.backtest", lambda *_, **__: judgement()
+        "recsys_spark.commands.judge.evaluation_tables.nights.judge_by_window", lambda *_, **__: judgement()
     )
     out = tmp_path / "figures.json"
     done = CliRunner().invoke(

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys_spark.cli import app
-from recsys_spark.commands.judge.tune import overlay, summary
-from recsys_spark.config.sections import Settings, load_settings
+from recsys_spark.commands.judge.search_lines import overlay, summary
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.evaluation.metrics.significance import Interval
 from recsys_spark.evaluation.tuning.judge import Window
 from recsys_spark.evaluation.tuning.search import Outcome, Study, Tried

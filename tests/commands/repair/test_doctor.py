@@ -10,8 +10,9 @@ from pyspark.sql import SparkSession
 from typer.testing import CliRunner
 
 from recsys_spark.cli import app
-from recsys_spark.commands.repair import doctor
-from recsys_spark.config.sections import Place, Settings, load_settings
+from recsys_spark.commands.repair import machine as doctor
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Place, Settings
 from tests.conftest import ROOT
 from tests.shop import write_conf
 
