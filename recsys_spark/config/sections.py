@@ -1,43 +1,22 @@
-"""Settings: TOML in, frozen and complete objects out; an overlay may only change what base has."""
+"""The sections of the settings: frozen, complete and typed. Their defaults stand in conf/base.toml alone."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tomllib
-from collections.abc import Mapping
-from importlib import resources
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from recsys_spark.errors import ConfigError, did_you_mean
+from recsys_spark.errors import did_you_mean
+from recsys_spark.names import AGE_DAYS, COMPONENTS, NEW_ITEMS_ONLY, PRICE, REPEATS_ALLOWED, TASKS
 
-TASKS = ("repeats_allowed", "new_items_only")
-COMPONENTS = ("als", "content", "history", "popularity", "trial")
-# What stands for popularity and trial where a user has nothing but a group: its popularity.
-POPULARITY_GROUP = "popularity_group"
-# The source of a slot that an item has which nobody has had yet.
-COLD_ITEM = "cold_item"
-SIMILAR_COMPONENTS = ("als", "content", "co_purchase")
-# What groups items, and may be read as a whole beside its words.
-CONTENT_GROUPS = ("category", "brand", "tags")
-# What silver.users says of the groups that a user belongs to.
-USER_GROUPS = ("country", "region", "segment", "age_band")
-# What is known of an item as a number beside its source's own attributes.
-PRICE, AGE_DAYS = "price", "age_days"
-# Sections whose keys are names that the user invents; everything else must exist in base.toml.
-NAMED_SECTIONS = {"sources", "campaigns"}
 # What a list does not depend on: where things lie, how long they are kept, and in what pieces it is made.
 PLACES = ("lake", "output", "ranking")
 
 _VARIABLE_NAME = r"^([A-Za-z_][A-Za-z0-9_]*)?$"
 _CREDENTIALS = re.compile(r"(?i)[?&;](user|username|password|pwd|sslpassword)=|//[^/@]*@")
-_VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
 
 class Section(BaseModel):
@@ -52,7 +31,7 @@ class Place(Section):
 
 class LakePlace(Place):
     wait_seconds: float = Field(ge=0)
-    large_batch_rows: int = Field(ge=1, default=500_000)
+    large_batch_rows: int = Field(ge=1)
 
 
 class Source(Section):
@@ -60,29 +39,29 @@ class Source(Section):
 
     kind: Literal["interactions", "items", "users", "audiences", "outcomes"]
     format: Literal["csv", "jsonl", "parquet", "delta", "jdbc"]
-    path: str = ""
-    columns: dict[str, str | list[str]] = Field(default_factory=dict)
-    constants: dict[str, str] = Field(default_factory=dict)
-    attributes: dict[str, str] = Field(default_factory=dict)
-    names: list[str] = Field(default_factory=list)
-    separator: str = ","
-    encoding: str = "UTF-8"
-    header: bool = True
-    quote: str = '"'
-    quoted_newlines: bool = False
-    tags_separator: str = ""
-    time_format: str = "iso"
+    path: str
+    columns: dict[str, str | list[str]]
+    constants: dict[str, str]
+    attributes: dict[str, str]
+    names: list[str]
+    separator: str
+    encoding: str
+    header: bool
+    quote: str
+    quoted_newlines: bool
+    tags_separator: str
+    time_format: str
     version: int | None = Field(default=None, ge=0)
-    url: str = ""
-    table: str = ""
-    partition_column: str = ""
-    lower: int | str = ""
-    upper: int | str = ""
-    num_partitions: int = Field(default=1, gt=0)
-    user_env: str = Field(default="", pattern=_VARIABLE_NAME)
-    password_env: str = Field(default="", pattern=_VARIABLE_NAME)
-    new_columns: Literal["ignore", "refuse"] = "ignore"
-    retyped_columns: Literal["refuse", "accept"] = "refuse"
+    url: str
+    table: str
+    partition_column: str
+    lower: int | str
+    upper: int | str
+    num_partitions: int = Field(gt=0)
+    user_env: str = Field(pattern=_VARIABLE_NAME)
+    password_env: str = Field(pattern=_VARIABLE_NAME)
+    new_columns: Literal["ignore", "refuse"]
+    retyped_columns: Literal["refuse", "accept"]
 
     @model_validator(mode="after")
     def _placed(self) -> Source:
@@ -122,9 +101,9 @@ class Clean(Section):
     max_text_length: int = Field(gt=0)
     max_abs_value: float = Field(gt=0)
     future_tolerance_days: int = Field(ge=0)
-    returns: Literal["take_back", "quarantine"] = "take_back"
-    purchase_types: list[str] = Field(default_factory=lambda: ["purchase"])
-    burst_seconds: float = Field(ge=0, le=86400, default=0.0)
+    returns: Literal["take_back", "quarantine"]
+    purchase_types: list[str]
+    burst_seconds: float = Field(ge=0, le=86400)
 
 
 class Privacy(Section):
@@ -214,10 +193,10 @@ class Bots(Section):
     min_items: int = Field(ge=1)
     max_same_second_share: float = Field(ge=0, le=1)
     max_item_share: float = Field(ge=0, le=1)
-    max_identical_profiles: int = Field(default=0, ge=0)
-    min_profile_items: int = Field(default=5, ge=1)
-    max_one_item_profiles: int = Field(default=0, ge=0)
-    min_one_item_events: int = Field(default=3, ge=1)
+    max_identical_profiles: int = Field(ge=0)
+    min_profile_items: int = Field(ge=1)
+    max_one_item_profiles: int = Field(ge=0)
+    min_one_item_events: int = Field(ge=1)
 
 
 class Als(Section):
@@ -229,15 +208,15 @@ class Als(Section):
     item_blocks: int = Field(gt=0)
     checkpoint_interval: int = Field(gt=0)
     seed: int
-    trainer: Literal["mllib", "cg", "svd", "item2vec"] = "mllib"
-    feedback: Literal["implicit", "explicit"] = "implicit"
-    scaling_exponent: float = Field(default=1.0, ge=0, le=2)
-    cg_steps: int = Field(default=3, ge=1, le=1000)
-    driver_pairs: int = Field(default=5_000_000, ge=0)
-    tolerance: float = Field(default=0.001, ge=0, lt=1)
-    warm_start: bool = False
-    retrain_days: int = Field(default=1, ge=1)
-    loss_every: int = Field(default=0, ge=0)
+    trainer: Literal["mllib", "cg", "svd", "item2vec"]
+    feedback: Literal["implicit", "explicit"]
+    scaling_exponent: float = Field(ge=0, le=2)
+    cg_steps: int = Field(ge=1, le=1000)
+    driver_pairs: int = Field(ge=0)
+    tolerance: float = Field(ge=0, lt=1)
+    warm_start: bool
+    retrain_days: int = Field(ge=1)
+    loss_every: int = Field(ge=0)
 
     @property
     def is_linear(self) -> bool:
@@ -283,10 +262,10 @@ class Content(Section):
     ngram: int = Field(ge=1, le=3)
     min_items: int = Field(ge=1)
     max_terms: int = Field(gt=0)
-    features: list[str] = Field(default_factory=list)
-    feature_weight: float = Field(default=0.5, gt=0, le=100)
-    stop_words: list[StopWordLanguage] = ["english"]
-    more_stop_words: list[str] = Field(default_factory=list)
+    features: list[str]
+    feature_weight: float = Field(gt=0, le=100)
+    stop_words: list[StopWordLanguage]
+    more_stop_words: list[str]
 
     @model_validator(mode="after")
     def _each_feature_once(self) -> Content:
@@ -299,10 +278,10 @@ class ColdItems(Section):
     """Factors from words for items without any event, and the places that lists keep for them."""
 
     enabled: bool
-    places: float = Field(default=0.0, ge=0, le=0.5)
+    places: float = Field(ge=0, le=0.5)
     dims: int = Field(gt=0, le=1000)
     length: float = Field(gt=0)
-    prior: float = Field(default=1.0, ge=0)
+    prior: float = Field(ge=0)
     min_items: int = Field(ge=10)
     seed: int
 
@@ -347,7 +326,7 @@ class Blend(Section):
 
     def fixed(self, task: str) -> dict[str, float]:
         """Configured weight per component for the task; a component that is not named weighs nothing."""
-        chosen = self.repeats_allowed if task == "repeats_allowed" else self.new_items_only
+        chosen = self.repeats_allowed if task == REPEATS_ALLOWED else self.new_items_only
         return {component: float(chosen.get(component, 0.0)) for component in COMPONENTS}
 
     @model_validator(mode="after")
@@ -380,11 +359,11 @@ class Campaign(Section):
     channel: str
     k: int = Field(gt=0, le=1000)
     repeat_allowed: bool
-    audience: str = "everyone"
-    honours_unsubscribes: bool = True
-    brand_name: str = ""
-    subject: str = ""
-    unsubscribe_url: str = ""
+    audience: str
+    honours_unsubscribes: bool
+    brand_name: str
+    subject: str
+    unsubscribe_url: str
     goes_with: bool | None = None
 
     @property
@@ -395,7 +374,7 @@ class Campaign(Section):
     @property
     def task(self) -> str:
         """The task of TASKS that its lists are made for."""
-        return "repeats_allowed" if self.repeat_allowed else "new_items_only"
+        return REPEATS_ALLOWED if self.repeat_allowed else NEW_ITEMS_ONLY
 
 
 class Ranking(Section):
@@ -416,7 +395,7 @@ class Gate(Section):
     max_first_slot_share: float = Field(ge=0, le=1)
 
 
-class Delivery(Section):
+class Sending(Section):
     formats: list[Literal["jsonl", "html"]]
     max_mails: int = Field(ge=0)
 
@@ -442,7 +421,7 @@ class Settings(Section):
     evaluation: Evaluation
     ranking: Ranking
     gate: Gate
-    delivery: Delivery
+    sending: Sending
     sources: dict[str, Source] = Field(default_factory=dict)
     campaigns: dict[str, Campaign] = Field(default_factory=dict)
 
@@ -473,122 +452,3 @@ class Settings(Section):
 def digest(value: Any) -> str:
     """16 hex digits of SHA-256 over the canonical JSON of `value`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def conf_dir() -> Path:
-    """`RECSYS_CONF`, else ./conf, else the folder beside the checkout's package or inside the wheel."""
-    named = os.environ.get("RECSYS_CONF")
-    package = Path(str(resources.files("recsys_spark")))
-    candidates = [Path(named)] if named else [Path("conf"), package.parent / "conf", package / "conf"]
-    for candidate in candidates:
-        if (candidate / "base.toml").is_file():
-            return candidate.resolve()
-    looked = ", ".join(str(candidate) for candidate in candidates)
-    raise ConfigError(
-        f"base.toml not found; looked in {looked}. Set RECSYS_CONF to the folder that holds it."
-    )
-
-
-def load_settings(env: str) -> Settings:
-    """Settings of one environment: base.toml, then {env}.toml on top, then ${VARIABLES} filled in."""
-    folder = conf_dir()
-    base = _read_toml(folder / "base.toml")
-    overlay_path = folder / f"{env}.toml"
-    if not overlay_path.is_file():
-        known = sorted(path.stem for path in folder.glob("*.toml") if path.stem != "base")
-        raise ConfigError(
-            f"no environment {env!r} in {folder}: have {', '.join(known)}.{did_you_mean(env, known)}"
-        )
-    merged = _overlaid(base, _read_toml(overlay_path), overlay_path.name)
-    values = _expanded(merged, where=overlay_path.name)
-    home = os.environ.get("RECSYS_HOME") or str(folder.parent)
-    try:
-        settings = Settings.model_validate({**values, "env": env, "home": home})
-    except ValidationError as error:
-        raise ConfigError(_first_fault(error, overlay_path.name)) from None
-    return settings
-
-
-def resolve_path(settings: Settings, path: str) -> str:
-    """An absolute path or URI: relative ones start at `home`, `package:x/y` inside an installed package."""
-    if path.startswith("package:"):
-        return _package_path(path.removeprefix("package:"))
-    if "://" in path or path.startswith(("file:", "/")):
-        return path
-    return str(Path(settings.home) / path)
-
-
-def _package_path(inside: str) -> str:
-    package, _, rest = inside.partition("/")
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(
-            f"the source package {package!r} is not installed. Next: pip install {package.replace('_', '-')}"
-        )
-    return str(Path(next(iter(spec.submodule_search_locations))) / rest)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path.name} is not valid TOML: {error}") from None
-
-
-def _overlaid(base: dict[str, Any], overlay: Mapping[str, Any], file: str, at: str = "") -> dict[str, Any]:
-    result = dict(base)
-    for key, value in overlay.items():
-        path = f"{at}{key}"
-        if key not in base and path.split(".", maxsplit=1)[0] not in NAMED_SECTIONS:
-            raise ConfigError(
-                f"{file} sets keys base.toml does not have: ['{path}']."
-                f"{did_you_mean(path, [f'{at}{name}' for name in base])}"
-            )
-        replaces_whole = at == "blend." or path in {"preferences.event_weights", "preferences.negative"}
-        if isinstance(value, dict) and isinstance(base.get(key), dict) and not replaces_whole:
-            result[key] = _overlaid(base[key], value, file, f"{path}.")
-        else:
-            result[key] = value
-    return result
-
-
-def _expanded(value: Any, *, where: str) -> Any:
-    if isinstance(value, dict):
-        return {key: _expanded(item, where=where) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expanded(item, where=where) for item in value]
-    if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: _variable(match, where), value)
-    return value
-
-
-def _variable(match: re.Match[str], where: str) -> str:
-    name, default = match["name"], match["default"]
-    value = os.environ.get(name) or default
-    if value is None:
-        raise ConfigError(f"{where} needs the environment variable {name}. Next: export {name}=…")
-    return value
-
-
-def _first_fault(error: ValidationError, file: str) -> str:
-    faults = []
-    for fault in error.errors():
-        place = ".".join(str(part) for part in fault["loc"])
-        # A whole section is no help, and may hold what was refused because it is secret.
-        is_told = fault["type"] not in {"missing", "extra_forbidden"}
-        is_plain = is_told and not isinstance(fault["input"], dict)
-        got = f", got {fault['input']!r}" if is_plain else ""
-        hint = _key_hint(fault["loc"]) if fault["type"] == "extra_forbidden" else ""
-        faults.append(f"{place or 'settings'}: {fault['msg']}{got}{hint}")
-    return f"{file} (on base.toml): " + "; ".join(faults)
-
-
-def _key_hint(location: tuple[int | str, ...]) -> str:
-    section: Any = Settings
-    for part in location[:-1]:
-        if isinstance(section, type) and issubclass(section, BaseModel) and part in section.model_fields:
-            annotation = section.model_fields[str(part)].annotation
-            section = getattr(annotation, "__args__", (None, annotation))[1] if annotation else None
-    if isinstance(section, type) and issubclass(section, BaseModel):
-        return did_you_mean(str(location[-1]), section.model_fields)
-    return ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys_spark.config.sections import load_settings, resolve_path
+from recsys_spark.config.load import load_settings, resolve_path
 from recsys_spark.errors import ConfigError
 from tests.conftest import ROOT
 
