@@ -32,6 +32,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from scipy.sparse import csr_matrix, save_npz
 
+from recsys_spark.config.load import load_settings
 from recsys_spark.config.sections import Als
 from recsys_spark.evaluation.metrics.significance import paired_bootstrap
 from recsys_spark.models.als.cg import fit_cg
@@ -58,6 +59,11 @@ SETTINGS: dict[str, Any] = {
     "tolerance": 0.0,
     "warm_start": False,
 }
+
+
+def als(rank: int, **changed: Any) -> Als:
+    """The settings of base.toml but for what is measured here."""
+    return Als(**{**load_settings("demo").als.model_dump(), **SETTINGS, "rank": rank, **changed})
 
 
 @dataclass
@@ -244,7 +250,7 @@ def kept(args: argparse.Namespace, n_pairs: int) -> Data:
 def compare(spark: SparkSession, folder: Path, args: argparse.Namespace, n_pairs: int) -> dict[str, float]:
     data = kept(args, n_pairs)
     pairs = indexed(spark, data, folder / f"pairs-{n_pairs}")
-    settings = Als(rank=args.rank, **SETTINGS)
+    settings = als(args.rank)
     print(f"\n{args.users:,} users x {args.items:,} items, {data.user.size:,} pairs, rank {args.rank}")
     # Each size once before it is timed: Java's heap grows to it, and compiles, for both trainers alike.
     ours(pairs, settings.model_copy(update={"iterations": 1}))
@@ -277,7 +283,7 @@ def compare(spark: SparkSession, folder: Path, args: argparse.Namespace, n_pairs
 def on_workers(folder: Path, args: argparse.Namespace, n_pairs: int) -> dict[str, float]:
     """Seconds of an iteration on one worker over those on two, which must give the same factors."""
     data, spent, found = kept(args, n_pairs), {}, {}
-    settings = Als(rank=args.rank, **{**SETTINGS, "iterations": 5, "driver_pairs": 0})
+    settings = als(args.rank, iterations=5, driver_pairs=0)
     conf = {
         "spark.driver.memory": args.memory,
         "spark.executor.memory": "2g",
@@ -349,7 +355,7 @@ def main() -> None:
         warm_up = make(
             3_100, 600, 60_000
         )  # JVM, Python workers, compiled loops: once per process, not per fit
-        small = Als(rank=args.rank, **{**SETTINGS, "iterations": 2})
+        small = als(args.rank, iterations=2)
         again = indexed(spark, warm_up, folder / "warm-up")
         for limit in (0, 10**9):
             ours(again, small.model_copy(update={"driver_pairs": limit}))

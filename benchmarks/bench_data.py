@@ -30,7 +30,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import Settings, conf_dir, load_settings
+from recsys_spark.config.load import conf_dir, load_settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.data.gates import judge as quality
 from recsys_spark.lake.job import Job
 from recsys_spark.night import run_stage

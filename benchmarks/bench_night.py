@@ -29,10 +29,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from bench_data import EVENTS_CONF, RUN_DATE, TASTES, deliver_events, power_law, settings_for
 
-from recsys_spark.config.sections import Settings, conf_dir
+from recsys_spark.config.load import conf_dir
+from recsys_spark.config.sections import Settings
 from recsys_spark.evaluation.report.gather import make_report
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.night import STAGES, run_stage
+from recsys_spark.names import STAGES
+from recsys_spark.night import run_stage
 from recsys_spark.runtime.memory import MemoryWatch
 from recsys_spark.runtime.session import properties, start_session
 from recsys_spark.runtime.workers import preload

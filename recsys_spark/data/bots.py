@@ -12,8 +12,8 @@ from recsys_spark.config.sections import Bots
 from recsys_spark.data import rings
 from recsys_spark.data.events import as_of
 from recsys_spark.lake.tables import SILVER_EXCLUDED_USERS
-from recsys_spark.runtime.broadcasts import near
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.broadcasts import broadcast_if_small
+from recsys_spark.runtime.checkpoints import checkpointed
 from recsys_spark.runtime.rows import frame_of
 
 
@@ -57,11 +57,11 @@ def _judges_alone(bots: Bots) -> bool:
 def _judged_alone(events: DataFrame, bots: Bots) -> DataFrame | None:
     """(user_id, reason, observed, allowed) of the rules that look at one user; None where none can apply."""
     # Kept, so that the other rules read events of those only whom they judge: usually very few.
-    facts = kept(_per_user(events))
+    facts = checkpointed(_per_user(events))
     allowed: dict[str, float] = {"events_per_day": bots.max_events_per_day}
     heavy = facts.where(F.col("events") >= bots.min_events).select("user_id")
     n_heavy = heavy.count()
-    heavy = near(heavy, n_heavy)
+    heavy = broadcast_if_small(heavy, n_heavy)
     if n_heavy and (bots.max_catalogue_share > 0 or bots.max_item_share > 0):
         facts = facts.join(_per_item(events, heavy, min_items=bots.min_items), on="user_id", how="left")
         allowed |= {"catalogue_share": bots.max_catalogue_share, "item_share": bots.max_item_share}

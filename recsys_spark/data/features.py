@@ -8,9 +8,10 @@ from datetime import date
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import AGE_DAYS, PRICE, Features, Source
+from recsys_spark.config.sections import Features, Source
 from recsys_spark.data.kinds.users import GROUPS
 from recsys_spark.errors import ConfigError, did_you_mean
+from recsys_spark.names import AGE_DAYS, PRICE
 
 OTHER, UNKNOWN = "other", "unknown"
 # Sums are of values in [-1, 1]: exact to 18 digits behind the point, with room for 10^12 items.

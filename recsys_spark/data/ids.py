@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import InputError
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 # Indexes are ints from 0: 2^31 of them.
 MAX_IDS = 2**31
@@ -28,7 +28,7 @@ def dense_index(rows: DataFrame, *, id_column: str, index_column: str) -> DataFr
     no global window, and only one count per partition reaches the driver. Ids are ordered by their
     UTF-8 bytes. Raises InputError beyond 2^31 ids.
     """
-    by_range = kept(
+    by_range = checkpointed(
         rows.select(id_column)
         .distinct()
         .repartitionByRange(id_column)

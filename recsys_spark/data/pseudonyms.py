@@ -14,7 +14,7 @@ from pyspark.sql.types import StringType
 from recsys_spark.config.sections import Privacy, Source
 from recsys_spark.data.kinds.rules import BLANKS
 from recsys_spark.errors import ConfigError
-from recsys_spark.runtime.workers import settle
+from recsys_spark.runtime.workers import warm_worker
 
 LENGTH = 32
 # Ids can be tried one after the other; a key shorter than this could be too.
@@ -68,7 +68,7 @@ def pseudonymous(column: Column, key: bytes) -> Column:
     """
 
     def hashed(ids: pa.Array) -> pa.Array:
-        settle()
+        warm_worker()
         return pa.array([_hashed(value, key) for value in ids.to_pylist()], pa.string())
 
     # As bytes: a text from outside need not be valid UTF-8, and the row rules judge it later.

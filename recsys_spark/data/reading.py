@@ -15,7 +15,7 @@ from recsys_spark.data.preferences import liked, preferences
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import SILVER_EXCLUDED_USERS, SILVER_INTERACTIONS, SILVER_OUTCOMES
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 
 def excluded_on(job: Job, day: date) -> DataFrame:
@@ -29,7 +29,7 @@ def excluded_on(job: Job, day: date) -> DataFrame:
 def _computed(spark: SparkSession, root: str, run_id: str, day: date, bots: Bots) -> DataFrame:  # noqa: ARG001
     """Found once for a run (its inputs, settings and code): a backtest reads an earlier day several times."""
     interactions = Lake(spark, root).read(SILVER_INTERACTIONS)
-    return kept(excluded_users(interactions, day, bots=bots))
+    return checkpointed(excluded_users(interactions, day, bots=bots))
 
 
 def events_on(job: Job, day: date) -> DataFrame:

@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Bots
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 # One-item profiles are a ring where they are more than this share of all users of the item: people who know
 # nothing but milk are many, and few of those who buy milk.
@@ -34,7 +34,7 @@ def ring_members(events: DataFrame, *, bots: Bots) -> DataFrame:
 
     One pass over all events: they are summed by user and item, and that by user. At least one rule is on.
     """
-    profiles = kept(_profiles(events))
+    profiles = checkpointed(_profiles(events))
     found = []
     if bots.max_identical_profiles > 0:
         identical = _identical(profiles, limit=bots.max_identical_profiles, min_items=bots.min_profile_items)

@@ -9,21 +9,20 @@ from datetime import date, timedelta
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import COMPONENTS, TASKS
 from recsys_spark.data.reading import events_on, liked_on
 from recsys_spark.errors import InputError
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.evaluation.baselines.rated import predictions
 from recsys_spark.evaluation.baselines.suite import Learnt, all_lists, collected, models_of_night
-from recsys_spark.evaluation.judgement import Judgement, Trial, measured
+from recsys_spark.evaluation.judgement import Backtest, Judgement, measured
 from recsys_spark.evaluation.metrics.ratings import (
     RatingJudgement,
     judged_ratings,
     new_ratings,
     with_prediction,
 )
+from recsys_spark.evaluation.sentences import weight_sentences
 from recsys_spark.evaluation.split import drawn, relevant_pairs
-from recsys_spark.evaluation.weights_told import told_weights
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
     MODEL_CONTENT_VECTORS,
@@ -33,10 +32,11 @@ from recsys_spark.lake.tables import (
 )
 from recsys_spark.models.history import with_fade
 from recsys_spark.models.versions import of_version
+from recsys_spark.names import COMPONENTS, REPEATS_ALLOWED, TASKS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import hybrids, in_groups, on_sale, rankable_catalogue, user_factors
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 
 def variants_of(hybrids: Sequence[Variant]) -> list[Variant]:
@@ -55,9 +55,9 @@ def window_events(job: Job, cutoff: date, *, days: int) -> DataFrame:
     return liked_on(job, end).where(F.col("event_date") > F.lit(cutoff))
 
 
-def window_trial(job: Job, *, version: str, cutoff: date, preferences: DataFrame, days: int) -> Trial:
+def window_backtest(job: Job, *, version: str, cutoff: date, preferences: DataFrame, days: int) -> Backtest:
     """The version as of the cutoff, judged by the `days` days that follow it."""
-    return Trial(
+    return Backtest(
         version=version,
         cutoff=cutoff,
         preferences=preferences,
@@ -65,7 +65,7 @@ def window_trial(job: Job, *, version: str, cutoff: date, preferences: DataFrame
         wanted=window_events(job, cutoff, days=days),
         first=cutoff + timedelta(days=1),
         last=cutoff + timedelta(days=days),
-        told=f"in the {days} days after {cutoff}",
+        when=f"in the {days} days after {cutoff}",
         rated=_rated(job, cutoff, days=days),
     )
 
@@ -84,7 +84,7 @@ def relevant_items(events: DataFrame, before: DataFrame) -> DataFrame:
     """(task, user_id, item_id): what each user had in the window; for new_items_only, for the first time."""
     before_pairs = before.select("user_id", "item_id").distinct()
     per_task = [
-        relevant_pairs(events, before_pairs, repeats_allowed=task == "repeats_allowed").select(
+        relevant_pairs(events, before_pairs, repeats_allowed=task == REPEATS_ALLOWED).select(
             F.lit(task).alias("task"), "user_id", "item_id"
         )
         for task in TASKS
@@ -94,40 +94,40 @@ def relevant_items(events: DataFrame, before: DataFrame) -> DataFrame:
 
 def judged_items(events: DataFrame, before: DataFrame, *, at_most: int, purpose: str = "judge") -> DataFrame:
     """`relevant_items` of so many of the users with events, or of all; computed once."""
-    users = kept(drawn(events, at_most, purpose=purpose))
+    users = checkpointed(drawn(events, at_most, purpose=purpose))
     wanted, had = (rows.join(users, "user_id", "left_semi") for rows in (events, before))
-    return kept(relevant_items(wanted, had))
+    return checkpointed(relevant_items(wanted, had))
 
 
-def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
-    """Judge hybrid, components and, where asked for, baselines by the trial's events.
+def judge(job: Job, backtest: Backtest, *, with_baselines: bool = False) -> Judgement:
+    """Judge hybrid, components and, where asked for, baselines by the backtest's events.
 
     All are judged on the same users, relevant items and metrics. Averages are over the users with such
     events, or evaluation.max_users of them, drawn by their ids. Raises InputError where there are none,
     ConfigError where there are more pairs than the baselines take.
     """
     settings = job.settings
-    preferences = trial.preferences
-    relevant = judged_items(trial.wanted, preferences, at_most=settings.evaluation.max_users)
-    catalogue = rankable_catalogue(job, trial.version, trial.cutoff)
+    preferences = backtest.preferences
+    relevant = judged_items(backtest.wanted, preferences, at_most=settings.evaluation.max_users)
+    catalogue = rankable_catalogue(job, backtest.version, backtest.cutoff)
     try:
         if relevant.isEmpty():
             raise InputError(
-                f"no events {trial.told}: nothing to judge the lists by. "
+                f"no events {backtest.when}: nothing to judge the lists by. "
                 "Next: deliver those days, or choose an earlier --run-date."
             )
         users = relevant.select("user_id").distinct()
         k = max(*settings.evaluation.k, 10)
-        blends = hybrids(job, trial.version)
+        blends = hybrids(job, backtest.version)
         ranked = lists(
-            in_groups(job, users, trial.cutoff),
+            in_groups(job, users, backtest.cutoff),
             preferences=with_fade(
                 preferences.join(F.broadcast(users), "user_id", "left_semi"),
                 known=preferences,
-                run_date=trial.cutoff,
+                run_date=backtest.cutoff,
                 settings=settings.history,
             ),
-            user_factors=user_factors(job, trial.version),
+            user_factors=user_factors(job, backtest.version),
             catalogue=catalogue,
             variants=variants_of([blends[task] for task in TASKS]),
             k=k,
@@ -137,26 +137,28 @@ def judge(job: Job, trial: Trial, *, with_baselines: bool = False) -> Judgement:
         notes: tuple[str, ...] = ()
         known = None
         if with_baselines:
-            known = collected(preferences, items=on_sale(job.read(SILVER_ITEMS), trial.cutoff), judged=users)
-            beside, baselines, notes = _baselines(job, trial, known, k)
+            known = collected(
+                preferences, items=on_sale(job.read(SILVER_ITEMS), backtest.cutoff), judged=users
+            )
+            beside, baselines, notes = _baselines(job, backtest, known, k)
             ranked = ranked.unionByName(beside.select(*ranked.columns))
-        judgement = measured(job, trial, kept(ranked), relevant, baselines=baselines, notes=notes)
-        weights = told_weights(blends, settings.blend)
-        return replace(judgement, ratings=_ratings(job, trial, known), weights=weights)
+        judgement = measured(job, backtest, checkpointed(ranked), relevant, baselines=baselines, notes=notes)
+        weights = weight_sentences(blends, settings.blend)
+        return replace(judgement, ratings=_ratings(job, backtest, known), weights=weights)
     finally:
         catalogue.release()
 
 
-def _ratings(job: Job, trial: Trial, known: Known | None) -> RatingJudgement | None:
+def _ratings(job: Job, backtest: Backtest, known: Known | None) -> RatingJudgement | None:
     """Ratings as predicted by the factors, and by the baselines of ratings where pairs are known for them."""
-    if trial.rated is None:
+    if backtest.rated is None:
         return None
     scale = job.settings.preferences.ratings
-    items = of_version(job, MODEL_ITEM_FACTORS, trial.version)
-    predicted = kept(
+    items = of_version(job, MODEL_ITEM_FACTORS, backtest.version)
+    predicted = checkpointed(
         with_prediction(
-            trial.rated,
-            user_factors=user_factors(job, trial.version),
+            backtest.rated,
+            user_factors=user_factors(job, backtest.version),
             item_factors=items,
             scale=scale,
         )
@@ -169,15 +171,15 @@ def _ratings(job: Job, trial: Trial, known: Known | None) -> RatingJudgement | N
 
 
 def _baselines(
-    job: Job, trial: Trial, known: Known, k: int
+    job: Job, backtest: Backtest, known: Known, k: int
 ) -> tuple[DataFrame, tuple[str, ...], tuple[str, ...]]:
     """The baselines' lists, their names, and a sentence for each that is left out."""
     learnt = Learnt(
-        user_factors=user_factors(job, trial.version),
-        item_factors=of_version(job, MODEL_ITEM_FACTORS, trial.version),
-        vectors=of_version(job, MODEL_CONTENT_VECTORS, trial.version),
-        popularity=of_version(job, MODEL_POPULARITY, trial.version),
-        events=trial.known,
+        user_factors=user_factors(job, backtest.version),
+        item_factors=of_version(job, MODEL_ITEM_FACTORS, backtest.version),
+        vectors=of_version(job, MODEL_CONTENT_VECTORS, backtest.version),
+        popularity=of_version(job, MODEL_POPULARITY, backtest.version),
+        events=backtest.known,
     )
     models, notes = models_of_night(known, learnt, seed=job.settings.evaluation.seed)
     return all_lists(job.spark, models, known, k=k), tuple(models), notes

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import COMPONENTS, digest
+from recsys_spark.config.sections import digest
 from recsys_spark.data.preferences import liked
 from recsys_spark.data.reading import events_on, preferences_on
 from recsys_spark.errors import InputError
@@ -29,15 +29,16 @@ from recsys_spark.evaluation.split import drawn
 from recsys_spark.evaluation.weights.fit import weigh_once
 from recsys_spark.lake.job import Job
 from recsys_spark.models.versions import train_once
+from recsys_spark.names import ALS, COMPONENTS, CONTENT, HYBRID, NEW_ITEMS_ONLY, POPULARITY
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import hybrids, rankable_catalogue, user_factors
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
-TASK = "new_items_only"
+TASK = NEW_ITEMS_ONLY
 K, K_REST = 50, 10
 ONE_IN = 10  # of the items is withheld
-ALONE = ("als", "content", "popularity")  # judged beside the hybrid
+ALONE = (ALS, CONTENT, POPULARITY)  # judged beside the hybrid
 
 Values = Mapping[str, NDArray[np.float64]]
 
@@ -72,18 +73,18 @@ def judge_cold_start(job: Job, *, draw: str = "withheld") -> ColdStart:
     days = settings.evaluation.window_days
     cutoff = job.run_date - timedelta(days=days)
     is_withheld = F.pmod(F.xxhash64(F.lit(draw), "item_id"), F.lit(ONE_IN)) == 0
-    known = kept(events_on(job, cutoff).where(~is_withheld))
-    pairs = kept(preferences_on(job, cutoff, events=known).where(~is_withheld))
+    known = checkpointed(events_on(job, cutoff).where(~is_withheld))
+    pairs = checkpointed(preferences_on(job, cutoff, events=known).where(~is_withheld))
     version = f"cold-{cutoff:%Y%m%d}-{_key(job, cutoff, draw)}"
     train_once(job, version, cutoff, pairs, events=liked(known, settings.preferences))
     weigh_once(job, version, cutoff, may_learn=False)
     later = window_events(job, cutoff, days=days)
     gone = liked(events_on(job, cutoff), settings.preferences).select("user_id", "item_id")
     trained = pairs.where(F.col("strength") > 0).select("user_id").distinct()
-    wanted = kept(
+    wanted = checkpointed(
         _judged(gone.union(later.select("user_id", "item_id")).where(is_withheld), trained, pairs, job)
     )
-    others = kept(_judged(later.where(~is_withheld), trained, pairs, job))
+    others = checkpointed(_judged(later.where(~is_withheld), trained, pairs, job))
     if wanted.isEmpty() or others.isEmpty():
         raise InputError(
             f"no user known on {cutoff} had one of the withheld items and another in the {days} days after: "
@@ -101,7 +102,7 @@ def _judged(events: DataFrame, trained: DataFrame, pairs: DataFrame, job: Job) -
     """(user_id, item_id): what users with a model wanted and did not have, of max_users users at most."""
     new = events.select("user_id", "item_id").distinct()
     new = new.join(pairs.select("user_id", "item_id"), on=["user_id", "item_id"], how="left_anti")
-    known = kept(new.join(trained, on="user_id", how="left_semi"))
+    known = checkpointed(new.join(trained, on="user_id", how="left_semi"))
     users = drawn(known, job.settings.evaluation.max_users, purpose="judge")
     return known.join(users, on="user_id", how="left_semi")
 
@@ -123,8 +124,8 @@ def _measured(
 
     return ColdStart(
         items=wanted.select("item_id").distinct().count(),
-        users=len(found["hybrid"]),
-        rest_users=len(before["hybrid"]),
+        users=len(found[HYBRID]),
+        rest_users=len(before[HYBRID]),
         catalogue=size,
         random=_by_chance(wanted, pairs, size),
         recall={model: interval(values) for model, values in found.items()},
@@ -160,7 +161,7 @@ def _ranked(
             k=K,
             partitions=job.spark.sparkContext.defaultParallelism,
         )
-        return kept(ranked.select("task", "model", "user_id", "item_id", "rank")), catalogue.size
+        return checkpointed(ranked.select("task", "model", "user_id", "item_id", "rank")), catalogue.size
     finally:
         catalogue.release()
 
@@ -171,4 +172,4 @@ def _values(ranked: DataFrame, relevant: DataFrame, k: int, metric: str) -> dict
     scores = user_scores(ranked, judged, ks=[k], item_popularity=None).where("n > 0")
     rows = scores.select("model", "user_id", metric).orderBy("model", "user_id").toArrow()
     model, value = np.array(rows.column("model").to_pylist()), rows.column(metric).to_numpy()
-    return {name: value[model == name] for name in ("hybrid", *ALONE)}
+    return {name: value[model == name] for name in (HYBRID, *ALONE)}

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import COMPONENTS, TASKS
 from recsys_spark.config.sections import Evaluation as Settings
 from recsys_spark.data.validity import current_on
 from recsys_spark.evaluation.metrics.metrics import averages, by_user, scores_of, tallies
@@ -21,21 +20,20 @@ from recsys_spark.evaluation.metrics.slices import BINS, HISTORY, RARE, groups_o
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import MODEL_CONTENT_VECTORS, SILVER_ITEMS, SILVER_USERS
 from recsys_spark.models.versions import of_version
+from recsys_spark.names import COMPONENTS, HEADLINE, HYBRID, TASKS
 from recsys_spark.ranking.rankable import on_sale
-from recsys_spark.runtime.broadcasts import near
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.broadcasts import broadcast_if_small
+from recsys_spark.runtime.checkpoints import checkpointed
 
-HYBRID = "hybrid"
-HEADLINE = "ndcg@10"
 RATINGS = "ratings"  # the task of predicting them
 
 
 @dataclass(frozen=True)
-class Trial:
+class Backtest:
     """What is judged by what: the lists of a model version as of a day, and the events that tell.
 
     `known` are the events that the version may know, `preferences` what they make; `wanted` (user_id,
-    item_id, …) are the events to judge by, from `first` to `last`. `told` ends "no events …". `rated`
+    item_id, …) are the events to judge by, from `first` to `last`. `when` ends "no events …". `rated`
     (user_id, item_id, rating) are the ratings to be predicted, where the models predict ratings.
     """
 
@@ -46,7 +44,7 @@ class Trial:
     wanted: DataFrame
     first: date
     last: date
-    told: str
+    when: str
     rated: DataFrame | None = None
 
 
@@ -111,7 +109,7 @@ def lead_figures(leader: str, metric: str, lead: Interval) -> dict[str, float]:
 
 def measured(
     job: Job,
-    trial: Trial,
+    backtest: Backtest,
     ranked: DataFrame,
     relevant: DataFrame,
     *,
@@ -120,9 +118,9 @@ def measured(
 ) -> Judgement:
     """Every figure of the lists `ranked` (task, model, user_id, item_id, rank) by the `relevant` items."""
     settings = job.settings.evaluation
-    size = on_sale(job.read(SILVER_ITEMS), trial.cutoff).count()
+    size = on_sale(job.read(SILVER_ITEMS), backtest.cutoff).count()
     ks = sorted({*settings.k, 10})
-    tallied = _tallied(job, trial, ranked, relevant, ks)
+    tallied = _tallied(job, backtest, ranked, relevant, ks)
     scores = scores_of(tallied, ks=ks)
     values: dict[str, dict[str, dict[str, float]]] = {task: {} for task in TASKS}
     judged: dict[str, int] = {}
@@ -130,7 +128,7 @@ def measured(
         values[row["task"]].setdefault(row["model"], {})[row["metric"]] = float(row["value"])
         if row["metric"] == HEADLINE:
             judged[row["task"]] = int(row["users"])
-    groups = _groups(job, trial, relevant)
+    groups = _groups(job, backtest, relevant)
     history = {row["user_id"]: row[HISTORY] for row in groups.select("user_id", HISTORY).collect()}
     per_user, others = by_user(scores, ks=[10]), (*COMPONENTS, *baselines)
     differences, leads = {}, {}
@@ -139,29 +137,35 @@ def measured(
         differences[task] = {name: _lead(settings, paired, name, slice(None)) for name in others}
         leads[task] = _leads_by_history(settings, paired, history)
     found = _slices(sliced(scores, groups, metric=HEADLINE))
-    return Judgement(trial.first, trial.last, values, judged, differences, found, leads, baselines, notes)
+    return Judgement(
+        backtest.first, backtest.last, values, judged, differences, found, leads, baselines, notes
+    )
 
 
-def _groups(job: Job, trial: Trial, relevant: DataFrame) -> DataFrame:
-    people = current_on(job.read(SILVER_USERS), trial.cutoff, "user_id")
+def _groups(job: Job, backtest: Backtest, relevant: DataFrame) -> DataFrame:
+    people = current_on(job.read(SILVER_USERS), backtest.cutoff, "user_id")
     users = relevant.select("user_id").distinct()
-    return kept(groups_of(users, pairs=trial.preferences, people=people))
+    return checkpointed(groups_of(users, pairs=backtest.preferences, people=people))
 
 
-def _tallied(job: Job, trial: Trial, ranked: DataFrame, relevant: DataFrame, ks: Sequence[int]) -> DataFrame:
-    liked = trial.preferences.where(F.col("strength") > 0)
+def _tallied(
+    job: Job, backtest: Backtest, ranked: DataFrame, relevant: DataFrame, ks: Sequence[int]
+) -> DataFrame:
+    liked = backtest.preferences.where(F.col("strength") > 0)
     users = max(liked.select("user_id").distinct().count(), 1)
-    popularity = kept(liked.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity")))
-    popularity = near(popularity, popularity.count())
+    popularity = checkpointed(
+        liked.groupBy("item_id").agg((F.count(F.lit(1)) / F.lit(users)).alias("popularity"))
+    )
+    popularity = broadcast_if_small(popularity, popularity.count())
     tallied = tallies(
         ranked,
         relevant,
         ks=ks,
         item_popularity=popularity,
-        item_vectors=of_version(job, MODEL_CONTENT_VECTORS, trial.version),
+        item_vectors=of_version(job, MODEL_CONTENT_VECTORS, backtest.version),
         rare=[fewer_than / users for fewer_than, _ in RARE],
     )
-    return kept(tallied)
+    return checkpointed(tallied)
 
 
 def _lead(settings: Settings, paired: Paired, other: str, users: slice | NDArray[np.bool_]) -> Interval:

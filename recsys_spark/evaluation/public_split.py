@@ -18,12 +18,13 @@ from recsys_spark.evaluation.metrics.metrics import averages, by_user, scores_of
 from recsys_spark.evaluation.metrics.significance import Interval, Paired, paired_bootstrap, paired_scores
 from recsys_spark.evaluation.split_files import Split
 from recsys_spark.models.als.fit import fit_als
+from recsys_spark.names import ALS, NEW_ITEMS_ONLY
 from recsys_spark.ranking.top_k import top_k
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 K = 20  # recall@20 and ndcg@20 are what is printed for these splits
-HEADLINE = f"ndcg@{K}"
-TASK = "new_items_only"  # items of train are masked
+JUDGED_BY = f"ndcg@{K}"
+TASK = NEW_ITEMS_ONLY  # items of train are masked
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class SplitJudgement:
         found = {model: dict(values) for model, values in self.values.items()}
         for leader, leads in self.leads.items():
             for model, lead in leads.items():
-                found[model].update(lead_figures(leader, HEADLINE, lead))
+                found[model].update(lead_figures(leader, JUDGED_BY, lead))
         return found
 
 
@@ -72,24 +73,22 @@ def judge_split(
         items=pairs.column("item_id"),
         judged=pa.chunked_array([judged], pa.string()),
     )
-    preferences = kept(spark.createDataFrame(pairs))
+    preferences = checkpointed(spark.createDataFrame(pairs))
     models, notes = models_of_pairs(known, seed=seed)
     columns = ["task", "model", "user_id", "item_id", "rank"]
     others = all_lists(spark, models, known, k=K, tasks=[TASK]).select(columns)
-    ranked = kept(_als_lists(preferences, judged, als).select(columns).unionByName(others))
+    ranked = checkpointed(_als_lists(preferences, judged, als).select(columns).unionByName(others))
     wanted = spark.createDataFrame(_table(split.test))
     size = len(known.item_ids)
-    tallied = kept(tallies(ranked, wanted, ks=[K], item_popularity=None))
-    values: dict[str, dict[str, float]] = {name: {} for name in ("als", *models)}
+    tallied = checkpointed(tallies(ranked, wanted, ks=[K], item_popularity=None))
+    values: dict[str, dict[str, float]] = {name: {} for name in (ALS, *models)}
     for row in averages(tallied, ks=[K], catalogue_size=size).collect():
         values[row["model"]][row["metric"]] = float(row["value"])
-    listed = [name for name in values if HEADLINE in values[name]]  # ALS has no list for strangers
-    best = max(listed, key=lambda name: (values[name][HEADLINE], name))
+    listed = [name for name in values if JUDGED_BY in values[name]]  # ALS has no list for strangers
+    best = max(listed, key=lambda name: (values[name][JUDGED_BY], name))
     per_user = by_user(scores_of(tallied, ks=[K]), ks=[K])
-    paired = paired_scores(per_user, metric=HEADLINE, models=listed, task=TASK)
-    leads = {
-        leader: _leads(paired, leader, samples=samples, seed=seed) for leader in {"als", best} & {*listed}
-    }
+    paired = paired_scores(per_user, metric=JUDGED_BY, models=listed, task=TASK)
+    leads = {leader: _leads(paired, leader, samples=samples, seed=seed) for leader in {ALS, best} & {*listed}}
     counts = (len(judged), size, len(split.train), len(split.test))
     return SplitJudgement(values, best, leads, *counts, (*split.notes, *notes))
 
@@ -113,7 +112,7 @@ def _als_lists(preferences: DataFrame, judged: Sequence[str], als: Als) -> DataF
         k=K,
         exclude=preferences.select("user_id", "item_id"),
     )
-    return ranked.withColumns({"task": F.lit(TASK), "model": F.lit("als")})
+    return ranked.withColumns({"task": F.lit(TASK), "model": F.lit(ALS)})
 
 
 def _table(pairs: Sequence[tuple[str, str]]) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from recsys_spark.evaluation.judgement import HEADLINE, HYBRID
 from recsys_spark.evaluation.metrics.significance import Interval
 from recsys_spark.evaluation.sentences import verdict
+from recsys_spark.names import HEADLINE, HYBRID
 
 # kind → name → (users, model → NDCG@10)
 Slices = dict[str, dict[str, tuple[int, dict[str, float]]]]

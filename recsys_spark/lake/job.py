@@ -11,7 +11,8 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.config.sections import Settings, resolve_path
+from recsys_spark.config.load import resolve_path
+from recsys_spark.config.sections import Settings
 from recsys_spark.lake.runs import Run, find_run
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import OPS_METRICS, Table

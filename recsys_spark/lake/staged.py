@@ -95,7 +95,7 @@ class Staged:
         return f"{self.lake.path(self.table)}/{self.folder}"
 
 
-def stage(lake: Lake, table: Table, rows: DataFrame) -> Staged:
+def write_beside(lake: Lake, table: Table, rows: DataFrame) -> Staged:
     """Write rows beside the table, their files apart by PART; parts are named as texts from then on.
 
     Columns of the table must have its types; those of its partitions may be missing, and there may be others,

@@ -18,9 +18,13 @@ from pyspark.sql.classic.dataframe import DataFrame as ClassicDataFrame
 
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.schema import conform
-from recsys_spark.lake.tables import SELDOM_REPEATED_IN_LARGE, Table
+from recsys_spark.lake.tables import Table
 from recsys_spark.runtime.rows import frame_of
-from recsys_spark.runtime.session_settings import settings, without_dictionary
+from recsys_spark.runtime.session_settings import (
+    SELDOM_REPEATED_IN_LARGE,
+    session_settings,
+    without_dictionary,
+)
 
 _COMMIT = re.compile(r"\d{20}\.json")
 _FIRST = f"{0:020d}.json"
@@ -166,7 +170,7 @@ class Lake:
 
     def write_files(self, table: Table, rows: DataFrame, path: str, *, by: str) -> None:
         """Write rows to a new folder that is a table for itself, with the bounds that `table` keeps."""
-        with settings(self.spark, without_dictionary(*SELDOM_REPEATED_IN_LARGE)):
+        with session_settings(self.spark, without_dictionary(*SELDOM_REPEATED_IN_LARGE)):
             rows.write.format("delta").options(**_bounds(table)).partitionBy(by).save(path)
 
     def files_of_first_commit(self, path: str) -> list[dict[str, Any]]:

@@ -15,9 +15,9 @@ from pyspark.sql import functions as F
 from recsys_spark.config.sections import Content
 from recsys_spark.errors import InputError
 from recsys_spark.models.content_features import feature_weights
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 from recsys_spark.runtime.rows import frame_of
-from recsys_spark.runtime.workers import settle
+from recsys_spark.runtime.workers import warm_worker
 
 # Marks (vowel signs of Hindi, accents that have no composed letter) belong to the letter before them.
 WORD = r"[\p{L}\p{N}][\p{L}\p{N}\p{M}]*"
@@ -51,7 +51,7 @@ def fit_content(items: DataFrame, settings: Content, *, numbers: DataFrame | Non
     Raises InputError where no term is shared by `min_items` items.
     """
     texts = items.select("item_id", item_text(list(settings.fields)).alias("text"))
-    grams = _with_grams(kept(texts.mapInArrow(_composed, texts.schema)), settings)
+    grams = _with_grams(checkpointed(texts.mapInArrow(_composed, texts.schema)), settings)
     vocabulary = _vocabulary(grams, settings)
     counter = CountVectorizerModel.from_vocabulary(vocabulary, inputCol="grams", outputCol="counts")
     counts = counter.transform(grams)
@@ -64,7 +64,7 @@ def fit_content(items: DataFrame, settings: Content, *, numbers: DataFrame | Non
     vectors = _sparse(weighted)
     if settings.features:
         none = frame_of(items.sparkSession, [], "item_id string, names array<string>, values array<float>")
-        features = kept(feature_weights(items, none if numbers is None else numbers, settings))
+        features = checkpointed(feature_weights(items, none if numbers is None else numbers, settings))
         names = _names(features)
         index = {name: place for place, name in enumerate(names, start=len(vocabulary))}
         vectors = _with_features(vectors, features, index)
@@ -102,7 +102,7 @@ def _with_features(words: DataFrame, features: DataFrame, index: Mapping[str, in
 
 def _composed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """A letter and its accent as one character, whichever of the two ways the source writes them."""
-    settle()
+    warm_worker()
     for batch in batches:
         texts = pc.utf8_normalize(batch.column("text"), form="NFC")
         yield pa.RecordBatch.from_arrays([batch.column("item_id"), texts], names=["item_id", "text"])
@@ -153,7 +153,7 @@ def _sparse(rows: DataFrame) -> DataFrame:
     """
 
     def unpack(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        settle()
+        warm_worker()
         for batch in batches:
             vectors = batch.column("vector")
             yield pa.RecordBatch.from_arrays(

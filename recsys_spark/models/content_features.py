@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import CONTENT_GROUPS, Content
+from recsys_spark.config.sections import Content
 from recsys_spark.errors import ConfigError, did_you_mean
+from recsys_spark.names import CONTENT_GROUPS
 
 FARTHEST = 3.0  # standard deviations: beyond them an item is no further from the others
 _WEIGHTS = "map<string,float>"

@@ -21,9 +21,8 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Popularity
 from recsys_spark.data.events import as_of
-from recsys_spark.runtime.checkpoints import kept
-
-EVERYONE = "everyone"  # no name of a group, which are all column=value
+from recsys_spark.names import EVERYONE
+from recsys_spark.runtime.checkpoints import checkpointed
 
 
 def popularity(events: DataFrame, *, run_date: date, window_days: int, reference_days: int) -> DataFrame:
@@ -66,7 +65,7 @@ def group_popularity(
     most users in the window, ties by name, one for each item that anyone had in the window or the season; and
     of `everyone` where the season is mixed in, which takes a first event at least a year before the run date.
     """
-    acts = kept(_acts(as_of(events, run_date), run_date, settings))
+    acts = checkpointed(_acts(as_of(events, run_date), run_date, settings))
     totals = F.broadcast(_totals(as_of(events, run_date), acts, run_date, settings))
     counted = [_counts(acts.withColumn("group", F.lit(EVERYONE)))]
     if settings.by:

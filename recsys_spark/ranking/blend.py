@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_spark.config.sections import COMPONENTS
+from recsys_spark.names import ALS, COMPONENTS, CONTENT, HISTORY, POPULARITY, REPEATS_ALLOWED, TRIAL
 from recsys_spark.ranking.kernel.select import Csr, UserParts
 from recsys_spark.runtime.compiled import compiled, frozen
 
@@ -65,7 +65,7 @@ class Variant:
 
     @property
     def repeats_allowed(self) -> bool:
-        return self.task == "repeats_allowed"
+        return self.task == REPEATS_ALLOWED
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def group_weight(weights: Mapping[str, float]) -> float:
 
     It is all that they have, so any weight above 0 gives the same order.
     """
-    return max(weights["popularity"], weights["trial"])
+    return max(weights[POPULARITY], weights[TRIAL])
 
 
 @dataclass(frozen=True)
@@ -264,12 +264,12 @@ class ScaledUsers:
         if not variant.repeats_allowed:
             excluded = self.seen if excluded is None else self.seen.joined(excluded)
         additive = None
-        if np.any(weights["history"] != 0):
-            values = np.asarray(self.history.values) * weights["history"][self.history.row]
+        if np.any(weights[HISTORY] != 0):
+            values = np.asarray(self.history.values) * weights[HISTORY][self.history.row]
             additive = Csr(self.history.indptr, self.history.indices, values)
         return UserParts(
-            dense=np.hstack([weights["als"][:, None] * self.factors, self._counts(variant, weights)]),
-            sparse=_csr(self.profile, weights["content"]),
+            dense=np.hstack([weights[ALS][:, None] * self.factors, self._counts(variant, weights)]),
+            sparse=_csr(self.profile, weights[CONTENT]),
             additive=additive,
             excluded=excluded,
             group=self.group,
@@ -294,7 +294,7 @@ class ScaledUsers:
     def _counts(self, variant: Variant, weights: Mapping[str, Floats]) -> Floats:
         """Weights of popularity, trial and each group's popularity over their deviations [U, 2 + G]."""
         weighed = np.zeros((self.pairs.size, self.counts.size))
-        weighed[:, 0], weighed[:, 1] = weights["popularity"], weights["trial"]
+        weighed[:, 0], weighed[:, 1] = weights[POPULARITY], weights[TRIAL]
         carried = np.flatnonzero(self.carried_by >= 0)
         weighed[carried, :2] = 0.0
         # Without a pair they are in the lowest bin.

@@ -19,7 +19,7 @@ from recsys_spark.ranking.blend import Scaling, scaling_of
 from recsys_spark.ranking.kernel.select import Csr, ItemParts, packed
 from recsys_spark.ranking.newcomers import Newcomers, share_newcomers
 from recsys_spark.ranking.shared_items import MAX_ITEM_SHARE, SharedItems, share_items
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def catalogue_of(
     may not get. labels: string columns of `items`, category or brand, that `lists` may cap. Driver
     memory: 4·(d + 2 + G) bytes an item, G groups with a popularity of their own, plus its words.
     """
-    index = kept(dense_index(items, id_column="item_id", index_column="item_index"))
+    index = checkpointed(dense_index(items, id_column="item_id", index_column="item_index"))
     item_ids = index.orderBy("item_index").select("item_id").toArrow().column("item_id").combine_chunks()
     size = len(item_ids)
     dense, rank = _dense(_indexed(factors, index, "factors"), size)

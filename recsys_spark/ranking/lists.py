@@ -14,8 +14,17 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from recsys_spark.config.sections import COLD_ITEM, COMPONENTS, POPULARITY_GROUP
 from recsys_spark.errors import ConfigError
+from recsys_spark.names import (
+    ALS,
+    COLD_ITEM,
+    COMPONENTS,
+    CONTENT,
+    HISTORY,
+    POPULARITY,
+    POPULARITY_GROUP,
+    TRIAL,
+)
 from recsys_spark.ranking.arrow import csr_of, maps_of, users_at_once
 from recsys_spark.ranking.blend import ScaledUsers, UserBatch, Variant, group_weight
 from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
@@ -25,7 +34,7 @@ from recsys_spark.ranking.kernel.select import Csr, component_scores
 from recsys_spark.ranking.newcomers import LoadedNewcomers, with_newcomers
 from recsys_spark.ranking.shared_items import LoadedItems, SharedItems
 from recsys_spark.runtime.batches import gathered
-from recsys_spark.runtime.broadcasts import near
+from recsys_spark.runtime.broadcasts import broadcast_if_small
 from recsys_spark.runtime.ranges import in_ranges
 
 __all__ = ["LISTS_SCHEMA", "Catalogue", "catalogue_of", "lists", "user_rows"]
@@ -38,11 +47,11 @@ NAMES = (*COMPONENTS, POPULARITY_GROUP)
 _COLUMNS = ("task", "model", "user_id", "rank", "item_id", "score", "component_scores", "source", "min_pairs")
 # The kernel's names for the parts of a score, and ours.
 _PARTS = {
-    "als": "als",
-    "popularity": "popularity",
-    "trial": "trial",
-    "sparse": "content",
-    "additive": "history",
+    ALS: ALS,
+    POPULARITY: POPULARITY,
+    TRIAL: TRIAL,
+    "sparse": CONTENT,
+    "additive": HISTORY,
     "group": POPULARITY_GROUP,
 }
 
@@ -134,7 +143,7 @@ def user_rows(
     Preferences may say what is left of each pair's history, `fade`. What the user may not get, `exclude`
     (user_id, item_id) and preferences that say is_excluded, is `excluded`, likewise by item_index.
     """
-    asked = near(users.select("user_id"), users.count())
+    asked = broadcast_if_small(users.select("user_id"), users.count())
     known = preferences.join(F.broadcast(index), on="item_id", how="inner").join(
         asked, "user_id", "left_semi"
     )
@@ -275,7 +284,7 @@ def sources(
     is popularity's.
     """
     size = next(iter(weights.values())).size
-    most, at = np.zeros(size), np.full(size, NAMES.index("popularity"))
+    most, at = np.zeros(size), np.full(size, NAMES.index(POPULARITY))
     for place, name in enumerate(NAMES):
         if name in scores:
             given = np.nan_to_num(scores[name] * weights[name])
@@ -291,11 +300,11 @@ def plain_scores(
     A user who is carried by a group has a score of its popularity and none, nan, of popularity and trial; all
     others have none of a group.
     """
-    slices = {"als": slice(0, rank), "popularity": slice(rank, rank + 1), "trial": slice(rank + 1, rank + 2)}
+    slices = {ALS: slice(0, rank), POPULARITY: slice(rank, rank + 1), TRIAL: slice(rank + 1, rank + 2)}
     slices["group"] = slice(rank + 2, rank + users.counts.size)
     given = component_scores(items.shards, users.parts(variant.plain), index, slices)
     is_carried = users.carried_by >= 0
-    given["popularity"][is_carried] = given["trial"][is_carried] = given["group"][~is_carried] = np.nan
+    given[POPULARITY][is_carried] = given[TRIAL][is_carried] = given["group"][~is_carried] = np.nan
     named = (*variant.components, POPULARITY_GROUP)
     return {name: given[part] for part, name in _PARTS.items() if name in named}
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 from scipy import sparse
 
-from recsys_spark.config.sections import COMPONENTS
+from recsys_spark.names import ALS, COMPONENTS, CONTENT, NEW_ITEMS_ONLY
 from recsys_spark.ranking.blend import ScaledUsers, Scaling, Variant, scaling_of
 from recsys_spark.ranking.kernel.caps import Cap, Walk
 from recsys_spark.ranking.kernel.engine import Best
@@ -26,9 +26,7 @@ from recsys_spark.ranking.kernel.shards import repacked
 from recsys_spark.ranking.shared_items import LoadedItems, SharedItems, share_items
 
 # How well a newcomer suits a user: which of the two tells more differs from one set of films to the other.
-SUITS = Variant(
-    "new_items_only", "newcomers", {name: float(name in ("als", "content")) for name in COMPONENTS}
-)
+SUITS = Variant(NEW_ITEMS_ONLY, "newcomers", {name: float(name in (ALS, CONTENT)) for name in COMPONENTS})
 WIDER = 4  # times as many candidates, for those whose list the caps have left open
 
 Flags = NDArray[np.bool_]

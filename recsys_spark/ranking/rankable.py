@@ -7,7 +7,6 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import POPULARITY_GROUP
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job
@@ -22,11 +21,12 @@ from recsys_spark.lake.tables import (
     SILVER_ITEMS,
     SILVER_USERS,
 )
-from recsys_spark.models.popularity import EVERYONE, group_of_user
+from recsys_spark.models.popularity import group_of_user
 from recsys_spark.models.versions import of_version
+from recsys_spark.names import EVERYONE, HYBRID, POPULARITY_GROUP
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import Catalogue, catalogue_of
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 
 def rankable_catalogue(job: Job, version: str, day: date, *, with_cold: bool = True) -> Catalogue:
@@ -60,7 +60,7 @@ def _popularity(job: Job, version: str) -> tuple[DataFrame, DataFrame | None]:
     counts = of_version(job, MODEL_POPULARITY, version)
     if job.settings.popularity.is_plain:
         return counts, None
-    grouped = kept(of_version(job, MODEL_GROUP_POPULARITY, version))
+    grouped = checkpointed(of_version(job, MODEL_GROUP_POPULARITY, version))
     of_everyone = F.col("group") == EVERYONE
     mixed = grouped.where(of_everyone).select("item_id", F.col("users").alias("mixed"))
     counts = counts.join(mixed, on="item_id", how="left")
@@ -108,4 +108,4 @@ def hybrids(job: Job, version: str) -> dict[str, Variant]:
         bins.setdefault(row["min_pairs"], {})[row["component"]] = float(row["weight"])
     cold = job.settings.cold_items
     places = cold.places if cold.enabled else 0.0
-    return {task: Variant.binned(task, "hybrid", bins, newcomers=places) for task, bins in tasks.items()}
+    return {task: Variant.binned(task, HYBRID, bins, newcomers=places) for task, bins in tasks.items()}

@@ -27,7 +27,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from scipy import sparse
 
-from recsys_spark.config.sections import SIMILAR_COMPONENTS, Similar
+from recsys_spark.config.sections import Similar
+from recsys_spark.names import ALS, CO_PURCHASE, CONTENT, SIMILAR_COMPONENTS
 from recsys_spark.ranking.arrow import maps_of
 from recsys_spark.ranking.catalogue import Catalogue
 from recsys_spark.ranking.kernel.select import Csr, ItemParts, UserParts, component_scores, select
@@ -175,8 +176,8 @@ def _found(
     index, score = select(items.shards, _weighed(plain, weights), settings.k)
     index = np.where(score > 0, index, -1)
     row, place = np.nonzero(index >= 0)
-    given = component_scores(items.shards, plain, index, {"als": slice(0, plain.dense.shape[1])})
-    parts = {"als": given["als"], "content": given["sparse"], "co_purchase": given["additive"]}
+    given = component_scores(items.shards, plain, index, {ALS: slice(0, plain.dense.shape[1])})
+    parts = {ALS: given[ALS], CONTENT: given["sparse"], CO_PURCHASE: given["additive"]}
     columns = {name: parts[name][row, place] for name in SIMILAR_COMPONENTS}
     weighed = np.column_stack([weights[name] * columns[name] for name in SIMILAR_COMPONENTS])
     return pa.RecordBatch.from_arrays(
@@ -236,8 +237,8 @@ def _weighed(plain: UserParts, weights: dict[str, float]) -> UserParts:
     """What weighs nothing is left out, and costs nothing."""
     words, partners = plain.sparse, plain.additive
     return UserParts(
-        dense=weights["als"] * plain.dense,
-        sparse=_times(words, weights["content"]),
+        dense=weights[ALS] * plain.dense,
+        sparse=_times(words, weights[CONTENT]),
         additive=_times(partners, weights["co_purchase"]),
         excluded=plain.excluded,
     )

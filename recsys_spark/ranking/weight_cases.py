@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 
-from recsys_spark.config.sections import COMPONENTS
+from recsys_spark.names import COMPONENTS, HISTORY
 from recsys_spark.ranking.arrow import users_at_once
 from recsys_spark.ranking.blend import ScaledUsers, Variant
 from recsys_spark.ranking.catalogue import Catalogue
@@ -97,7 +97,7 @@ def _leading(
     alone = [
         Variant(start.task, name, {other: float(other == name) for other in COMPONENTS})
         for name in COMPONENTS
-        if start.repeats_allowed or name != "history"
+        if start.repeats_allowed or name != HISTORY
     ]
     keys = []
     for variant in (*alone, start):

@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.cleaning.batch import Batch, judged_batch
+from recsys_spark.data.cleaning.finished import DONE, file_key, finished_files, known_items
 from recsys_spark.data.gates import judge as quality
 from recsys_spark.data.gates import suites as expectations
 from recsys_spark.data.gates.bounds import Check
@@ -20,18 +21,13 @@ from recsys_spark.data.gates.figures import DAY_ZERO, recorded, unknown_items
 from recsys_spark.data.gates.past_nights import Past, pasts
 from recsys_spark.errors import InputError, QualityGateError
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.runs import Delivered, delivered_files
+from recsys_spark.lake.runs import delivered_files
 from recsys_spark.lake.tables import (
     BRONZE,
-    OPS_METRICS,
     SILVER_INTERACTIONS,
-    SILVER_ITEMS,
     SILVER_QUARANTINE,
 )
-from recsys_spark.runtime.parallel import together
-
-# In ops.metrics, labelled `kind:source:content hash`: what is in silver, and what is never to be.
-_DONE, DISCARDED = "cleaned_file", "discarded_file"
+from recsys_spark.runtime.parallel import in_parallel
 
 
 def run(job: Job) -> Summary:
@@ -43,7 +39,7 @@ def run(job: Job) -> Summary:
             partial(_pasts, job),
             partial(_silver_dates, job),
         )
-        _, past, in_silver = together(*steps)
+        _, past, in_silver = in_parallel(*steps)
         newest = _newest_event(job, batches, in_silver)
         started = time.monotonic()
         results = _gate(job, batches, newest, past)
@@ -73,8 +69,8 @@ def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summ
 
 def _judge_new(job: Job, batches: list[Batch]) -> None:
     """Add the new files' rows, by kind; also those of other kinds where one raises."""
-    asked: tuple[Callable[[], Any], ...] = (partial(finished_files, job), partial(_delivered_files, job))
-    known, delivered = together(*asked)
+    asked: tuple[Callable[[], Any], ...] = (partial(finished_files, job.lake), partial(_delivered_files, job))
+    known, delivered = in_parallel(*asked)
     judgements = []
     for kind, table in BRONZE.items():
         files = {file: nights for file, nights in delivered.items() if file.startswith(f"{kind}:")}
@@ -87,18 +83,12 @@ def _judge_new(job: Job, batches: list[Batch]) -> None:
                 is_new = F.concat_ws(":", F.lit(kind), "source", "content_hash").isin(new)
                 bronze = bronze.where(F.col("ingest_date").isin(nights) & is_new)
             judgements.append(partial(_judge, job, kind, bronze, new, batches))
-    together(*judgements)
+    in_parallel(*judgements)
     batches.sort(key=lambda batch: list(BRONZE).index(batch.kind))
 
 
 def _judge(job: Job, kind: str, bronze: DataFrame, files: list[str], batches: list[Batch]) -> None:
     batches.append(judged_batch(job, kind, bronze, files))
-
-
-def finished_files(job: Job) -> set[str]:
-    """The files that `clean` does not look at again."""
-    done = job.read(OPS_METRICS).where(F.col("metric").isin(_DONE, DISCARDED)).select("label").distinct()
-    return {row["label"] for row in done.collect()}
 
 
 def _delivered_files(job: Job) -> dict[str, set[date]]:
@@ -107,10 +97,6 @@ def _delivered_files(job: Job) -> dict[str, set[date]]:
     for file in delivered_files(job.lake):
         found.setdefault(file_key(file), set()).add(file.ingest_date)
     return found
-
-
-def file_key(file: Delivered) -> str:
-    return f"{file.kind}:{file.source}:{file.content_hash}"
 
 
 def _pasts(job: Job) -> dict[str, Past]:
@@ -174,7 +160,7 @@ def _gate(
         raise QualityGateError(
             f"no data for {job.run_date}: the newest known event is of {newest}, older than "
             f"quality.max_age_days = {thresholds.max_age_days} allows "
-            f"({quality.told([result for result in results if not result.is_success])}). "
+            f"({quality.sentence([result for result in results if not result.is_success])}). "
             "Next: deliver the missing days, or choose an earlier --run-date."
         )
     quality.require_success(results)
@@ -182,7 +168,7 @@ def _gate(
 
 
 def _event_checks(job: Job, events: Batch, items: Batch | None, past: Past, last_day: float) -> list[Check]:
-    events.figures["unknown_items"] = unknown_items(events.good, known_items(job, items))
+    events.figures["unknown_items"] = unknown_items(events.good, known_items(job.lake, items))
     profile = expectations.profile_check(
         {**events.figures, "last_day": last_day},
         quality=job.settings.quality,
@@ -193,17 +179,11 @@ def _event_checks(job: Job, events: Batch, items: Batch | None, past: Past, last
     return [expectations.interaction_check(events.figures), profile]
 
 
-def known_items(job: Job, batch: Batch | None) -> DataFrame:
-    """item_id of all items in silver, and of the batch of items that is to be merged."""
-    known = job.read(SILVER_ITEMS).select("item_id")
-    return known if batch is None else known.unionByName(batch.good.select("item_id"))
-
-
 def _merge(job: Job, batches: list[Batch]) -> None:
     """Quarantine and silver, side by side; a crash before the mark repeats steps that change nothing."""
     rejected = [batch for batch in batches if batch.counts["rows_quarantined", batch.kind]]
     merging = [batch for batch in batches if batch.counts["rows_good", batch.kind]]
-    together(*[partial(batch.merge, job) for batch in merging], partial(_quarantine, job, rejected))
+    in_parallel(*[partial(batch.merge, job) for batch in merging], partial(_quarantine, job, rejected))
 
 
 def _quarantine(job: Job, batches: list[Batch]) -> None:
@@ -218,6 +198,6 @@ def _mark(job: Job, batches: list[Batch], figures: dict[tuple[str, str], float])
 
     In one commit: a night that ends here leaves the counts that later nights compare theirs with.
     """
-    marks = {(_DONE, file): 1.0 for batch in batches for file in batch.files}
+    marks = {(DONE, file): 1.0 for batch in batches for file in batch.files}
     if marks:
         job.record("clean", figures | marks)

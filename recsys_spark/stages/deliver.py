@@ -22,7 +22,7 @@ from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import GOLD_OUTBOX, GOLD_RECOMMENDATIONS, SILVER_ITEMS
 from recsys_spark.push.export import export_lines
 from recsys_spark.push.render import Mail, MailSlot, render_mail
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 _OUTBOX_BATCH = 100_000  # rows of the outbox that the driver holds at once
 _LONGEST_NAME = 100
@@ -46,7 +46,7 @@ def _deliver(job: Job, lists: DataFrame) -> dict[str, int]:
     items = known_on(job.read(SILVER_ITEMS), job.run_date, "item_id")
     slots = lists.join(items.select("item_id", "title", "category", "brand"), on="item_id", how="left")
     # All at once: an iterator alone would have one partition after the other rendered.
-    rendered = kept(export_lines(slots), StorageLevel.DISK_ONLY)
+    rendered = checkpointed(export_lines(slots), StorageLevel.DISK_ONLY)
     sent = dict.fromkeys(job.settings.campaigns, 0)
     # A merge reads all that the night has delivered so far; the first delivery of a date has nothing to meet.
     is_first = job.read(GOLD_OUTBOX).where(F.col("run_date") == F.lit(job.run_date)).isEmpty()
@@ -75,13 +75,13 @@ def _campaign(job: Job, name: str, campaign: Campaign, chunks: Iterator[Row]) ->
     export = folder / "exports" / f"{_file_name(campaign.channel)}-{_file_name(name)}.jsonl"
     export.parent.mkdir(parents=True, exist_ok=True)
     partial = export.with_suffix(".partial")
-    formats, mailed = job.settings.delivery.formats, 0
+    formats, mailed = job.settings.sending.formats, 0
     nothing = hashlib.sha256(b"").hexdigest()
     with partial.open("w", encoding="utf-8", newline="\n") as export_file:
         for chunk in chunks:
             if "jsonl" in formats:
                 export_file.write(chunk["lines"])
-            wanted = job.settings.delivery.max_mails - mailed if "html" in formats else 0
+            wanted = job.settings.sending.max_mails - mailed if "html" in formats else 0
             lines = chunk["lines"].split("\n", wanted)[:wanted] if wanted > 0 else []
             for place, user_id in enumerate(chunk["user_ids"]):
                 file, digest = "", nothing

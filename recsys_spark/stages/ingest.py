@@ -10,7 +10,7 @@ from functools import partial
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import resolve_path
+from recsys_spark.config.load import resolve_path
 from recsys_spark.data.pseudonyms import key_mark, pseudonym_key, require_same_key, without_plain_ids
 from recsys_spark.data.sources import (
     Delivery,
@@ -25,9 +25,9 @@ from recsys_spark.data.sources import (
 from recsys_spark.errors import ConfigError, RecsysError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import delivered_files, open_run
-from recsys_spark.lake.staged import stage, take_in
+from recsys_spark.lake.staged import take_in, write_beside
 from recsys_spark.lake.tables import BRONZE, FIELDS_BY_KIND, OPS_METRICS, OPS_SOURCE_COLUMNS, Table
-from recsys_spark.runtime.parallel import together
+from recsys_spark.runtime.parallel import in_parallel
 from recsys_spark.runtime.rows import frame_of
 
 
@@ -55,7 +55,7 @@ def run(job: Job) -> Summary:
     # Before the rows: a file that bronze holds is not looked into again, so its columns would stay unknown.
     _remember_columns(job, deliveries, known)
     kinds = sorted({job.settings.sources[name].kind for name in deliveries})
-    for found in together(*[partial(_append, job, kind, deliveries, key) for kind in kinds]):
+    for found in in_parallel(*[partial(_append, job, kind, deliveries, key) for kind in kinds]):
         figures.update(found)
     opened = open_run(job.lake, job.settings, job.run_date)
     read, taken = (
@@ -123,7 +123,7 @@ def _is_large(job: Job, table: Table, delivery: Delivery) -> bool:
 def _write_and_take_in(job: Job, kind: str, name: str, delivery: Delivery, rows: DataFrame) -> int:
     """Write each file's rows as files of their own, and take them in if they are all."""
     table, files = BRONZE[kind], delivery.files
-    staged = stage(job.lake, table, rows_by_file(rows, files=files, payload=FIELDS_BY_KIND[kind]))
+    staged = write_beside(job.lake, table, rows_by_file(rows, files=files, payload=FIELDS_BY_KIND[kind]))
     try:
         written = sum(staged.rows.values())
         if written != delivery.row_count:

@@ -8,9 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.gates.figures import recorded
-from recsys_spark.data.gates.judge import QualityResult, preload, told
-from recsys_spark.data.preferences import valid_on
-from recsys_spark.data.validity import current_on
+from recsys_spark.data.gates.judge import QualityResult, preload, sentence
 from recsys_spark.errors import ConfigError, PublishGateError
 from recsys_spark.lake.fingerprint import fingerprint
 from recsys_spark.lake.job import Job, Summary
@@ -20,15 +18,13 @@ from recsys_spark.lake.tables import (
     GOLD_RECOMMENDATIONS,
     GOLD_STAGED,
     OPS_QUALITY,
-    SILVER_AUDIENCES,
     SILVER_ITEMS,
-    SILVER_USERS,
 )
 from recsys_spark.models.versions import preferences_of
+from recsys_spark.push.audience import audience_of, people_on
 from recsys_spark.push.gate import Verdict, judge_lists
 from recsys_spark.push.list_suite import KIND, judge_figures, list_figures
 from recsys_spark.ranking.rankable import on_sale
-from recsys_spark.ranking.reasons import audience_of
 from recsys_spark.runtime.rows import frame_of
 
 
@@ -45,7 +41,7 @@ def run(job: Job) -> Summary:
     unmet = [result for result in results if not result.is_success]
     if failed or unmet:
         record_state(job.lake, opened, "rejected")
-        raise PublishGateError(_told(job.run_date, failed, unmet))
+        raise PublishGateError(_sentence(job.run_date, failed, unmet))
     rows = _publish(job, opened, staged, verdicts)
     notes = (
         f"{len(verdicts)} of {len(verdicts)} checks passed",
@@ -59,12 +55,8 @@ def _judge(job: Job, staged: DataFrame) -> list[Verdict]:
     if staged.isEmpty():
         raise ConfigError(f"nothing is staged for {job.run_date}. Next: recsys run --from recommend")
     preferences = preferences_of(job)
-    users = current_on(job.read(SILVER_USERS), job.run_date, "user_id")
-    audiences = valid_on(job.read(SILVER_AUDIENCES), job.run_date)
-    sizes = {
-        name: audience_of(campaign, users=users, audiences=audiences, preferences=preferences).count()
-        for name, campaign in job.settings.campaigns.items()
-    }
+    people = people_on(job.lake, job.run_date, preferences=preferences)
+    sizes = {name: audience_of(campaign, people).count() for name, campaign in job.settings.campaigns.items()}
     return judge_lists(
         staged,
         campaigns=job.settings.campaigns,
@@ -125,7 +117,7 @@ def _keep(job: Job, opened: Run, verdicts: list[Verdict]) -> None:
     job.append(OPS_QUALITY, frame_of(job.spark, rows, OPS_QUALITY.schema))
 
 
-def _told(run_date: date, failed: list[Verdict], unmet: list[QualityResult]) -> str:
+def _sentence(run_date: date, failed: list[Verdict], unmet: list[QualityResult]) -> str:
     checks = [f"{item.campaign}: {item.check} {item.observed:g}, allowed {item.allowed}" for item in failed]
-    faults = "; ".join([*checks, *([told(unmet)] if unmet else [])])
+    faults = "; ".join([*checks, *([sentence(unmet)] if unmet else [])])
     return f"the lists of {run_date} were not published: {faults}. The last good list stands."

@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import Campaign
 from recsys_spark.data.baskets import baskets
-from recsys_spark.data.preferences import valid_on
 from recsys_spark.data.reading import liked_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, InputError
@@ -20,20 +18,19 @@ from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import (
     GOLD_SIMILAR,
     GOLD_STAGED,
-    SILVER_AUDIENCES,
     SILVER_ITEMS,
-    SILVER_OUTCOMES,
-    SILVER_USERS,
 )
 from recsys_spark.models.history import with_fade
 from recsys_spark.models.versions import preferences_of
+from recsys_spark.names import HISTORY, HYBRID
+from recsys_spark.push.audience import People, audience_of, people_on
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.goes_with import Companions, companions_of
 from recsys_spark.ranking.lists import Catalogue, lists
 from recsys_spark.ranking.rankable import cold_items, hybrids, in_groups, rankable_catalogue, user_factors
-from recsys_spark.ranking.reasons import audience_of, explained, without_unsubscribed
+from recsys_spark.ranking.reasons import explained
 from recsys_spark.ranking.similar import similar_items
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 
 def run(job: Job) -> Summary:
@@ -46,8 +43,10 @@ def run(job: Job) -> Summary:
         preferences = _preferences(job, blends)
         similar = _similar(job, catalogue)  # before the lists, whose reasons name them
         companions = _companions(job, catalogue) if similar else None
+        people = people_on(job.lake, job.run_date, preferences=preferences_of(job))
         staged = [
-            _ranked(job, name, catalogue, blends, preferences, companions) for name in job.settings.campaigns
+            _ranked(job, name, people, catalogue, blends, preferences, companions)
+            for name in job.settings.campaigns
         ]
         whole = staged[0]
         for other in staged[1:]:
@@ -105,7 +104,7 @@ def _preferences(job: Job, blends: Mapping[str, Variant]) -> DataFrame:
     """The night's own, with what is left of history where a campaign's lists make use of it."""
     tasks = {campaign.task for campaign in job.settings.campaigns.values()}
     pairs = preferences_of(job)
-    if not any("history" in blends[task].components for task in tasks):
+    if not any(HISTORY in blends[task].components for task in tasks):
         return pairs
     return with_fade(pairs, run_date=job.run_date, settings=job.settings.history)
 
@@ -113,13 +112,15 @@ def _preferences(job: Job, blends: Mapping[str, Variant]) -> DataFrame:
 def _ranked(
     job: Job,
     name: str,
+    people: People,
     catalogue: Catalogue,
     blends: Mapping[str, Variant],
     preferences: DataFrame,
     companions: Companions | None,
 ) -> DataFrame:
     campaign, version = job.settings.campaigns[name], job.run.run_id
-    audience = kept(audience_on(job, campaign))  # asked for once, and read four times on the way to lists
+    # Asked for once, and read four times on the way to lists.
+    audience = checkpointed(audience_of(campaign, people))
     if audience.isEmpty():
         raise InputError(
             f"campaign {name!r}: audience {campaign.audience!r} has no user on {job.run_date}. "
@@ -150,31 +151,11 @@ def _ranked(
         "component_scores",
         "source",
         "reason",
-        F.lit("hybrid").alias("arm"),
+        F.lit(HYBRID).alias("arm"),
         "is_sendable",
         F.lit(1.0).alias("propensity"),
         F.lit(version).alias("model_version"),
         F.lit(version).alias("run_id"),
-    )
-
-
-def audience_on(job: Job, campaign: Campaign) -> DataFrame:
-    """(user_id, is_sendable) of all who get a list of the campaign on the run date."""
-    users = current_on(job.read(SILVER_USERS), job.run_date, "user_id")
-    audience = audience_of(
-        campaign,
-        users=users,
-        audiences=valid_on(job.read(SILVER_AUDIENCES), job.run_date),
-        preferences=preferences_of(job),
-    )
-    if not campaign.honours_unsubscribes:
-        return audience
-    return without_unsubscribed(
-        audience,
-        outcomes=job.read(SILVER_OUTCOMES),
-        users=users,
-        channel=campaign.channel,
-        run_date=job.run_date,
     )
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import Settings, load_settings
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.data.cleaning import batch
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.lake.job import Job

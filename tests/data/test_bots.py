@@ -8,13 +8,15 @@ from recsys_spark.config.sections import Bots
 from recsys_spark.data.bots import excluded_users, without
 from recsys_spark.runtime import broadcasts as near
 from tests.conftest import Frame
+from tests.settings import with_defaults
 
 DAY = date(2024, 6, 2)
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 SCHEMA = (
     "event_id string, user_id string, item_id string, event_at timestamp, basket_id string, event_date date"
 )
-STRICT = Bots(
+STRICT = with_defaults(
+    Bots,
     max_events_per_day=40,
     min_events=50,
     max_catalogue_share=0.5,

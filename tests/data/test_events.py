@@ -16,10 +16,12 @@ from recsys_spark.config.sections import Clean, Ratings
 from recsys_spark.data.events import as_of, effective_events
 from recsys_spark.runtime.rows import frame_of
 from tests.conftest import Frame
+from tests.settings import with_defaults
 
 DAY = date(2024, 6, 2)
 MIDNIGHT = datetime(2024, 6, 2, tzinfo=UTC)
-CLEAN = Clean(
+CLEAN = with_defaults(
+    Clean,
     event_types=["purchase", "view", "rating"],
     max_id_length=20,
     max_text_length=30,

@@ -10,12 +10,13 @@ from statistics import fmean, median, pstdev
 import numpy as np
 import pytest
 
-from recsys_spark.config.sections import Features, Source
+from recsys_spark.config.sections import Features
 from recsys_spark.data.features import item_features, number_names, user_features
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.schema import conform
 from recsys_spark.lake.tables import MODEL_ITEM_FEATURES, MODEL_USER_FEATURES, Table
 from tests.conftest import Frame
+from tests.settings import a_source
 
 DAY = date(2024, 6, 2)
 ITEMS = "item_id string, price double, released_at timestamp, attributes map<string,double>"
@@ -89,10 +90,10 @@ def test_long_tails_of_both_signs_can_be_drawn_in_and_one_item_alone_is_the_mean
 
 def test_the_numbers_are_those_of_all_sources_and_a_misspelt_one_is_refused() -> None:
     sources = {
-        name: Source(kind="items", format="csv", path="x", attributes=columns)
+        name: a_source(kind="items", format="csv", path="x", attributes=columns)
         for name, columns in (("a", {"weight": "g", "size": "s"}), ("b", {"weight": "kg"}))
     }
-    sources["c"] = Source(kind="users", format="csv", path="x")
+    sources["c"] = a_source(kind="users", format="csv", path="x")
     settings = Features(log1p=["price", "weight"], min_users=1)
     assert number_names(sources, settings) == ("price", "age_days", "size", "weight")
     with pytest.raises(ConfigError, match=r"features.log1p names 'wieght'.* Did you mean weight\?"):

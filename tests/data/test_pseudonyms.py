@@ -15,7 +15,8 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import LakePlace, Privacy, Source, load_settings
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import LakePlace, Privacy
 from recsys_spark.data.pseudonyms import (
     key_mark,
     personal_fields,
@@ -27,6 +28,7 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job
 from recsys_spark.stages import ingest
 from tests.conftest import Frame
+from tests.settings import a_source, with_defaults
 
 KEY = b"0123456789abcdef0123456789abcdef"
 VARIABLE = "RECSYS_TEST_PSEUDONYM_KEY"
@@ -85,7 +87,7 @@ def test_a_key_in_the_place_of_its_variables_name_is_refused() -> None:
 
 def test_fields_made_of_the_columns_of_the_user_id_are_personal_too() -> None:
     columns = {"user_id": "who", "event_id": ["who", "film"], "item_id": "film", "event_at": "at"}
-    source = Source(kind="interactions", format="csv", path="x", columns=columns)
+    source = a_source(kind="interactions", format="csv", path="x", columns=columns)
     assert personal_fields(source) == ["event_id", "user_id"]
 
 
@@ -111,14 +113,14 @@ def test_no_plain_user_id_reaches_the_lake_and_the_pseudonyms_of_all_kinds_agree
     )
     (tmp_path / "mails.csv").write_text(f"who|what|at|did|night\n{user}|i1|2024-05-02|click|2024-05-01\n")
     columns = {"user_id": "who", "item_id": "what", "event_at": "at", "event_id": ["who", "what"]}
-    events = Source(
+    events = a_source(
         **SHARED,
         kind="interactions",
         path=str(tmp_path / "events.csv"),
         columns=columns,
         constants={"event_type": "purchase"},
     )
-    mails = Source(
+    mails = a_source(
         **SHARED,
         kind="outcomes",
         path=str(tmp_path / "mails.csv"),
@@ -128,7 +130,7 @@ def test_no_plain_user_id_reaches_the_lake_and_the_pseudonyms_of_all_kinds_agree
     monkeypatch.setenv(VARIABLE, KEY.decode())
     settings = load_settings("demo").model_copy(
         update={
-            "lake": LakePlace(path=str(tmp_path / "lake"), wait_seconds=0),
+            "lake": with_defaults(LakePlace, path=str(tmp_path / "lake"), wait_seconds=0),
             "privacy": ON,
             "sources": {"events": events, "mails": mails},
         }

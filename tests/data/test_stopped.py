@@ -13,7 +13,8 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.config.sections import Settings, load_settings
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.data.cleaning import batch
 from recsys_spark.data.cleaning.clean import deduplicate
 from recsys_spark.data.gates.past_nights import past_nights

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.config.sections import COMPONENTS, TASKS, Settings, load_settings
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.data.events import effective_events
 from recsys_spark.data.preferences import liked, preferences
 from recsys_spark.data.validity import current_on
@@ -26,9 +27,10 @@ from recsys_spark.evaluation.metrics.significance import paired_bootstrap
 from recsys_spark.models.als.fit import fit_als
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.popularity import popularity
+from recsys_spark.names import COMPONENTS, TASKS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 from recsys_spark.runtime.rows import frame_of
 
 TODAY = date(2024, 3, 10)
@@ -118,10 +120,10 @@ class World:
     """The lists that a night of the day makes, and how many of the slots are wanted."""
 
     def __init__(self, silver: DataFrame, versions: DataFrame, settings: Settings, day: date = TODAY) -> None:
-        known = kept(
+        known = checkpointed(
             effective_events(silver, day, clean=settings.clean, ratings=settings.preferences.ratings)
         )
-        self.pairs = kept(preferences(known, run_date=day, settings=settings.preferences))
+        self.pairs = checkpointed(preferences(known, run_date=day, settings=settings.preferences))
         factors = fit_als(self.pairs, settings.als)
         items = current_on(versions, day, "item_id")
         catalogue = catalogue_of(
@@ -133,7 +135,7 @@ class World:
             ),
         )
         blends = [Variant(task, "hybrid", settings.blend.fixed(task)) for task in TASKS]
-        self.ranked = kept(
+        self.ranked = checkpointed(
             lists(
                 self.pairs.select("user_id").distinct(),
                 preferences=self.pairs,

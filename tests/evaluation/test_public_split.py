@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys_spark.cli import app
-from recsys_spark.config.sections import load_settings
+from recsys_spark.config.load import load_settings
 from recsys_spark.errors import ConfigError
 from recsys_spark.evaluation.public_split import judge_split
 from recsys_spark.evaluation.split_files import Split, read_pairs, read_split

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import load_settings
+from recsys_spark.config.load import load_settings
 from recsys_spark.lake.job import Job
 from recsys_spark.night import run_night
 from tests.conftest import ROOT

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import load_settings
+from recsys_spark.config.load import load_settings
 from recsys_spark.night import guarded, parse_date, run_night, stages_between
 from tests.conftest import ROOT
 from tests.shop import write_conf
@@ -39,7 +39,12 @@ def stage_run(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("RECSYS_CONF", str(conf))
 
         def action() -> None:
-            run_night(load_settings("slice"), date.fromisoformat(run_date), last=last, spark=spark)
+            run_night(
+                load_settings("slice"),
+                date.fromisoformat(run_date),
+                stages_between("ingest", last),
+                spark=spark,
+            )
 
         return guarded(action)
 
@@ -125,7 +130,14 @@ def test_a_stage_before_its_predecessor(
 ) -> None:
     assert stage_run(last="ingest") == 0
     settings = load_settings("slice")
-    assert guarded(lambda: run_night(settings, date(2024, 5, 4), first="preferences", spark=spark)) == 2  # type: ignore[arg-type,return-value]
+    assert (
+        guarded(
+            lambda: run_night(
+                settings, date(2024, 5, 4), stages_between("preferences", "deliver"), spark=spark
+            )
+        )
+        == 2
+    )  # type: ignore[arg-type,return-value]
     assert "no run is open for 2024-05-04" in sentence(capsys)
 
 

@@ -7,7 +7,6 @@ from datetime import date
 
 import pytest
 
-from recsys_spark.config.sections import COMPONENTS
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.evaluation.cold_start import judge_cold_start
 from recsys_spark.lake.job import Job
@@ -18,6 +17,7 @@ from recsys_spark.lake.tables import (
     SILVER_INTERACTIONS,
 )
 from recsys_spark.models.versions import of_version, train_earlier_once, train_once
+from recsys_spark.names import COMPONENTS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import hybrids, rankable_catalogue, user_factors

@@ -10,13 +10,13 @@ from deltalake import DeltaTable
 from typer.testing import CliRunner
 
 from recsys_spark.cli import app
-from recsys_spark.config.sections import COMPONENTS, TASKS
 from recsys_spark.evaluation.judgement import Judgement
+from recsys_spark.evaluation.nights import judge_by_last_one, judge_by_window
 from recsys_spark.evaluation.report.gather import gather
 from recsys_spark.evaluation.sentences import verdict
 from recsys_spark.lake.tables import MODEL_METRICS, MODEL_POPULARITY, SILVER_INTERACTIONS
 from recsys_spark.models.versions import last_one_version
-from recsys_spark.stages.evaluate import backtest, last_one
+from recsys_spark.names import COMPONENTS, TASKS
 from tests.jobs.conftest import Night
 from tests.shop import RUN_DATE, STRANGERS, UNASKED, USERS
 
@@ -40,7 +40,7 @@ BASELINES = {
 
 @pytest.fixture(scope="module")
 def judged(night: Night) -> Judgement:
-    return backtest(night.job, with_baselines=True)
+    return judge_by_window(night.job, with_baselines=True)
 
 
 def test_baselines_are_judged_on_the_same_users_as_the_hybrid(judged: Judgement) -> None:
@@ -86,7 +86,7 @@ def test_baselines_are_stored_with_the_night_and_told_in_its_report(judged: Judg
 
 
 def test_leave_last_one_keeps_each_users_last_event_from_the_models(night: Night) -> None:
-    found = last_one(night.job)
+    found = judge_by_last_one(night.job)
     assert found.users["repeats_allowed"] == USERS + len(STRANGERS) + len(UNASKED)
     for values in found.values["repeats_allowed"].values():
         assert values["hit_rate@10"] == pytest.approx(values["recall@10"])  # one item each
@@ -115,7 +115,9 @@ def test_leave_last_one_keeps_each_users_last_event_from_the_models(night: Night
 def test_the_command_prints_both_tables_and_what_is_left_out(
     judged: Judgement, night: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_spark.commands.judge.evaluate.evaluate.backtest", lambda *_, **__: judged)
+    monkeypatch.setattr(
+        "recsys_spark.commands.judge.evaluation_tables.nights.judge_by_window", lambda *_, **__: judged
+    )
     done = CliRunner().invoke(app, ["evaluate", "--env", "slice", "--run-date", RUN_DATE, "--baselines"])
     assert done.exit_code == 0, done.output
     for text in (

@@ -8,12 +8,12 @@ from datetime import date, timedelta
 import pytest
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import COMPONENTS, TASKS
 from recsys_spark.evaluation.backtest import window_events
 from recsys_spark.evaluation.weights import fit as blend_fit
 from recsys_spark.evaluation.weights.fit import weigh_once
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import MODEL_BLEND_WEIGHTS
+from recsys_spark.names import COMPONENTS, TASKS
 from recsys_spark.ranking.rankable import hybrids
 from tests.jobs.conftest import Night
 

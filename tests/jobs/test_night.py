@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import load_settings
+from recsys_spark.config.load import load_settings
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
     GOLD_OUTBOX,
@@ -33,7 +33,7 @@ from recsys_spark.lake.tables import (
     Table,
 )
 from recsys_spark.models.versions import backtest_version
-from recsys_spark.night import run_night
+from recsys_spark.night import run_night, stages_between
 from recsys_spark.stages import recommend
 from tests.conftest import ROOT
 from tests.jobs.conftest import Night
@@ -262,7 +262,12 @@ def test_running_the_night_again_changes_no_row(night: Night, spark: SparkSessio
     )
     before = {table.name: content(night.job, table) for table in tables}
     run_id = night.job.run.run_id
-    run_night(night.job.settings, night.job.run_date, skip=["evaluate"], spark=spark)
+    run_night(
+        night.job.settings,
+        night.job.run_date,
+        stages_between("ingest", "deliver", skip=["evaluate"]),
+        spark=spark,
+    )
     assert replace(night.job).run.run_id == run_id
     assert {table.name: content(night.job, table) for table in tables} == before
 
@@ -272,7 +277,7 @@ def test_an_earlier_date_run_later_gives_what_that_night_would_have_given(
     night: Night, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And no event after a run date reaches its lists: the other lake never held one."""
-    run_night(night.job.settings, EARLIER, last="recommend", spark=spark)
+    run_night(night.job.settings, EARLIER, stages_between("ingest", "recommend"), spark=spark)
     past = tmp_path / "shop"
     past.mkdir()
     for path in night.shop.folder.iterdir():
@@ -285,6 +290,6 @@ def test_an_earlier_date_run_later_gives_what_that_night_would_have_given(
     conf = write_conf(tmp_path / "conf", base=ROOT / "conf", shop=past, root=tmp_path)
     monkeypatch.setenv("RECSYS_CONF", str(conf))
     then = replace(night.job, settings=load_settings("slice"), run_date=EARLIER)
-    run_night(then.settings, EARLIER, last="recommend", spark=spark)
+    run_night(then.settings, EARLIER, stages_between("ingest", "recommend"), spark=spark)
     assert lists_of(night.job, EARLIER) == lists_of(then, EARLIER)
     assert lists_of(then, EARLIER) != lists_of(night.job, date.fromisoformat(RUN_DATE))

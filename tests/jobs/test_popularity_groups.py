@@ -8,10 +8,10 @@ from datetime import date
 
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import COMPONENTS
 from recsys_spark.data.reading import liked_on
 from recsys_spark.lake.tables import MODEL_GROUP_POPULARITY, SILVER_USERS
 from recsys_spark.models.versions import of_version, train_popularity_once
+from recsys_spark.names import COMPONENTS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import in_groups, rankable_catalogue

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import COMPONENTS, Als
+from recsys_spark.config.sections import Als
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import open_run
@@ -27,6 +27,7 @@ from recsys_spark.models.versions import (
     preferences_of,
     train_als_once,
 )
+from recsys_spark.names import COMPONENTS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import rankable_catalogue, user_factors

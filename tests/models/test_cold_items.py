@@ -9,9 +9,10 @@ from scipy import sparse
 from recsys_spark.config.sections import ColdItems
 from recsys_spark.models.cold_items import cold_item_factors, fit_text_map, truncated_svd
 from tests.conftest import Frame
+from tests.settings import with_defaults
 
 ITEMS, WARM, TERMS, RANK = 600, 400, 40, 8
-SETTINGS = ColdItems(enabled=True, dims=20, length=1.0, min_items=50, seed=3)
+SETTINGS = with_defaults(ColdItems, enabled=True, dims=20, length=1.0, min_items=50, seed=3)
 
 
 def planted(seed: int = 0) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:

@@ -8,23 +8,31 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.config.sections import COMPONENTS, ColdItems, Content
+from recsys_spark.config.sections import ColdItems, Content
 from recsys_spark.errors import ConfigError
 from recsys_spark.models.cold_items import cold_item_factors
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.content_features import check_features
+from recsys_spark.names import COMPONENTS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
 from recsys_spark.runtime.rows import frame_of
 from tests.conftest import Frame
+from tests.settings import with_defaults
 
 ITEMS = "item_id string, title string, category string, brand string, tags array<string>"
 NUMBERS = "item_id string, names array<string>, values array<float>"
 
 
 def settings(features: list[str], weight: float = 0.5) -> Content:
-    return Content(
-        fields=["title"], ngram=1, min_items=2, max_terms=100, features=features, feature_weight=weight
+    return with_defaults(
+        Content,
+        fields=["title"],
+        ngram=1,
+        min_items=2,
+        max_terms=100,
+        features=features,
+        feature_weight=weight,
     )
 
 
@@ -140,7 +148,7 @@ def test_factors_of_an_item_that_nobody_had_follow_its_price_where_it_is_read(
         frame_of(spark, warm, "item_id string, factors array<float>"),
         vectors=planted(spark, features),
         preferences=frame_of(spark, pairs, "user_id string, item_id string, strength double"),
-        settings=ColdItems(enabled=True, dims=3, length=1.0, min_items=10, seed=1),
+        settings=with_defaults(ColdItems, enabled=True, dims=3, length=1.0, min_items=10, seed=1),
     ).collect()
     found = {row["item_id"]: np.array(row["factors"]) for row in rows}
     assert set(found) == set(cold)

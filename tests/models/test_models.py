@@ -13,8 +13,9 @@ from recsys_spark.errors import InputError
 from recsys_spark.models.content import fit_content
 from recsys_spark.models.popularity import popularity
 from tests.conftest import Frame
+from tests.settings import with_defaults
 
-WORDS = Content(fields=["title", "tags"], ngram=2, min_items=2, max_terms=100)
+WORDS = with_defaults(Content, fields=["title", "tags"], ngram=2, min_items=2, max_terms=100)
 ITEMS = "item_id string, title string, category string, brand string, tags array<string>"
 
 
@@ -59,10 +60,10 @@ def test_stop_words_are_those_of_the_configured_languages_and_the_shops_own(fram
         ({"stop_words": ["german"], "more_stop_words": ["Pack"]}, {"the", "tea", "honig"}),
         ({"stop_words": []}, {"the", "tea", "und", "der", "honig", "pack"}),
     ):
-        words = Content(**{**WORDS.model_dump(), "ngram": 1, **changed})
+        words = with_defaults(Content, **{**WORDS.model_dump(), "ngram": 1, **changed})
         assert {row["term"] for row in fit_content(frame(ITEMS, rows), words).terms.collect()} == expected
     with pytest.raises(ValidationError, match="stop_words"):
-        Content(**{**WORDS.model_dump(), "stop_words": ["englsh"]})
+        with_defaults(Content, **{**WORDS.model_dump(), "stop_words": ["englsh"]})
 
 
 def test_items_without_a_shared_word_are_refused(frame: Frame) -> None:

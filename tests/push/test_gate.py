@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import Campaign, Gate
+from recsys_spark.config.sections import Gate
 from recsys_spark.push.gate import judge_lists
 from recsys_spark.runtime.rows import frame_of
+from tests.settings import a_campaign
 
 GATE = Gate(min_user_share=1.0, max_short_list_share=0.0, max_first_slot_share=0.5)
-CAMPAIGNS = {"c": Campaign(channel="email", k=2, repeat_allowed=False)}
+CAMPAIGNS = {"c": a_campaign(channel="email", k=2, repeat_allowed=False)}
 ROWS = [
     ("c", "u1", 1, "a", 2.0),
     ("c", "u1", 2, "b", 1.0),

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from scipy import sparse
 
-from recsys_spark.config.sections import COMPONENTS
+from recsys_spark.names import COMPONENTS
 from recsys_spark.ranking import blend
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists, sources

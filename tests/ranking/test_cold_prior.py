@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import COMPONENTS
+from recsys_spark.names import COMPONENTS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
 from recsys_spark.ranking.reasons import explained

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import COMPONENTS, TASKS
+from recsys_spark.names import COMPONENTS, TASKS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
 from recsys_spark.runtime.rows import frame_of

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recsys_spark.config.sections import load_settings
+from recsys_spark.config.load import load_settings
 from recsys_spark.ranking import goes_with as module
 from recsys_spark.ranking.goes_with import Companions, goes_with
 from recsys_spark.ranking.kernel.select import Csr, ItemParts

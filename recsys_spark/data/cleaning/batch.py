@@ -39,9 +39,9 @@ from recsys_spark.data.gates.figures import (
 from recsys_spark.data.kinds import KINDS
 from recsys_spark.errors import RecsysError
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.staged import PART, Partitions, Staged, stage, take_in
+from recsys_spark.lake.staged import PART, Partitions, Staged, take_in, write_beside
 from recsys_spark.lake.tables import SILVER
-from recsys_spark.runtime.parallel import together
+from recsys_spark.runtime.parallel import in_parallel
 
 _ROWS_TOGETHER = 2_000_000  # of one date are one task's, where a batch is one date
 _ROWS_WRITTEN = 160_000  # are one task's, where a batch is written by dates
@@ -204,7 +204,7 @@ def _written(job: Job, kind: str, bronze: DataFrame, judged: DataFrame, rows_in:
     cores = job.spark.sparkContext.defaultParallelism
     buckets = _buckets(job, kind, rows_in)
     spread = Spread.of(rows_in, cores=cores, buckets=buckets)
-    staged = [stage(job.lake, table, _alone(judged, kind, twins, spread))]
+    staged = [write_beside(job.lake, table, _alone(judged, kind, twins, spread))]
     with _closed_on_error(staged):
         alone = staged[0].read().where(F.col(PART).isNotNull())
         waiting = _apart(staged[0], kind)
@@ -213,7 +213,7 @@ def _written(job: Job, kind: str, bronze: DataFrame, judged: DataFrame, rows_in:
             partial(counted, alone, good_figures(kind, clean=settings.clean, among=F.lit(True))),
             partial(_latest_written, job, kind, waiting, rest_spread, staged),
         )
-        figures, rest = together(*steps)
+        figures, rest = in_parallel(*steps)
         # What stands alone has no twin by hashes of identities; of the rest each stands once.
         figures = added_up(figures, rest.figures) | {"duplicate_keys": 0.0}
         dated = sum(rows for part in staged for date_, rows in part.rows.items() if date_ is not None)
@@ -228,7 +228,7 @@ def _latest_written(job: Job, kind: str, waiting: DataFrame, spread: Spread, sta
     """The latest of each identity, written by dates, and the rejected rows: in `staged` from then on."""
     repeats, figures = Observation(), Observation()
     once = deduplicate(waiting, kind, repeats=repeats).observe(figures, *aliased(_figures(job, kind)))
-    written = stage(job.lake, SILVER[kind], _by_date(once, kind, spread, apart=is_rejected()))
+    written = write_beside(job.lake, SILVER[kind], _by_date(once, kind, spread, apart=is_rejected()))
     staged.append(written)
     return _Found(_apart(written, kind), floats(figures.get), float(repeats.get[REPEATED]))
 

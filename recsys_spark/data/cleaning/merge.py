@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import Table
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 # A matched row is replaced by a later delivery only, so any order of deliveries ends in the same table; of
 # equal times by another content, as `deduplicate` has it, and of equal contents by another source's.
@@ -48,7 +48,7 @@ def merge_batch(
     known = lake.read(table)
     per_date = _rows_per_date(rows)
     dates, is_small = sorted(per_date), sum(per_date.values()) <= _SENT_ROWS
-    elsewhere = kept(_under_other_dates(known, rows, identity, is_small=is_small))
+    elsewhere = checkpointed(_under_other_dates(known, rows, identity, is_small=is_small))
     gone = elsewhere.where("is_newer").select(*identity, F.col("_known_date").alias("event_date"))
     late = elsewhere.where("NOT is_newer").select(*identity)
     has_gone, has_late = not gone.isEmpty(), not late.isEmpty()

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Clean, Source
 from recsys_spark.data.kinds import KINDS, rules
-from recsys_spark.runtime.session_settings import LARGE_BATCHES, settings
+from recsys_spark.runtime.session_settings import LARGE_BATCHES, session_settings
 
 KEY = "_key"
 _ROWS_TOGETHER = 4_000_000  # are one task's: 32 MB, sorted
@@ -46,7 +46,7 @@ def repeated_keys(
 
 def _more_than_once(keys: DataFrame, partitions: int) -> DataFrame:
     """The keys that stand in several rows, once each, and null where one is null; computed now."""
-    with settings(keys.sparkSession, LARGE_BATCHES):
+    with session_settings(keys.sparkSession, LARGE_BATCHES):
         return keys.repartition(partitions, KEY).mapInArrow(_twins, f"{KEY} long").localCheckpoint()
 
 

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config.sections import Clean
 from recsys_spark.data.cleaning.clean import is_rejected
 from recsys_spark.data.kinds.outcomes import OUTCOME_TYPES
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 Figures = dict[str, float]
 
@@ -128,7 +128,7 @@ def counted_while_kept(
 ) -> tuple[DataFrame, Figures]:
     """The rows as `kept` keeps them, and their figures, counted in the same pass."""
     figures = Observation()
-    result = kept(rows.observe(figures, *aliased(expressions)), level)
+    result = checkpointed(rows.observe(figures, *aliased(expressions)), level)
     return result, floats(figures.get)
 
 

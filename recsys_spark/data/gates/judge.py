@@ -72,12 +72,12 @@ def require_success(results: list[QualityResult], *, what: str = "the cleaned ba
     failed = [result for result in results if not result.is_success]
     if failed:
         raise QualityGateError(
-            f"{what}: {told(failed)}. Next: recsys quarantine, then correct the delivery or the thresholds "
-            "in [quality]; recsys quarantine --discard FILE leaves a delivered file out for good."
+            f"{what}: {sentence(failed)}. Next: recsys quarantine, then correct the delivery or the "
+            "thresholds in [quality]; recsys quarantine --discard FILE leaves a delivered file out for good."
         )
 
 
-def told(failed: list[QualityResult]) -> str:
+def sentence(failed: list[QualityResult]) -> str:
     """Suite, expectation, observed and allowed of each result, for a sentence."""
     return "; ".join(
         f"{result.suite}: {result.expectation}({result.column}) observed {result.observed}, "

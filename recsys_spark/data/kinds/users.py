@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import USER_GROUPS, Clean, Source
+from recsys_spark.config.sections import Clean, Source
 from recsys_spark.data.kinds import rules
 from recsys_spark.data.kinds.kind import Columns, Kind, flag, text, validity
+from recsys_spark.names import USER_GROUPS
 
 GROUPS = USER_GROUPS
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 from pyspark.sql import functions as F
 
+from recsys_spark.data.cleaning.finished import DISCARDED, file_key, finished_files
 from recsys_spark.data.sources import one_slash
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import Delivered, delivered_files
 from recsys_spark.lake.tables import BRONZE
-from recsys_spark.stages.clean import DISCARDED, file_key, finished_files
 
 _LEAST_HASH = 8  # digits that name a content
 _SHOWN = 10
@@ -29,7 +29,7 @@ def discard(job: Job, name: str) -> tuple[Delivered, int]:
     name: the file's name, its path, or the first digits of its content's hash. Raises ConfigError where
     no file, or more than one, of those that bronze holds and silver does not is meant.
     """
-    finished = finished_files(job)
+    finished = finished_files(job.lake)
     waiting = [file for file in delivered_files(job.lake) if file_key(file) not in finished]
     found = [file for file in waiting if _is_meant(file, name)]
     if len({file_key(file) for file in found}) != 1:

@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.cleaning.batch import Batch, judged_batch
+from recsys_spark.data.cleaning.finished import known_items
 from recsys_spark.data.gates import judge as quality
 from recsys_spark.data.gates import suites as expectations
 from recsys_spark.data.gates.figures import unknown_items
@@ -26,8 +27,7 @@ from recsys_spark.lake.tables import (
     OPS_METRICS,
     SILVER_QUARANTINE,
 )
-from recsys_spark.runtime.checkpoints import kept
-from recsys_spark.stages.clean import known_items
+from recsys_spark.runtime.checkpoints import checkpointed
 
 # A row's reasons and its text may be others under other rules; it stays the same row.
 _OTHER = "s.reject_reasons <> t.reject_reasons OR NOT (s.raw <=> t.raw)"
@@ -48,7 +48,7 @@ class Again:
     repaired: DataFrame
 
 
-def run(job: Job) -> Summary:
+def reprocess(job: Job) -> Summary:
     """Rows quarantined up to the run date, back through judgement, deduplication, gate and merge."""
     quality.preload()
     open_run(job.lake, job.settings, job.run_date)
@@ -77,11 +77,11 @@ def _again(job: Job, kind: str, notes: list[str]) -> Again | None:
     )
     if waiting.isEmpty():
         return None
-    bronze = kept(_under_todays_mapping(job, kind, waiting, notes))
+    bronze = checkpointed(_under_todays_mapping(job, kind, waiting, notes))
     batch = judged_batch(job, kind, bronze.drop("is_changed"), [])
     judged = bronze.withColumn("kind", F.lit(kind))
     try:
-        repaired = kept(repaired_keys(judged, batch.rejected))
+        repaired = checkpointed(repaired_keys(judged, batch.rejected))
     except BaseException:
         batch.close()
         raise
@@ -137,7 +137,7 @@ def _gate(job: Job, batches: list[Batch]) -> None:
     ]
     if "interactions" in by_kind:
         events = by_kind["interactions"]
-        unknown = unknown_items(events.good, known_items(job, by_kind.get("items")))
+        unknown = unknown_items(events.good, known_items(job.lake, by_kind.get("items")))
         figures = {**_without_delivery(events), "unknown_items": unknown}
         checks.append(expectations.interaction_check(figures))
         checks.append(expectations.repaired_check(figures, quality=thresholds))

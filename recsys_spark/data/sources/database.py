@@ -18,7 +18,7 @@ from recsys_spark.data.sources.files import SourceFile
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, mapped, their_columns
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.schema import column
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 # PostgreSQL's driver otherwise holds a partition's whole result in memory.
 _FETCH_ROWS = "10000"
@@ -57,7 +57,7 @@ def read_table(spark: SparkSession, name: str, source: Source) -> TableRead:
     in_order = rows.sortWithinPartitions(*payload).withColumn(
         "row", F.monotonically_increasing_id().bitwiseAND((1 << 33) - 1)
     )
-    fetched = kept(in_order, StorageLevel.DISK_ONLY)
+    fetched = checkpointed(in_order, StorageLevel.DISK_ONLY)
     return TableRead(fetched, _parts(fetched, payload))
 
 

@@ -14,7 +14,7 @@ from recsys_spark.data.sources.columns import Found
 from recsys_spark.data.sources.lines import Numbered, numbered
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
 from recsys_spark.errors import ConfigError
-from recsys_spark.runtime.session_settings import settings
+from recsys_spark.runtime.session_settings import session_settings
 
 # A longer line is an accident (a lost line end, a stray quote), and would cost every parser its memory.
 MAX_LINE = 1_000_000
@@ -89,7 +89,7 @@ def _lines(spark: SparkSession, source: Source, paths: Sequence[str]) -> DataFra
     if source.encoding.upper() in {"UTF-8", "UTF8", "US-ASCII"}:
         return lines
     _require_charset(spark, source)
-    with settings(spark, _ALL_CHARSETS):
+    with session_settings(spark, _ALL_CHARSETS):
         decoded = F.decode(F.col(_LINE).cast("binary"), source.encoding).alias(_LINE)
         return lines.select(decoded, "_metadata")
 
@@ -123,7 +123,7 @@ def _scan_records(
     options = {**_csv(source), **STRICT, "multiLine": "true", "header": str(source.header).lower()}
     options |= {"encoding": source.encoding, "columnPruning": "false", "maxCharsPerColumn": str(MAX_LINE)}
     _require_charset(spark, source)
-    with settings(spark, _ALL_CHARSETS):
+    with session_settings(spark, _ALL_CHARSETS):
         records = numbered(spark.read.options(**options).schema(_strings(inner)).csv(list(paths)))
     wanted = [
         F.col(place).alias(name)

@@ -9,9 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_spark.config.sections import TASKS
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.models.neighbours import best_columns
+from recsys_spark.names import REPEATS_ALLOWED, TASKS
 
 # Users (rows of Known) in, one score an item out, [B, I] float64, larger is better, -inf for never.
 Scorer = Callable[[NDArray[np.int64]], NDArray[np.float64]]
@@ -34,8 +34,8 @@ def model_lists(
         scores = np.array(score(rows), dtype=np.float64)  # a copy: what is masked here is masked here only
         scores[:, not_rankable] = -np.inf
         _hide(scores, known.excluded[rows])
-        for task in sorted(tasks, key=lambda name: name != "repeats_allowed"):
-            if task != "repeats_allowed":
+        for task in sorted(tasks, key=lambda name: name != REPEATS_ALLOWED):
+            if task != REPEATS_ALLOWED:
                 _hide(scores, known.seen[rows])
             yield _batch(task, model, known, rows, *best_columns(scores, k))
 

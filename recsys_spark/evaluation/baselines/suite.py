@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from scipy import sparse
 
-from recsys_spark.config.sections import TASKS
 from recsys_spark.evaluation.baselines import item2vec, latent, nearest, rated, simple
 from recsys_spark.evaluation.baselines.known import (
     PAIR_COLUMNS,
@@ -24,6 +23,7 @@ from recsys_spark.evaluation.baselines.known import (
 )
 from recsys_spark.evaluation.baselines.scored import Scorer, model_lists
 from recsys_spark.models.als.linear import item_vectors
+from recsys_spark.names import TASKS
 
 _SCHEMA = pa.schema(
     [

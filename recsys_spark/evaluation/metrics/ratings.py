@@ -19,8 +19,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Ratings
 from recsys_spark.evaluation.metrics.metrics import order_free_mean
-
-ALS = "als"
+from recsys_spark.names import ALS, MAE, RMSE
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ def judged_ratings(predicted: DataFrame, beside: pa.Table | None = None) -> Rati
         rows = rows.unionByName(given.select("model", "rating", "predicted"))
     error = F.col("rating") - F.col("predicted")
     found = rows.groupBy("model").agg(
-        F.sqrt(order_free_mean(error * error)).alias("rmse"), order_free_mean(F.abs(error)).alias("mae")
+        F.sqrt(order_free_mean(error * error)).alias(RMSE), order_free_mean(F.abs(error)).alias(MAE)
     )
-    values = {row["model"]: {"rmse": row["rmse"], "mae": row["mae"]} for row in found.collect()}
+    values = {row["model"]: {RMSE: row[RMSE], MAE: row[MAE]} for row in found.collect()}
     pairs, all_pairs = predicted.agg(F.count("predicted"), F.count(F.lit(1))).collect()[0]
     return RatingJudgement(values, pairs, all_pairs - pairs)

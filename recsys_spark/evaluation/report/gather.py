@@ -24,8 +24,8 @@ from recsys_spark.evaluation.report.contents import (
     UserStory,
 )
 from recsys_spark.evaluation.report.render import write_report
+from recsys_spark.evaluation.sentences import weight_sentences
 from recsys_spark.evaluation.stored import Stored, stored
-from recsys_spark.evaluation.weights_told import told_weights
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import Run
 from recsys_spark.lake.tables import (
@@ -39,14 +39,14 @@ from recsys_spark.lake.tables import (
     SILVER_USERS,
 )
 from recsys_spark.models.versions import backtest_version, preferences_of
-from recsys_spark.night import STAGES
+from recsys_spark.names import HEADLINE, MAE, RMSE, STAGES
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.rankable import hybrids
 
 _EVENT_DAYS = 365
 _STORIES = 3
 _SHOWN = (
-    "ndcg@10",
+    HEADLINE,
     "precision@10",
     "recall@10",
     "f1@10",
@@ -56,8 +56,8 @@ _SHOWN = (
     "mean_popularity@10",
     "diversity@10",
     "serendipity@10",
-    "rmse",
-    "mae",
+    RMSE,
+    MAE,
 )
 _HISTORY_LINES = 12
 
@@ -101,7 +101,7 @@ def gather(job: Job) -> NightReport:
         metrics=_shown(judged),
         verdicts=judged.verdicts,
         slices=judged.slices,
-        weights=told_weights(blends, job.settings.blend),
+        weights=weight_sentences(blends, job.settings.blend),
         users=_stories(job, staged, pairs, blends),
         quality=quality,
         links={"Data Docs of Great Expectations": "data_docs/index.html"}

@@ -13,11 +13,10 @@ from markupsafe import Markup
 from recsys_spark.evaluation.report import charts, charts_models
 from recsys_spark.evaluation.report.contents import LongTail, NightReport, Slices, Slot, UserStory
 from recsys_spark.evaluation.report.svg import compact, duration
+from recsys_spark.names import HEADLINE, HYBRID
 from recsys_spark.titles import clip, one_line
 
 WIDE, NARROW = 880, 360
-HYBRID = "hybrid"
-HEADLINE = "ndcg@10"
 
 _SECRET = re.compile(r"passw|secret|token|salt|credential|(^|[._-])(key|dsn)$", re.IGNORECASE)
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*:", re.IGNORECASE)

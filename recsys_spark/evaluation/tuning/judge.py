@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import TASKS
 from recsys_spark.data.preferences import liked
 from recsys_spark.data.reading import events_on, preferences_on
 from recsys_spark.errors import InputError
@@ -31,9 +30,10 @@ from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import SILVER_ITEMS, SILVER_USERS
 from recsys_spark.models.history import with_fade
 from recsys_spark.models.versions import train_once
+from recsys_spark.names import TASKS
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import hybrids, in_groups, rankable_catalogue, user_factors
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 K = 10
 METRIC = f"ndcg@{K}"
@@ -95,7 +95,7 @@ def evidence_of(job: Job, window: Window) -> Evidence:
 
     InputError where there is nothing to learn from, or fewer than two users to judge by.
     """
-    known = kept(events_on(job, window.cutoff))
+    known = checkpointed(events_on(job, window.cutoff))
     if known.isEmpty():
         raise InputError(f"no events on or before {window.cutoff}: nothing to train a trial on.")
     events = window_events(job, window.cutoff, days=window.days)
@@ -135,7 +135,7 @@ def hybrid_scores(job: Job, evidence: Evidence) -> Scores:
     must be empty: versions there are taken for what they are called.
     """
     cutoff = evidence.window.cutoff
-    pairs = kept(preferences_on(job, cutoff, events=evidence.known))
+    pairs = checkpointed(preferences_on(job, cutoff, events=evidence.known))
     train_once(job, VERSION, cutoff, pairs, events=liked(evidence.known, job.settings.preferences))
     weigh_once(job, VERSION, cutoff)
     return _ranked_scores(job, evidence, pairs)
@@ -144,7 +144,7 @@ def hybrid_scores(job: Job, evidence: Evidence) -> Scores:
 def _ranked_scores(job: Job, evidence: Evidence, pairs: DataFrame) -> Scores:
     catalogue = rankable_catalogue(job, VERSION, evidence.window.cutoff)
     try:
-        ranked = kept(
+        ranked = checkpointed(
             lists(
                 in_groups(job, evidence.relevant.select("user_id").distinct(), evidence.window.cutoff),
                 preferences=with_fade(pairs, run_date=evidence.window.cutoff, settings=job.settings.history),

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from recsys_spark.config.sections import TASKS, Settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.errors import ConfigError
+from recsys_spark.names import ALS, CONTENT, HISTORY, POPULARITY, TASKS, TRIAL
 
 STARTUP = 10  # so many trials are drawn at random before their values guide the next ones
 
@@ -59,7 +60,7 @@ def _weighs(*components: str) -> Matters:
 
 
 def _alternates(settings: Settings) -> bool:
-    return not settings.als.is_linear and _weighs("als")(settings)
+    return not settings.als.is_linear and _weighs(ALS)(settings)
 
 
 def _has_confidence(settings: Settings) -> bool:
@@ -67,27 +68,25 @@ def _has_confidence(settings: Settings) -> bool:
 
 
 def _has_exponent(settings: Settings) -> bool:
-    return settings.als.trainer == "cg" and _weighs("als")(settings)
+    return settings.als.trainer == "cg" and _weighs(ALS)(settings)
 
 
 def _fades(settings: Settings) -> bool:
-    return settings.history.overdue_half_life > 0 and _weighs("history")(settings)
+    return settings.history.overdue_half_life > 0 and _weighs(HISTORY)(settings)
 
 
 SPACE = (
-    Dimension("als.rank", 8, 128, is_log=True, matters=_weighs("als")),
+    Dimension("als.rank", 8, 128, is_log=True, matters=_weighs(ALS)),
     Dimension("als.iterations", 5, 25, is_log=False, matters=_alternates),
     Dimension("als.regularization", 0.001, 1.0, is_log=True, matters=_alternates),
     Dimension("als.alpha", 0.1, 100.0, is_log=True, matters=_has_confidence),
     Dimension("als.scaling_exponent", 0.0, 1.0, is_log=False, matters=_has_exponent),
-    Dimension(
-        "preferences.half_life_days", 7.0, 730.0, is_log=True, matters=_weighs("als", "history", "content")
-    ),
+    Dimension("preferences.half_life_days", 7.0, 730.0, is_log=True, matters=_weighs(ALS, HISTORY, CONTENT)),
     Dimension("history.overdue_half_life", 2.0, 100.0, is_log=True, matters=_fades),
-    Dimension("popularity.window_days", 3, 90, is_log=True, matters=_weighs("popularity", "trial")),
-    Dimension("content.ngram", 1, 3, is_log=False, matters=_weighs("content")),
-    Dimension("content.min_items", 1, 20, is_log=True, matters=_weighs("content")),
-    Dimension("content.max_terms", 1000, 50000, is_log=True, matters=_weighs("content")),
+    Dimension("popularity.window_days", 3, 90, is_log=True, matters=_weighs(POPULARITY, TRIAL)),
+    Dimension("content.ngram", 1, 3, is_log=False, matters=_weighs(CONTENT)),
+    Dimension("content.min_items", 1, 20, is_log=True, matters=_weighs(CONTENT)),
+    Dimension("content.max_terms", 1000, 50000, is_log=True, matters=_weighs(CONTENT)),
 )
 
 

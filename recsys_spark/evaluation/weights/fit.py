@@ -10,7 +10,6 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import COMPONENTS, TASKS
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.evaluation.backtest import judged_items, window_events
 from recsys_spark.evaluation.weights.search import Cases, Found, learned
@@ -18,10 +17,11 @@ from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import MODEL_BLEND_WEIGHTS
 from recsys_spark.models.history import with_fade
 from recsys_spark.models.versions import train_earlier_once
+from recsys_spark.names import COMPONENTS, HYBRID, TASKS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.rankable import rankable_catalogue, user_factors
 from recsys_spark.ranking.weight_cases import candidates
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 from recsys_spark.runtime.rows import frame_of
 
 
@@ -52,7 +52,7 @@ def _learned(job: Job, day: date) -> dict[str, Found]:
     """What a search finds for each task, or that the configured weights stand and why."""
     settings, days = job.settings.blend, job.settings.evaluation.window_days
     cutoff = day - timedelta(days=days)
-    pairs = kept(preferences_on(job, cutoff))
+    pairs = checkpointed(preferences_on(job, cutoff))
     if pairs.where(F.col("strength") > 0).isEmpty():
         return {task: _as_configured(job, task, f"no preferences on {cutoff}") for task in TASKS}
     all_cases = cases_of(job, cutoff, days=days, pairs=pairs)
@@ -93,7 +93,7 @@ def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str
             preferences=with_fade(pairs, run_date=cutoff, settings=job.settings.history),
             user_factors=user_factors(job, version),
             catalogue=catalogue,
-            starts=[Variant(task, "hybrid", settings.fixed(task)) for task in TASKS],
+            starts=[Variant(task, HYBRID, settings.fixed(task)) for task in TASKS],
             n=settings.candidates,
             partitions=job.spark.sparkContext.defaultParallelism,
         ).toArrow()

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_spark.config.sections import COMPONENTS
 from recsys_spark.evaluation.metrics.metrics import discounts
 from recsys_spark.evaluation.metrics.significance import Interval, paired_bootstrap
+from recsys_spark.names import COMPONENTS, POPULARITY, TRIAL
 
 K = 10
 FACTORS = (0.25, 0.5, 0.7, 1.4, 2.0, 4.0)  # of the weight as it is
@@ -212,7 +212,7 @@ def _stepped(cases: Cases, weights: Floats, c: int, best: float) -> tuple[Floats
 
 def _with_last_resort(weights: Floats) -> Floats:
     """People without a history have popularity and trial only: where neither weighs, popularity settles."""
-    popularity, trial = COMPONENTS.index("popularity"), COMPONENTS.index("trial")
+    popularity, trial = COMPONENTS.index(POPULARITY), COMPONENTS.index(TRIAL)
     if weights[popularity] > 0 or weights[trial] > 0:
         return weights
     return np.where(np.arange(weights.size) == popularity, LAST_RESORT * weights.max(), weights)

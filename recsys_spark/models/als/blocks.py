@@ -23,8 +23,8 @@ from scipy import sparse
 from recsys_spark.errors import ConfigError
 from recsys_spark.models.als.solve import Rows
 from recsys_spark.runtime.batches import gathered
-from recsys_spark.runtime.session_settings import LARGE_BATCHES, settings
-from recsys_spark.runtime.workers import settle
+from recsys_spark.runtime.session_settings import LARGE_BATCHES, session_settings
+from recsys_spark.runtime.workers import warm_worker
 
 CHUNK_PAIRS = 1 << 20
 PIECE_PAIRS = 1 << 20  # of a task, split together
@@ -113,7 +113,7 @@ def blocks_of(pairs: DataFrame, cuts: Sequence[Cut], *, value: str) -> list[Bloc
     cuts = [replace(cut, n_blocks=min(cut.n_blocks, cut.n_rows)) for cut in cuts]
     first = [sum(cut.n_blocks for cut in cuts[:n]) for n in range(len(cuts) + 1)]
     names = list(dict.fromkeys(name for cut in cuts for name in (cut.row, cut.column)))
-    with settings(spark, LARGE_BATCHES):
+    with session_settings(spark, LARGE_BATCHES):
         pieces = pairs.select(*names, value).mapInArrow(
             _splitting(cuts, first, value, PIECE_PAIRS), PIECE_SCHEMA
         )
@@ -152,7 +152,7 @@ def _on_worker(work: Callable[[Chunk], Any]) -> Callable[[Iterable[Any]], Iterat
     each = _each(work)
 
     def of_partition(records: Iterable[Any]) -> Iterator[Any]:
-        settle()
+        warm_worker()
         return each(records)
 
     return of_partition
@@ -176,7 +176,7 @@ def _splitting(
     """Pairs to pieces: of so many at once those of each block, its rows counted within the block."""
 
     def split(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        settle()
+        warm_worker()
         for some in gathered(batches, at_once):
             for cut, start in zip(cuts, first, strict=False):
                 rows, columns, values = (
@@ -211,7 +211,7 @@ def _cutting(first: Sequence[int]) -> Callable[[Iterable[Any]], Iterator[Record]
     """All pieces of a partition (those of a block) to its chunks."""
 
     def cut(found: Iterable[Any]) -> Iterator[Record]:
-        settle()
+        warm_worker()
         pieces: dict[int, list[tuple[Any, Any, Any]]] = {}
         for part, row, column, data in found:
             arrays = (np.frombuffer(row, np.int32), np.frombuffer(column, np.int32))

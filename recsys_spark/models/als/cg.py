@@ -27,9 +27,9 @@ from recsys_spark.models.als.blocks import Blocks, Chunk, Cut, blocks_held, bloc
 from recsys_spark.models.als.factors import Factors, IndexedPairs, Iteration
 from recsys_spark.models.als.solve import Matrix, Objective, Rows, gramian, solve_rows
 from recsys_spark.runtime.batches import lists_of
-from recsys_spark.runtime.checkpoints import kept
-from recsys_spark.runtime.served_files import MatrixSeries, SharedMatrix
-from recsys_spark.runtime.workers import settle
+from recsys_spark.runtime.checkpoints import checkpointed
+from recsys_spark.runtime.matrices import MatrixSeries, SharedMatrix
+from recsys_spark.runtime.workers import warm_worker
 
 AT_ONCE = 1 << 16  # rows of a start that are drawn, and summed, at a time ...
 SEEDED_AT_ONCE = 1024  # ... so many by one core: a piece stays in its cache
@@ -230,7 +230,7 @@ def _named(series: MatrixSeries, ids: DataFrame, kind: str) -> DataFrame:
     shared = series.offer()
 
     def attach(batches: Any) -> Any:
-        settle()
+        warm_worker()
         for batch in batches:
             index = batch.column(0).to_numpy()
             columns = [batch.column(0), batch.column(1), lists_of(shared.read(index))]
@@ -238,4 +238,4 @@ def _named(series: MatrixSeries, ids: DataFrame, kind: str) -> DataFrame:
 
     named = ids.select(f"{kind}_index", F.col(f"{kind}_id"))
     schema = f"{kind}_index int, {kind}_id string, factors array<float>"
-    return kept(named.mapInArrow(attach, schema))
+    return checkpointed(named.mapInArrow(attach, schema))

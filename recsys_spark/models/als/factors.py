@@ -9,8 +9,8 @@ from pyspark.sql import functions as F
 
 from recsys_spark.data.ids import dense_index
 from recsys_spark.errors import InputError
-from recsys_spark.runtime.broadcasts import near
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.broadcasts import broadcast_if_small
+from recsys_spark.runtime.checkpoints import checkpointed
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ def index_pairs(preferences: DataFrame) -> IndexedPairs:
             "in preferences.event_weights. Next: check the interactions source and the run date."
         )
     pairs = (
-        preferences.join(near(users, n_users), on="user_id", how="inner")
-        .join(near(items, n_items), on="item_id", how="inner")
+        preferences.join(broadcast_if_small(users, n_users), on="user_id", how="inner")
+        .join(broadcast_if_small(items, n_items), on="item_id", how="inner")
         .select("user_index", "item_index", F.col("strength").cast("float").alias("strength"))
     )
     # Read by each side, and for the loss: texts are looked up once, and the pairs counted meanwhile.
     counted = Observation()
-    pairs = kept(pairs.observe(counted, F.count(F.lit(1)).alias("pairs")))
+    pairs = checkpointed(pairs.observe(counted, F.count(F.lit(1)).alias("pairs")))
     return IndexedPairs(users, items, pairs, n_users, n_items, int(counted.get["pairs"]))

@@ -19,9 +19,9 @@ from recsys_spark.config.sections import Als
 from recsys_spark.models.als.loss import histories, rows_of
 from recsys_spark.models.als.solve import Objective, exact_row, gramian
 from recsys_spark.runtime.batches import lists_of
-from recsys_spark.runtime.checkpoints import kept
-from recsys_spark.runtime.served_files import MatrixSeries, SharedMatrix
-from recsys_spark.runtime.workers import settle
+from recsys_spark.runtime.checkpoints import checkpointed
+from recsys_spark.runtime.matrices import MatrixSeries, SharedMatrix
+from recsys_spark.runtime.workers import warm_worker
 
 SCHEMA = "user_id string, factors array<float>"
 
@@ -49,7 +49,7 @@ def fold_in(preferences: DataFrame, item_factors: DataFrame, settings: Als) -> D
     series = MatrixSeries(spark, "als-item-factors", *y.shape)
     solving = _solving(series.share_rows(y), _summed if settings.is_linear else _exact(y, settings))
     try:
-        return kept(histories(known).mapInArrow(solving, SCHEMA))
+        return checkpointed(histories(known).mapInArrow(solving, SCHEMA))
     finally:
         series.close()
 
@@ -68,7 +68,7 @@ def _solving(
     shared: SharedMatrix, solve_row: _Solve
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def solve(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        settle()
+        warm_worker()
         for batch in batches:
             rows = rows_of(batch.column("indices"), batch.column("strengths"))
             y, indices = shared.needed(rows.indices)

@@ -26,7 +26,7 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.models.als.factors import Factors, IndexedPairs, Iteration, index_pairs
 from recsys_spark.models.als.fold_in import fold_in
 from recsys_spark.runtime.batches import lists_of
-from recsys_spark.runtime.checkpoints import kept
+from recsys_spark.runtime.checkpoints import checkpointed
 
 # About 2 GB on the driver with the matrices that are made of them, here and in the baselines.
 MAX_PAIRS = 20_000_000
@@ -58,7 +58,7 @@ def fit_linear(
         )
     else:
         vectors = _unit_vectors(item_vectors(events(), size=settings.rank, seed=settings.seed), indexed)
-    items = kept(vectors)
+    items = checkpointed(vectors)
     users = fold_in(preferences, items, settings).join(indexed.users, on="user_id", how="inner")
     spent = Iteration(1, math.nan, time.perf_counter() - began)
     return Factors(users.select("user_index", "user_id", "factors"), items, (spent,))

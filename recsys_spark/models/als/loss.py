@@ -18,8 +18,8 @@ from pyspark.sql import functions as F
 
 from recsys_spark.models.als.factors import Factors, IndexedPairs
 from recsys_spark.models.als.solve import Matrix, Objective, Rows, gramian, solve_rows, weights_of
-from recsys_spark.runtime.served_files import MatrixSeries, SharedMatrix
-from recsys_spark.runtime.workers import settle
+from recsys_spark.runtime.matrices import MatrixSeries, SharedMatrix
+from recsys_spark.runtime.workers import warm_worker
 
 # Rows of both factor matrices gathered at a time: 64 MB at rank 64.
 _PAIRS_AT_ONCE = 65_536
@@ -126,7 +126,7 @@ def _measuring(
     shared: SharedMatrix, gram: NDArray[np.float64], objective: Objective
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def measure(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        settle()
+        warm_worker()
         for batch in batches:
             x = batch.column("factors").flatten().to_numpy().reshape(batch.num_rows, -1).astype(np.float32)
             rows = rows_of(batch.column("indices"), batch.column("strengths"))

@@ -9,18 +9,24 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import Clean, Source
+from recsys_spark.config.sections import Clean
 from recsys_spark.data.cleaning.clean import cleaned, deduplicate, good, quarantined
 from recsys_spark.lake.tables import BRONZE_INTERACTIONS, BRONZE_ITEMS
 from recsys_spark.runtime.rows import frame_of
 from tests.conftest import Frame
+from tests.settings import a_source, with_defaults
 
-RULES = Clean(
-    event_types=["purchase"], max_id_length=20, max_text_length=30, max_abs_value=1e6, future_tolerance_days=1
+RULES = with_defaults(
+    Clean,
+    event_types=["purchase"],
+    max_id_length=20,
+    max_text_length=30,
+    max_abs_value=1e6,
+    future_tolerance_days=1,
 )
 SOURCES = {
-    "shop": Source(kind="interactions", format="csv", path="x"),
-    "epoch": Source(kind="interactions", format="csv", path="x", time_format="seconds"),
+    "shop": a_source(kind="interactions", format="csv", path="x"),
+    "epoch": a_source(kind="interactions", format="csv", path="x", time_format="seconds"),
 }
 ARRIVED, LATER = datetime(2024, 5, 1), datetime(2024, 6, 1)
 NO_TIME = {"delivered_at": datetime(1970, 1, 1), "ingested_at": LATER}

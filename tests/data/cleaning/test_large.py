@@ -13,14 +13,15 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import Settings, load_settings
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.data.cleaning import batch
 from recsys_spark.data.cleaning.clean import deduplicate
 from recsys_spark.data.sources import rows_by_file
 from recsys_spark.errors import QualityGateError, RecsysError
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import delivered_files
-from recsys_spark.lake.staged import PART, stage, take_in
+from recsys_spark.lake.staged import PART, take_in, write_beside
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import (
     BRONZE_INTERACTIONS,
@@ -243,7 +244,7 @@ def test_files_that_a_table_names_or_named_are_never_deleted_and_abandoned_ones_
     folder, partition = Path(lake.path(table)), {"x": {"run_date": DAY}}
     with monkeypatch.context() as clock:
         clock.setattr(time, "time", lambda now=time.time: now() - 90_000)
-        closed, stopped, removed, killed = (stage(lake, table, preferences(spark)) for _ in range(4))
+        closed, stopped, removed, killed = (write_beside(lake, table, preferences(spark)) for _ in range(4))
     for one in (closed, stopped, removed):
         take_in((one, partition))
         one.is_taken = False  # as where something is raised right after the commit
@@ -251,7 +252,7 @@ def test_files_that_a_table_names_or_named_are_never_deleted_and_abandoned_ones_
     assert not (folder / closed.folder / "_delta_log").exists()
     lake.delete(table, "true")
     take_in((stopped, partition))  # once more, so that one is named and the other is of an earlier version
-    young = stage(lake, table, preferences(spark))
+    young = write_beside(lake, table, preferences(spark))
     folders = {path.name for path in folder.glob("batch-*")}
     assert folders == {closed.folder, stopped.folder, removed.folder, young.folder}
     assert killed.folder not in folders
@@ -287,5 +288,5 @@ def test_a_batch_must_have_the_types_of_its_table(spark: SparkSession, tmp_path:
     ]
     for change in changes:
         with pytest.raises(TypeError, match=r"silver\.preferences: missing="):
-            stage(Lake(spark, str(tmp_path)), SILVER_PREFERENCES, change(preferences(spark)))
+            write_beside(Lake(spark, str(tmp_path)), SILVER_PREFERENCES, change(preferences(spark)))
     assert not Path(tmp_path / "silver").exists()

@@ -12,7 +12,8 @@ from pyspark import StorageLevel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import Settings, load_settings
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.data.gates import judge as quality
 from recsys_spark.data.gates.bounds import Check
 from recsys_spark.data.gates.figures import (

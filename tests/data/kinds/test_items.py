@@ -13,7 +13,6 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import Source
 from recsys_spark.data.cleaning.clean import cleaned, deduplicate, good
 from recsys_spark.data.sources import find_files, read_source
 from recsys_spark.data.validity import current_on, known_on
@@ -23,8 +22,9 @@ from recsys_spark.lake.tables import BRONZE_AUDIENCES, BRONZE_ITEMS, BRONZE_USER
 from recsys_spark.ranking.rankable import on_sale
 from tests.conftest import Frame
 from tests.data.cleaning.test_clean import RULES, bronze
+from tests.settings import a_source
 
-GERMAN = {"shop": Source(kind="items", format="csv", path="x", time_format="dd.MM.yyyy")}
+GERMAN = {"shop": a_source(kind="items", format="csv", path="x", time_format="dd.MM.yyyy")}
 FIRST = date(2024, 1, 1)
 
 
@@ -89,7 +89,7 @@ def test_users_have_groups_and_neither_users_nor_audiences_have_long_texts(spark
 
 def test_attributes_come_from_the_columns_that_the_source_names(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("sku,g,stars\na,250,4.5\nb,,x\n")
-    source = Source(
+    source = a_source(
         kind="items",
         format="csv",
         path="x",
@@ -107,9 +107,9 @@ def test_attributes_come_from_the_columns_that_the_source_names(spark: SparkSess
 
 def test_attributes_belong_to_items_and_have_names_of_their_own() -> None:
     with pytest.raises(ValueError, match="attributes belong to sources of kind 'items', not 'users'"):
-        Source(kind="users", format="csv", path="x", attributes={"age": "age"})
+        a_source(kind="users", format="csv", path="x", attributes={"age": "age"})
     with pytest.raises(ValueError, match="attributes may not be called 'price'"):
-        Source(kind="items", format="csv", path="x", attributes={"price": "cost"})
+        a_source(kind="items", format="csv", path="x", attributes={"price": "cost"})
 
 
 def deliveries(draw: random.Random) -> list[dict]:

@@ -7,14 +7,15 @@ from datetime import date, datetime
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import Clean, Source
+from recsys_spark.config.sections import Clean
 from recsys_spark.data.cleaning.clean import cleaned, deduplicate, good
 from recsys_spark.lake.schema import conform
 from recsys_spark.lake.tables import BRONZE_OUTCOMES, SILVER_OUTCOMES
 from tests.data.cleaning.test_clean import RULES, bronze
+from tests.settings import a_source
 
 STRICT: Clean = RULES.model_copy(update={"max_id_length": 30})
-SOURCES = {"mailer": Source(kind="outcomes", format="jsonl", path="x", time_format="seconds")}
+SOURCES = {"mailer": a_source(kind="outcomes", format="jsonl", path="x", time_format="seconds")}
 CLICK = {
     "source": "mailer",
     "run_date": "2024-03-30",

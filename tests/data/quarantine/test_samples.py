@@ -14,10 +14,11 @@ from pyspark.sql import functions as F
 from typer.testing import CliRunner
 
 from recsys_spark.cli import app
-from recsys_spark.commands.repair import quarantine as quarantine_view
-from recsys_spark.config.sections import Settings, load_settings
-from recsys_spark.data.quarantine import reprocess
+from recsys_spark.commands.repair import quarantine_tables
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.data.quarantine.discard import discard
+from recsys_spark.data.quarantine.reprocess import reprocess
 from recsys_spark.data.quarantine.samples import Rejected, by_reason, masked, shape
 from recsys_spark.errors import ConfigError, QualityGateError
 from recsys_spark.lake.job import Job, Summary
@@ -107,7 +108,7 @@ def test_a_row_repaired_by_a_rule_comes_back_and_one_that_is_not_stays(night: Ni
         for row in (1, 2)
     ]
     repaired.append(SILVER_QUARANTINE, frame_of(repaired.spark, rejected, SILVER_QUARANTINE.schema))
-    summary = reprocess.run(repaired)
+    summary = reprocess(repaired)
     assert [row["event_id"] for row in repaired.read(SILVER_INTERACTIONS).collect()] == ["w2"]
     [left] = repaired.read(SILVER_QUARANTINE).collect()
     assert (left["row"], left["reject_reasons"]) == (2, ["unknown_event_type"])
@@ -138,7 +139,7 @@ def test_a_refused_file_is_left_out_by_its_content_and_its_correction_is_taken(
         discard(later, "events.csv")
     with pytest.raises(ConfigError, match=r"no file 'orders.csv' waits for silver .*events.csv \(web"):
         discard(later, "orders.csv")
-    monkeypatch.setattr(quarantine_view, "job_of", lambda *_: later)
+    monkeypatch.setattr(quarantine_tables, "job_of", lambda *_: later)
     given = ["quarantine", "--env", "demo", "--discard", wrong[:8]]
     told = CliRunner().invoke(app, [*given, "--json", str(tmp_path / "told.json")])
     assert told.exit_code == 0, told.output
@@ -173,7 +174,7 @@ def test_rows_repaired_by_a_mapping_and_a_rule_come_back_once_and_the_others_sta
     ingest.run(wrong)
     clean.run(wrong)
     repaired = night("at", "wish")
-    summary = reprocess.run(repaired)
+    summary = reprocess(repaired)
     events = repaired.read(SILVER_INTERACTIONS).select("event_id", F.col("event_at").cast("string")).collect()
     assert {tuple(row) for row in events} == {
         ("w1", "2024-05-01 11:00:00"),
@@ -215,11 +216,11 @@ def test_a_repair_killed_before_the_quarantine_and_run_again_ends_as_a_night_tha
     with monkeypatch.context() as broken:
         broken.setattr(Lake, "merge", _stopping_at(SILVER_QUARANTINE, Lake.merge, stop))
         with pytest.raises(KeyboardInterrupt):
-            reprocess.run(repaired)
+            reprocess(repaired)
     assert len(rows_of(repaired, SILVER_QUARANTINE)) == 5
     tables = (SILVER_QUARANTINE, SILVER_INTERACTIONS, BRONZE_INTERACTIONS)
     for rows_in, rows_out in ((5, 2), (2, 0)):
-        summary = reprocess.run(repaired)
+        summary = reprocess(repaired)
         assert (summary.rows_in, summary.rows_out) == (rows_in, rows_out)
         for table in tables:
             assert rows_of(repaired, table) == rows_of(right, table)
@@ -242,10 +243,10 @@ def test_repaired_rows_pass_the_gate_or_stay_where_they_are_and_a_lost_file_is_t
     clean.run(wrong)
     waiting = rows_of(wrong, SILVER_QUARANTINE)
     with pytest.raises(QualityGateError, match="the repaired rows were not merged: .*unknown_item_share"):
-        reprocess.run(night("at"))
+        reprocess(night("at"))
     assert rows_of(wrong, SILVER_QUARANTINE) == waiting
     (tmp_path / "events.csv").unlink()
-    summary = reprocess.run(night("at", unknown=1.0))
+    summary = reprocess(night("at", unknown=1.0))
     assert (
         "web: none of 1 files lies unchanged where it was taken from, judged as bronze has it"
         in summary.notes

@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 from recsys_spark.config.sections import Source
 from recsys_spark.data.sources import Delivery, Known, new_deliveries
 from recsys_spark.errors import ConfigError, InputError
+from tests.settings import a_source
 
 PASSWORD = "s3cret of the test"
 TABLE = """
@@ -107,7 +108,7 @@ def database() -> Iterator[Callable[[str], str]]:
 def orders(database: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> Source:
     monkeypatch.setenv("SHOP_PASSWORD", PASSWORD)
     monkeypatch.setenv("SHOP_USER", "shop")
-    return Source(
+    return a_source(
         kind="interactions",
         format="jdbc",
         url=database.url,  # type: ignore[attr-defined]
@@ -180,4 +181,4 @@ def test_credentials_come_from_the_environment_and_are_in_no_sentence(
 )
 def test_a_literal_password_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="url holds credentials"):
-        Source(kind="users", format="jdbc", url=url, table="t", columns={"user_id": "u"})
+        a_source(kind="users", format="jdbc", url=url, table="t", columns={"user_id": "u"})

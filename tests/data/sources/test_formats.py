@@ -16,9 +16,10 @@ from recsys_spark.data.sources import Delivery, Known, new_deliveries, one_slash
 from recsys_spark.data.sources.columns import split_fields
 from recsys_spark.data.sources.files import find_files
 from recsys_spark.errors import ConfigError
+from tests.settings import a_source
 
 COLUMNS = {"user_id": "user", "item_id": "item", "event_at": "at"}
-EVENTS = Source(
+EVENTS = a_source(
     kind="interactions", format="csv", path="x", columns=COLUMNS, constants={"event_type": "purchase"}
 )
 PARQUET = EVENTS.model_copy(update={"format": "parquet"})
@@ -125,7 +126,7 @@ def test_keys_of_json_may_come_late_and_lists_become_tags(spark: SparkSession, t
         '{"sku": "late", "price": 2.5, "labels": ["a", "b"]}'
     ]
     (tmp_path / "items.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    source = Source(
+    source = a_source(
         kind="items", format="jsonl", path="x", columns={"item_id": "sku", "price": "price", "tags": "labels"}
     )
     delivery = delivered(spark, tmp_path, source)

@@ -13,9 +13,10 @@ from recsys_spark.config.sections import Source
 from recsys_spark.data.sources import bronze_rows, find_files, read_source, with_content_hash
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.tables import INTERACTION_FIELDS
+from tests.settings import a_source
 
 COLUMNS = {"user_id": "user", "item_id": "item", "event_at": "at"}
-EVENTS = Source(
+EVENTS = a_source(
     kind="interactions", format="csv", path="x", columns=COLUMNS, constants={"event_type": "purchase"}
 )
 

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import Clean, Source
+from recsys_spark.config.sections import Clean
 from recsys_spark.data.cleaning.clean import cleaned
 from recsys_spark.data.sources import (
     bronze_rows,
@@ -25,8 +25,9 @@ from recsys_spark.errors import InputError, RecsysError
 from recsys_spark.lake.tables import INTERACTION_FIELDS
 from tests.conftest import ROOT
 from tests.data.sources import poison, torture
+from tests.settings import a_source, with_defaults
 
-EVENTS = Source(
+EVENTS = a_source(
     kind="interactions",
     format="csv",
     path="x",
@@ -41,7 +42,8 @@ EVENTS = Source(
     constants={"event_type": "purchase"},
 )
 JSONL = EVENTS.model_copy(update={"format": "jsonl"})
-RULES = Clean(
+RULES = with_defaults(
+    Clean,
     event_types=["purchase"],
     max_id_length=256,
     max_text_length=2000,
@@ -127,9 +129,9 @@ def test_a_parquet_file_damaged_in_the_middle_is_told_when_it_is_written(
         rows.agg(F.max("user_id")).collect()
 
 
-def test_the_readme_has_the_table_of_poison() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert torture.table() in readme
+def test_the_page_on_quality_has_the_table_of_poison() -> None:
+    page = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+    assert torture.table() in page
 
 
 def test_there_are_more_than_twenty_kinds_and_each_has_a_name_of_its_own() -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import Settings, load_settings
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.errors import InputError
 from recsys_spark.evaluation.tuning.judge import Window, gains, objective
 from recsys_spark.evaluation.tuning.search import Outcome, Tried, search

@@ -7,7 +7,8 @@ from statistics import median
 
 import pytest
 
-from recsys_spark.config.sections import Settings, load_settings
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.evaluation.tuning.space import (
     SPACE,
     STARTUP,

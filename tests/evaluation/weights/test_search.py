@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys_spark.config.sections import COMPONENTS
 from recsys_spark.evaluation.weights.fit import cases_from
 from recsys_spark.evaluation.weights.search import Cases, learned
+from recsys_spark.names import COMPONENTS
 
 EQUAL = dict.fromkeys(COMPONENTS, 1.0)
 ALS, CONTENT, HISTORY, POPULARITY, TRIAL = range(5)

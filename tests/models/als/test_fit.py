@@ -23,8 +23,9 @@ from recsys_spark.models.als.fit import fit_als
 from recsys_spark.models.als.fold_in import fold_in
 from recsys_spark.models.als.loss import als_loss, loss_of
 from recsys_spark.models.als.solve import Objective, Rows, gramian, solve_rows
-from recsys_spark.runtime import served_files as executor_files
+from recsys_spark.runtime import matrices
 from tests.conftest import Frame
+from tests.settings import with_defaults
 
 PAIRS = "user_id string, item_id string, strength double"
 TRAINERS = ("mllib", "cg")
@@ -51,7 +52,7 @@ def als(**changed: Any) -> Als:
         "retrain_days": 1,
         "loss_every": 0,
     }
-    return Als(**{**usual, **changed})
+    return with_defaults(Als, **{**usual, **changed})
 
 
 @dataclass
@@ -254,7 +255,7 @@ def test_the_driver_and_the_executors_give_the_same_factors_and_losses_and_so_do
     rows = frame(PAIRS, named(pairs))
     fits, folded = [], []
     for limit, part_bytes in ((0, 1 << 30), (10**6, 1 << 30), (0, 4 * 4 * 7), (10**6, 4 * 4 * 7)):
-        monkeypatch.setattr(executor_files, "PART_BYTES", part_bytes)  # 7 rows of rank 4
+        monkeypatch.setattr(matrices, "PART_BYTES", part_bytes)  # 7 rows of rank 4
         fits.append(fit_als(rows, als(iterations=2, driver_pairs=limit)))
         newcomer = frame(PAIRS, [("new", "i003", 2.0), ("new", "i029", 1.0), ("new", "i011", 1.0)])
         if limit == 0:

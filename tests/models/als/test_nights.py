@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import Als, Settings, load_settings
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Als, Settings
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import open_run
 from recsys_spark.lake.tables import MODEL_ALS_TRAINING, MODEL_ITEM_FACTORS, MODEL_USER_FACTORS

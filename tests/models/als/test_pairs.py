@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from recsys_spark.config.sections import Settings, load_settings
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Settings
 from recsys_spark.models.als.pairs import training_pairs
 from tests.conftest import Frame
 

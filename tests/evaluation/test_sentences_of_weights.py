@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from recsys_spark.config.sections import COMPONENTS, Blend, load_settings
-from recsys_spark.evaluation.weights_told import told_weights
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Blend
+from recsys_spark.evaluation.sentences import weight_sentences
+from recsys_spark.names import COMPONENTS
 from recsys_spark.ranking.blend import Variant
 
 TASK = "new_items_only"
@@ -13,7 +15,7 @@ START = {"als": 1.0, "trial": 2.0, "content": 0.3}
 def told(bins: dict[int, dict[str, float]], *, weights: str) -> tuple[str, ...]:
     blend = load_settings("demo").blend.model_dump() | {"weights": weights, TASK: START}
     whole = {at: {name: given.get(name, 0.0) for name in COMPONENTS} for at, given in bins.items()}
-    return told_weights({TASK: Variant.binned(TASK, "hybrid", whole)}, Blend(**blend))[TASK]
+    return weight_sentences({TASK: Variant.binned(TASK, "hybrid", whole)}, Blend(**blend))[TASK]
 
 
 def test_configured_weights_are_said_to_be_configured() -> None:

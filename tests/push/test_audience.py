@@ -7,14 +7,16 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.sections import Campaign, LakePlace, load_settings
+from recsys_spark.config.load import load_settings
+from recsys_spark.config.sections import Campaign, LakePlace
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.tables import SILVER_OUTCOMES, SILVER_USERS, Table
+from recsys_spark.lake.tables import SILVER_OUTCOMES, SILVER_PREFERENCES, SILVER_USERS, Table
+from recsys_spark.push.audience import audience_of, people_on
 from recsys_spark.runtime.rows import frame_of
-from recsys_spark.stages.recommend import audience_on
+from tests.settings import a_campaign, with_defaults
 
 DAY, EVER, NEVER = date(2024, 6, 2), date(1970, 1, 1), date(9999, 12, 31)
-MAIL = Campaign(channel="email", k=5, repeat_allowed=True)
+MAIL = a_campaign(channel="email", k=5, repeat_allowed=True)
 
 
 def user(name: str, *, since: date = EVER, until: date = NEVER, consents: bool = True) -> dict:
@@ -60,7 +62,7 @@ def test_lists_of_who_unsubscribed_from_the_channel_are_made_and_may_not_be_sent
     spark: SparkSession, tmp_path: Path
 ) -> None:
     settings = load_settings("demo").model_copy(
-        update={"lake": LakePlace(path=str(tmp_path), wait_seconds=0)}
+        update={"lake": with_defaults(LakePlace, path=str(tmp_path), wait_seconds=0)}
     )
     job = Job(spark, settings, DAY)
 
@@ -71,7 +73,8 @@ def test_lists_of_who_unsubscribed_from_the_channel_are_made_and_may_not_be_sent
     keep(SILVER_OUTCOMES, OUTCOMES)
 
     def sendable(campaign: Campaign) -> set[str]:
-        rows = audience_on(job, campaign).collect()
+        nobody = job.read(SILVER_PREFERENCES)
+        rows = audience_of(campaign, people_on(job.lake, DAY, preferences=nobody)).collect()
         assert sorted(row["user_id"] for row in rows) == sorted({row["user_id"] for row in USERS})
         return {row["user_id"] for row in rows if row["is_sendable"]}
 
