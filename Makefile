@@ -20,7 +20,7 @@ endif
 # An environment that was made elsewhere, or in a folder since moved, is made again.
 moved = $(if $(filter $(CURDIR),$(shell cat $(1)/.ready 2>/dev/null)),,always)
 
-.PHONY: help setup setup-airflow demo demo-data test lint cluster-demo golden soak bench bench-data bench-topk bench-als bench-night lock wheel clean always
+.PHONY: help setup setup-airflow setup-docs demo demo-data test check lint docs cluster-demo golden soak bench bench-data bench-topk bench-als bench-night lock wheel clean always
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-14s %s\n' "$$name" "$$what"; done
@@ -29,25 +29,37 @@ setup: .venv/.ready ## the environment .venv: locked packages, Delta's JARs, the
 	@:
 setup-airflow: .venv-airflow/.ready ## Airflow's own environment, .venv-airflow
 	@:
+setup-docs: .venv-docs/.ready ## the environment of the documents' site, .venv-docs
+	@:
 
 .venv/.ready: lock/bootstrap.txt lock/spark.txt lock/jars.sha256 pyproject.toml scripts/setup.py $(call moved,.venv)
 	@python3 scripts/setup.py spark
 .venv-airflow/.ready: lock/bootstrap.txt lock/airflow.txt scripts/setup.py $(call moved,.venv-airflow)
 	@python3 scripts/setup.py airflow
+.venv-docs/.ready: lock/bootstrap.txt lock/docs.txt scripts/setup.py $(call moved,.venv-docs)
+	@python3 scripts/setup.py docs
 
 demo: setup ## a whole night on a year of real retail data
 	@$(BIN)/recsys demo
 demo-data: setup ## only the demo's input files
 	@$(BIN)/recsys demo --prepare-only
 
-test: setup setup-airflow ## style, types and all tests
+test: setup setup-airflow setup-docs ## style, types, documents and all tests
 	@$(BIN)/python scripts/check.py
+check: setup ## style, types and the tests that need no Spark: two minutes
+	@$(BIN)/python scripts/check.py --quick
 lint: setup ## style and types only
 	@$(BIN)/python scripts/check.py --lint
 golden: setup setup-airflow ## accept the present output as the golden files (look at git diff afterwards)
 	@GOLDEN=accept $(BIN)/python scripts/check.py --golden
 soak: setup ## the tests that take long
 	@$(BIN)/pytest tests --ignore=tests/dags -m soak || { code=$$?; [ $$code -eq 5 ] && echo 'no test is marked soak yet'; }
+
+docs: setup setup-docs ## the reference pages, the README's pictures and the site, build/site/index.html
+	@$(BIN)/python scripts/reference.py
+	@$(BIN)/python scripts/pictures.py
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	@echo "site    build/site/index.html"
 
 cluster-demo: setup ## the same night by spark-submit on a standalone master and two workers
 	@bash scripts/cluster_demo.sh demo $(RUN_DATE)

@@ -28,7 +28,7 @@ with DAG(
     # A timetable of intervals: the run at 02:00 stands for the day that has just ended, whole.
     schedule=CronDataIntervalTimetable(cron, timezone="UTC") if cron else None,
     start_date=datetime(2017, 1, 1, tzinfo=UTC),
-    catchup=False,  # missed nights are a decision: recsys backfill, in ascending order
+    catchup=False,  # missed nights are a decision: airflow backfill create, in ascending order
     max_active_runs=1,  # a night reads what the night before has published
     dagrun_timeout=timedelta(hours=12),
     default_args=RETRIES,

@@ -1,4 +1,6 @@
-"""Style, types and tests, as `make test` runs them: `check.py [--lint | --golden]`.
+"""Style, types and tests, as `make test` runs them: `check.py [--lint | --quick | --golden]`.
+
+--quick leaves out every test that starts Spark, and those of the DAGs.
 
 Every step runs, also after one has failed, and the last line adds up the test runners' own figures.
 """
@@ -37,6 +39,12 @@ def lint_steps() -> list[Step]:
     ]
 
 
+def site_steps() -> list[Step]:
+    """The documents' site, where its environment is there: --strict, so that no link in it is dead."""
+    mkdocs = ROOT / ".venv-docs" / "bin" / "mkdocs"
+    return [Step("site", (str(mkdocs), "build", "--quiet", "--strict"))] if mkdocs.exists() else []
+
+
 def pytest_steps(*only: str) -> list[Step]:
     """The project's tests in its environment, the DAGs' tests in Airflow's: the two cannot share one."""
     ours, dags = REPORTS / "tests.xml", REPORTS / "dags.xml"
@@ -53,7 +61,7 @@ def passes(*together: Step) -> list[bool]:
     Where the first is of tests it makes the night of the made-up shop in a folder where the others find it.
     """
     night = REPORTS.parent / "night"
-    env = os.environ | {"TESTS_NIGHT": str(night)}
+    env = os.environ | {"TESTS_NIGHT": str(night), "NO_MKDOCS_2_WARNING": "1"}
     first, *others = together
     if first.report:
         shutil.rmtree(night, ignore_errors=True)
@@ -97,8 +105,12 @@ def figures(reports: list[Path]) -> Counter[str]:
 def main() -> int:
     start = time.monotonic()
     REPORTS.mkdir(parents=True, exist_ok=True)
-    tests = pytest_steps("-k", "golden") if "--golden" in sys.argv else pytest_steps()
-    alone = [] if "--golden" in sys.argv else lint_steps()
+    if "--golden" in sys.argv:
+        tests, alone = pytest_steps("-k", "golden"), []
+    elif "--quick" in sys.argv:
+        tests, alone = pytest_steps("-m", "not spark and not soak", "--durations=5")[:1], lint_steps()
+    else:
+        tests, alone = pytest_steps(), [*lint_steps(), *site_steps()]
     # The DAGs' tests wait a lot (for Airflow, for executors to start): side by side all end sooner.
     steps = alone if "--lint" in sys.argv else [tests[0], *alone, *tests[1:]]
     fine = passes(*steps)

@@ -13,6 +13,8 @@ echo "  lock/runtime.txt    the project alone, in the same versions: for the wor
 compile pyproject.toml --constraint lock/spark.txt --output-file lock/runtime.txt
 echo "  lock/airflow.txt    Airflow"
 compile lock/airflow.in --output-file lock/airflow.txt
+echo "  lock/docs.txt       the site of the documents"
+compile lock/docs.in --output-file lock/docs.txt
 echo "  lock/bootstrap.txt  the installer"
 current=$(grep -oE '^uv==[^ ]+' lock/bootstrap.txt)
 wanted=$current

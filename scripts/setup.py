@@ -1,4 +1,4 @@
-"""Prepare an environment of the project: `python3 scripts/setup.py spark|airflow`.
+"""Prepare an environment of the project: `python3 scripts/setup.py spark|airflow|docs`.
 
 Runs on the standard library of any Python 3.8+, and may run any number of times: what is in place
 is left alone. Called by the Makefile, which skips it while nothing it depends on has changed.
@@ -274,7 +274,7 @@ def proxy_options() -> str:
     return f"{given} -Dhttps.proxyHost={proxy.hostname} -Dhttps.proxyPort={proxy.port or 80}".strip()
 
 
-# --- the two environments ----------------------------------------------------------------------
+# --- the environments ----------------------------------------------------------------------
 
 
 def prepare_spark(python: str) -> Path:
@@ -294,6 +294,15 @@ def prepare_airflow(python: str) -> Path:
     return own
 
 
+def prepare_docs(python: str) -> Path:
+    own = make_environment(ROOT / ".venv-docs", python)
+    sync(own, "lock/docs.txt")
+    return own
+
+
+PREPARE = {"spark": prepare_spark, "airflow": prepare_airflow, "docs": prepare_docs}
+
+
 def main() -> int:
     which = sys.argv[1] if len(sys.argv) > 1 else "spark"
     print(f"Setting up the {which} environment (once; a few minutes when nothing is cached)", flush=True)
@@ -301,7 +310,7 @@ def main() -> int:
     try:
         python = find_python()
         bootstrap_uv(python)
-        own = {"spark": prepare_spark, "airflow": prepare_airflow}[which](python)
+        own = PREPARE[which](python)
     except SetupError as problem:
         print(f"\nset-up stopped: {problem}", file=sys.stderr)
         return 2

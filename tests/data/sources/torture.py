@@ -1,7 +1,7 @@
 """Poison: what a delivery may hold at its worst, and what becomes of each kind.
 
 Rows are judged one by one; whole files are refused with a sentence before anything is written. The
-table of the README is made of these lists.
+table of the docs/quality.md is made of these lists.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ OTHERS = (
 
 
 def table() -> str:
-    """The README's table."""
+    """The the documents' table."""
     rows = (*CSV_ROWS, *JSON_ROWS)
     told = {TAKEN: TAKEN, DROPPED: DROPPED}
     fates = [(row.kind, told.get(row.fate, f"quarantined: `{row.fate}`")) for row in rows]
