@@ -37,7 +37,7 @@ from recsys_spark.config.sections import Als
 from recsys_spark.evaluation.metrics.significance import paired_bootstrap
 from recsys_spark.models.als.cg import fit_cg
 from recsys_spark.models.als.factors import Factors, IndexedPairs, Iteration
-from recsys_spark.models.als.fit import _estimator
+from recsys_spark.models.als.fit import mllib_estimator
 from recsys_spark.models.als.loss import als_loss
 from recsys_spark.models.als.solve import Objective
 from recsys_spark.runtime.session import start_session
@@ -154,7 +154,7 @@ def matrices(users: Any, items: Any, index: tuple[str, str], factors: str) -> tu
 
 def mllib(pairs: IndexedPairs, settings: Als) -> tuple[float, np.ndarray, np.ndarray]:
     start = time.perf_counter()
-    model = _estimator(settings, settings.iterations).fit(pairs.pairs)
+    model = mllib_estimator(settings, settings.iterations).fit(pairs.pairs)
     spent = time.perf_counter() - start
     return spent, *matrices(model.userFactors, model.itemFactors, ("id", "id"), "features")
 

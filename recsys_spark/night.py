@@ -65,8 +65,13 @@ def run_night(
 ) -> float:
     """Run these stages, in their order; the peak memory of all processes in GB.
 
-    settings: of the environment. run_date: the night. stages: some of STAGES. spark: the session to run in.
-    watched: entered for each stage while it runs, by name. Raises what the stages raise.
+    settings: of the environment.
+    run_date: the night.
+    stages: some of STAGES.
+    spark: the session to run in.
+    watched: gives, for a stage's name, what is entered while it runs.
+
+    Raises what the stages raise, and BusyError where another writer holds the lake.
     """
     job = Job(spark, settings, run_date)
     if _IN_PYTHON & {*stages}:

@@ -164,7 +164,7 @@ def settings_page() -> str:
     lines += [MADE, ""]
     lines += [
         "The defaults are those of `conf/base.toml`. An environment's file holds differences only, and may",
-        "set no key that is not there. Tables of `blend`, and `event_weights` and `negative`, are replaced whole.",
+        "set no key that is not there. `blend`, `event_weights` and `negative` are replaced as a whole.",
         "`${NAME}` and `${NAME:-default}` are filled from the environment.",
         "",
     ]

@@ -40,8 +40,6 @@ MODULES_AT_MOST = 15
 TAKE_A_JOB = {
     "data/cleaning/batch.py",
     "data/gates/judge.py",
-    "data/gates/preference_gate.py",
-    "data/quarantine/discard.py",
     "data/quarantine/reprocess.py",
     "data/reading.py",
     "evaluation/backtest.py",
@@ -53,10 +51,8 @@ TAKE_A_JOB = {
     "evaluation/tuning/search.py",
     "evaluation/weights/fit.py",
     "models/als/nights.py",
-    "models/als/pairs.py",
     "models/als/reuse.py",
     "models/versions.py",
-    "push/list_suite.py",
     "ranking/rankable.py",
 }
 
@@ -130,14 +126,15 @@ def private_names_used(path: Path) -> set[str]:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in own:
             found.add(f"{node.value.id}.{node.attr}")
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr") and len(node.args) > 1:
-            target, name = (ast.unparse(argument) for argument in node.args[:2])
-            if target in own:
-                found.add(f"{target}.{ast.literal_eval(name)}")
+            target, name = node.args[:2]
+            if ast.unparse(target) in own and isinstance(name, ast.Constant):
+                found.add(f"{ast.unparse(target)}.{name.value}")
     return {name for name in found if re.search(r"(^|\.)_[a-z]", name, re.IGNORECASE)}
 
 
 def test_no_private_name_is_used_outside_its_module() -> None:
-    users = [*(ROOT / "tests").rglob("*.py"), *PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    """The package itself is ruff's matter, but for compiled helpers that two modules of loops share."""
+    users = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     wrong = {f"{path.relative_to(ROOT)}: {name}" for path in users for name in private_names_used(path)}
     assert wrong == set()
 

@@ -33,15 +33,15 @@ def excluded_users(interactions: DataFrame, run_date: date, *, bots: Bots) -> Da
     Two more judge users of few events by how many are like them: see `rings.ring_members`.
     """
     events = as_of(interactions, run_date)
-    found = []
+    breakers = []
     if _judges_alone(bots) and (alone := _judged_alone(events, bots)) is not None:
-        found.append(alone)
+        breakers.append(alone)
     if rings.is_on(bots):
-        found.append(rings.ring_members(events, bots=bots))
-    if not found:
+        breakers.append(rings.ring_members(events, bots=bots))
+    if not breakers:
         return frame_of(interactions.sparkSession, [], SILVER_EXCLUDED_USERS.schema)
-    told = reduce(DataFrame.unionByName, found)
-    return told.select(F.lit(run_date).alias("run_date"), "user_id", "reason", "observed", "allowed")
+    rows = reduce(DataFrame.unionByName, breakers)
+    return rows.select(F.lit(run_date).alias("run_date"), "user_id", "reason", "observed", "allowed")
 
 
 def without(events: DataFrame, excluded: DataFrame) -> DataFrame:
@@ -77,12 +77,12 @@ def _judged_alone(events: DataFrame, bots: Bots) -> DataFrame | None:
 
 def _broken(name: str, limit: float) -> Column:
     """The rule's result where the user breaks it, else null."""
-    told = F.struct(
+    breach = F.struct(
         F.lit(name).alias("reason"),
         F.col(name).cast("double").alias("observed"),
         F.lit(float(limit)).alias("allowed"),
     )
-    return F.when(F.col(name) > F.lit(limit), told)
+    return F.when(F.col(name) > F.lit(limit), breach)
 
 
 def _per_user(events: DataFrame) -> DataFrame:

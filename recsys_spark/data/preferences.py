@@ -61,8 +61,8 @@ def liked(events: DataFrame, settings: Preferences) -> DataFrame:
 
 def negative_outcomes(outcomes: DataFrame, run_date: date, *, negative: Iterable[str]) -> DataFrame:
     """Outcomes of these types with an item, up to the run date, as events without a value."""
-    told = as_of(outcomes, run_date).where(F.col("outcome_type").isin(*negative))
-    return told.where(F.col("item_id").isNotNull()).select(
+    negatives = as_of(outcomes, run_date).where(F.col("outcome_type").isin(*negative))
+    return negatives.where(F.col("item_id").isNotNull()).select(
         *PAIR,
         F.col("outcome_type").alias("event_type"),
         "event_at",
@@ -82,10 +82,10 @@ def preferences(
     those that speak for the item; `active_days` the days with such an event, of the last COUNTED_DAYS, and
     `span_days` those from the first of them to the last. `rating` is the latest, where ratings are on.
     """
-    told = events.select(*_EVENT)
+    evidence = events.select(*_EVENT)
     if outcomes is not None and settings.negative:
-        told = told.unionByName(negative_outcomes(outcomes, run_date, negative=settings.negative))
-    pairs = _summed(told, run_date, settings)
+        evidence = evidence.unionByName(negative_outcomes(outcomes, run_date, negative=settings.negative))
+    pairs = _summed(evidence, run_date, settings)
     return _with_enough_events(pairs, settings).select(
         F.lit(run_date).alias("run_date"),
         *PAIR,

@@ -32,9 +32,9 @@ def pseudonym_key(privacy: Privacy) -> bytes | None:
         return None
     key = os.environb.get(name.encode(), b"")
     if len(key) < _MIN_KEY_BYTES:
-        found = f"holds {len(key)} bytes" if key else "is not set"
+        state = f"holds {len(key)} bytes" if key else "is not set"
         raise ConfigError(
-            f"privacy.pseudonym_key_env names the environment variable {name}, which {found}. Expected a "
+            f"privacy.pseudonym_key_env names the environment variable {name}, which {state}. Expected a "
             f"secret of at least {_MIN_KEY_BYTES} bytes, the same every night. Next: export {name}=…"
         )
     return key

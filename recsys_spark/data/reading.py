@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from functools import lru_cache
 
@@ -52,3 +53,15 @@ def preferences_on(job: Job, day: date, *, events: DataFrame | None = None) -> D
         settings=job.settings.preferences,
         outcomes=without(job.read(SILVER_OUTCOMES), excluded_on(job, day)),
     )
+
+
+def lenient_preferences_on(
+    job: Job, day: date, users: DataFrame, *, events: DataFrame | None = None
+) -> DataFrame:
+    """The preferences of these users (user_id, unique), however few events they or their items have."""
+    known = events_on(job, day) if events is None else events
+    theirs = known.join(users, on="user_id", how="left_semi")
+    bounds = {"min_events_per_user": 1, "min_events_per_item": 1}
+    section = job.settings.preferences.model_copy(update=bounds)
+    lenient = replace(job, settings=job.settings.model_copy(update={"preferences": section}))
+    return preferences_on(lenient, day, events=theirs)

@@ -35,18 +35,18 @@ def ring_members(events: DataFrame, *, bots: Bots) -> DataFrame:
     One pass over all events: they are summed by user and item, and that by user. At least one rule is on.
     """
     profiles = checkpointed(_profiles(events))
-    found = []
+    members = []
     if bots.max_identical_profiles > 0:
         identical = _identical(profiles, limit=bots.max_identical_profiles, min_items=bots.min_profile_items)
-        found.append(_told(identical, "identical_profiles", bots.max_identical_profiles))
+        members.append(_as_rule_breakers(identical, "identical_profiles", bots.max_identical_profiles))
     if bots.max_one_item_profiles > 0:
         lonely = profiles.where((F.col("items") == 1) & (F.col("events") >= bots.min_one_item_events))
         pushing = _of_one_item(lonely, events, limit=bots.max_one_item_profiles)
-        found.append(_told(pushing, "one_item_profiles", bots.max_one_item_profiles))
-    return reduce(DataFrame.unionByName, found)
+        members.append(_as_rule_breakers(pushing, "one_item_profiles", bots.max_one_item_profiles))
+    return reduce(DataFrame.unionByName, members)
 
 
-def _told(members: DataFrame, reason: str, limit: int) -> DataFrame:
+def _as_rule_breakers(members: DataFrame, reason: str, limit: int) -> DataFrame:
     return members.select(
         "user_id",
         F.lit(reason).alias("reason"),

@@ -56,7 +56,14 @@ def window_events(job: Job, cutoff: date, *, days: int) -> DataFrame:
 
 
 def window_backtest(job: Job, *, version: str, cutoff: date, preferences: DataFrame, days: int) -> Backtest:
-    """The version as of the cutoff, judged by the `days` days that follow it."""
+    """The version as of the cutoff, judged by the `days` days that follow it.
+
+    job: its lake is read; its settings say whether predicted ratings are judged as well.
+    version: of the models to judge.
+    cutoff: the last day that these models know.
+    preferences: what users had up to the cutoff, rows as `preferences_on` gives them.
+    days: how many days after the cutoff judge, from 1.
+    """
     return Backtest(
         version=version,
         cutoff=cutoff,

@@ -114,25 +114,27 @@ def _measured(
     users = wanted.select("user_id").union(others.select("user_id")).distinct()
     with_map, size = _ranked(job, version, cutoff, pairs, users, with_cold=True)
     without, _ = _ranked(job, version, cutoff, pairs, users, with_cold=False)
-    found = _values(with_map, wanted, K, f"recall@{K}")
+    recalls = _values(with_map, wanted, K, f"recall@{K}")
     after = _values(with_map, others, K_REST, f"ndcg@{K_REST}")
     before = _values(without, others, K_REST, f"ndcg@{K_REST}")
-    found_after, found_before = (_values(rows, others, K, f"recall@{K}") for rows in (with_map, without))
+    recalls_after, recalls_before = (_values(rows, others, K, f"recall@{K}") for rows in (with_map, without))
 
     def interval(values: NDArray[np.float64]) -> Interval:
         return paired_bootstrap(values, samples=evaluation.bootstrap_samples, seed=evaluation.seed)
 
     return ColdStart(
         items=wanted.select("item_id").distinct().count(),
-        users=len(found[HYBRID]),
+        users=len(recalls[HYBRID]),
         rest_users=len(before[HYBRID]),
         catalogue=size,
         random=_by_chance(wanted, pairs, size),
-        recall={model: interval(values) for model, values in found.items()},
+        recall={model: interval(values) for model, values in recalls.items()},
         rest={
             model: (float(values.mean()), interval(after[model] - values)) for model, values in before.items()
         },
-        rest_recall={model: interval(found_after[model] - values) for model, values in found_before.items()},
+        rest_recall={
+            model: interval(recalls_after[model] - values) for model, values in recalls_before.items()
+        },
     )
 
 

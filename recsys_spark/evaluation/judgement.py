@@ -75,20 +75,20 @@ class Judgement:
 
     def figures(self) -> dict[str, dict[str, dict[str, float]]]:
         """`values` with slices and leads beside: ndcg@10|history:1-9, hybrid_leads_ndcg@10, …_low, …_high."""
-        found = {
+        figures = {
             task: {model: dict(of) for model, of in models.items()} for task, models in self.values.items()
         }
         for task, model, metric, value, _ in self.slice_rows():
-            found[task].setdefault(model, {})[metric] = value
+            figures[task].setdefault(model, {})[metric] = value
         for task, leads in self.differences.items():
             for model, lead in leads.items():
-                found[task].setdefault(model, {}).update(lead_figures(HYBRID, HEADLINE, lead))
+                figures[task].setdefault(model, {}).update(lead_figures(HYBRID, HEADLINE, lead))
         for task, bins in self.leads.items():
             for name, (model, lead) in bins.items():
-                found[task][model].update(lead_figures(HYBRID, f"{HEADLINE}|{HISTORY}:{name}", lead))
+                figures[task][model].update(lead_figures(HYBRID, f"{HEADLINE}|{HISTORY}:{name}", lead))
         if self.ratings:
-            found[RATINGS] = self.ratings.values
-        return found
+            figures[RATINGS] = self.ratings.values
+        return figures
 
     def slice_rows(self) -> list[tuple[str, str, str, float, int]]:
         """(task, model, metric such as ndcg@10|segment:gold, value, users)."""
@@ -116,7 +116,17 @@ def measured(
     baselines: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Judgement:
-    """Every figure of the lists `ranked` (task, model, user_id, item_id, rank) by the `relevant` items."""
+    """Every figure of the lists `ranked`, held against the `relevant` items.
+
+    job: its lake holds items, users and words; its settings say list lengths, bootstrap samples and seed.
+    backtest: what is judged by what; its cutoff, version and preferences describe users and items.
+    ranked: (task, model, user_id, item_id, rank from 1); read more than once.
+    relevant: (task, user_id, item_id): what was right for each user; read more than once.
+    baselines: names of the models in `ranked` beside the hybrid and the components.
+    notes: sentences for people, kept as they are.
+
+    Raises ValueError where a task has users, and the hybrid, a component or a baseline has no list for it.
+    """
     settings = job.settings.evaluation
     size = on_sale(job.read(SILVER_ITEMS), backtest.cutoff).count()
     ks = sorted({*settings.k, 10})
@@ -136,9 +146,9 @@ def measured(
         paired = paired_scores(per_user, metric=HEADLINE, models=[HYBRID, *others], task=task)
         differences[task] = {name: _lead(settings, paired, name, slice(None)) for name in others}
         leads[task] = _leads_by_history(settings, paired, history)
-    found = _slices(sliced(scores, groups, metric=HEADLINE))
+    slices = _slices(sliced(scores, groups, metric=HEADLINE))
     return Judgement(
-        backtest.first, backtest.last, values, judged, differences, found, leads, baselines, notes
+        backtest.first, backtest.last, values, judged, differences, slices, leads, baselines, notes
     )
 
 
@@ -189,9 +199,9 @@ def _leads_by_history(
 
 
 def _slices(rows: DataFrame) -> dict[str, dict[str, dict[str, tuple[int, dict[str, float]]]]]:
-    found: dict[str, dict[str, dict[str, tuple[int, dict[str, float]]]]] = {}
+    slices: dict[str, dict[str, dict[str, tuple[int, dict[str, float]]]]] = {}
     for row in rows.collect():
-        names = found.setdefault(row["task"], {}).setdefault(row["slice"], {})
+        names = slices.setdefault(row["task"], {}).setdefault(row["slice"], {})
         _, models = names.setdefault(row["name"], (int(row["users"]), {}))
         models[row["model"]] = float(row["value"])
-    return found
+    return slices

@@ -46,11 +46,11 @@ class SplitJudgement:
 
     def figures(self) -> dict[str, dict[str, float]]:
         """`values`, and beside them leads such as als_leads_ndcg@20, …_low, …_high."""
-        found = {model: dict(values) for model, values in self.values.items()}
+        figures = {model: dict(values) for model, values in self.values.items()}
         for leader, leads in self.leads.items():
             for model, lead in leads.items():
-                found[model].update(lead_figures(leader, JUDGED_BY, lead))
-        return found
+                figures[model].update(lead_figures(leader, JUDGED_BY, lead))
+        return figures
 
 
 def judge_split(
@@ -60,8 +60,15 @@ def judge_split(
 
     Every pair weighs 1. Lists are of the items of train, without those that the user has there. Averages
     are over all users of the test; those who are not in train count with what a model gives a stranger.
-    recall divides by the user's n test items, recall_capped by min(K, n); see `evaluation.metrics`. Intervals
-    are of so many bootstrap samples.
+    recall divides by the user's n test items, recall_capped by min(K, n); see `evaluation.metrics.metrics`.
+
+    spark: the session that trains, ranks and judges.
+    split: distinct pairs of user and item to learn from and to be judged by, on the driver.
+    als: the settings that ALS is trained with.
+    seed: of the baselines that draw, and of the bootstrap.
+    samples: bootstrap samples of each interval, from 1.
+
+    Raises ConfigError where train has more pairs than the driver takes.
     """
     require_driver_size(len(split.train))
     pairs = _table(split.train).append_column("strength", pa.array([1.0] * len(split.train)))

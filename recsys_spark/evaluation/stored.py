@@ -25,21 +25,21 @@ class Stored:
 
 def stored(rows: Iterable[Mapping[str, Any]]) -> Stored:
     """`rows` are one judgement's: task, model, metric, value, low, high, users."""
-    found = Stored()
+    judged = Stored()
     leads: dict[str, dict[str, tuple[float, float]]] = {}
     for row in rows:
         metric, _, part = row["metric"].partition("|")
         if part:
             kind, _, name = part.partition(":")
-            names = found.slices.setdefault(row["task"], {}).setdefault(kind, {})
+            names = judged.slices.setdefault(row["task"], {}).setdefault(kind, {})
             names.setdefault(name, (row["users"], {}))[1][row["model"]] = row["value"]
             continue
-        found.metrics.setdefault(row["task"], {}).setdefault(row["model"], {})[metric] = row["value"]
+        judged.metrics.setdefault(row["task"], {}).setdefault(row["model"], {})[metric] = row["value"]
         if metric == HEADLINE and row["low"] is not None:
             leads.setdefault(row["task"], {})[row["model"]] = (row["low"], row["high"])
     for task, bounds in leads.items():
-        ndcg = {model: values[HEADLINE] for model, values in found.metrics[task].items()}
-        found.verdicts[task] = verdict(
+        ndcg = {model: values[HEADLINE] for model, values in judged.metrics[task].items()}
+        judged.verdicts[task] = verdict(
             {model: Interval(ndcg[HYBRID] - ndcg[model], *of) for model, of in bounds.items()}
         )
-    return found
+    return judged

@@ -27,16 +27,16 @@ def outside_version(spark: SparkSession, name: str, path: str, number: int | Non
     try:
         table = DeltaTable.forPath(spark, path)
         history = table.history(1) if number is None else table.history().where(F.col("version") == number)
-        found = history.select("version", F.unix_millis("timestamp").alias("at")).first()
+        chosen = history.select("version", F.unix_millis("timestamp").alias("at")).first()
         table_id = table.detail().select("id").first()
     except PySparkException as error:
         raise ConfigError(f"source {name!r}: cannot read {path} as delta: {java_reason(error)}") from None
-    if found is None or table_id is None:
+    if chosen is None or table_id is None:
         raise ConfigError(
             f"source {name!r}: {path} has no version {number}. Next: correct sources.{name}.version, "
             "or leave it out for the newest."
         )
-    return OutsideVersion(str(table_id[0]), int(found["version"]), int(found["at"]))
+    return OutsideVersion(str(table_id[0]), int(chosen["version"]), int(chosen["at"]))
 
 
 def outside_rows(spark: SparkSession, path: str, number: int) -> DataFrame:

@@ -86,8 +86,8 @@ def _delivered(lake: Lake, _state: tuple[str, ...]) -> tuple[Delivered, ...]:
     ]
     if not per_kind:
         return ()
-    found = reduce(DataFrame.unionAll, per_kind).distinct().collect()
-    return tuple(sorted(Delivered(*row) for row in found))
+    files = reduce(DataFrame.unionAll, per_kind).distinct().collect()
+    return tuple(sorted(Delivered(*row) for row in files))
 
 
 def known_inputs(lake: Lake) -> tuple[dict[str, int], str]:
@@ -158,10 +158,10 @@ def opened_runs(lake: Lake, env: str, *, before: date) -> list[tuple[Run, dict[s
         .where((F.col("env") == env) & (F.col("run_date") < F.lit(before)) & (F.col("state") == "opened"))
         .orderBy(F.desc("run_date"), F.desc("recorded_at"), "run_id")
     )
-    found: dict[str, tuple[Run, dict[str, Any]]] = {}
+    by_id: dict[str, tuple[Run, dict[str, Any]]] = {}
     for row in rows.collect():
-        found.setdefault(row["run_id"], (_run(row), json.loads(row["settings"] or "{}")))
-    return list(found.values())
+        by_id.setdefault(row["run_id"], (_run(row), json.loads(row["settings"] or "{}")))
+    return list(by_id.values())
 
 
 def _run(row: Row) -> Run:

@@ -19,13 +19,13 @@ def conform(rows: DataFrame, table: Table) -> DataFrame:
     Raises SchemaError that lists all missing, unexpected and retyped columns at once.
     """
     wanted = table.columns
-    found = {column.name: column.dataType for column in rows.schema.fields}
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
+    given = {column.name: column.dataType for column in rows.schema.fields}
+    missing = [name for name in wanted if name not in given]
+    unexpected = [name for name in given if name not in wanted]
     retyped = [
-        f"{name}: {found[name].simpleString()} (expected {kind.simpleString()})"
+        f"{name}: {given[name].simpleString()} (expected {kind.simpleString()})"
         for name, kind in wanted.items()
-        if name in found and found[name].simpleString() != kind.simpleString()
+        if name in given and given[name].simpleString() != kind.simpleString()
     ]
     if missing or unexpected or retyped:
         raise SchemaError(f"{table.name}: missing={missing} unexpected={unexpected} retyped={retyped}")

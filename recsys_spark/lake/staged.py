@@ -58,11 +58,11 @@ class Staged:
     @property
     def rows(self) -> dict[str | None, int]:
         """How many there are of each part, as the files themselves say."""
-        found: dict[str | None, int] = {}
+        counts: dict[str | None, int] = {}
         for file in self.files:
             part = file["partitionValues"][PART]
-            found[part] = found.get(part, 0) + int(json.loads(file["stats"])["numRecords"])
-        return found
+            counts[part] = counts.get(part, 0) + int(json.loads(file["stats"])["numRecords"])
+        return counts
 
     def actions(self, partitions: Partitions) -> list[dict[str, Any]]:
         """The files of these parts as `add` actions of the table, with the partition that each part is."""
@@ -124,11 +124,11 @@ def take_in(*batches: tuple[Staged, Partitions]) -> None:
 
 
 def _require_types(rows: DataFrame, table: Table) -> None:
-    found = {field.name: field.dataType for field in rows.schema.fields}
-    missing = [name for name in table.columns if name not in found and name not in table.partition_by]
-    retyped = [name for name, kind in table.columns.items() if found.get(name, kind) != kind]
-    if missing or retyped or PART not in found:
-        raise TypeError(f"{table.name}: missing={missing} retyped={retyped}, {PART}={PART in found}")
+    given = {field.name: field.dataType for field in rows.schema.fields}
+    missing = [name for name in table.columns if name not in given and name not in table.partition_by]
+    retyped = [name for name, kind in table.columns.items() if given.get(name, kind) != kind]
+    if missing or retyped or PART not in given:
+        raise TypeError(f"{table.name}: missing={missing} retyped={retyped}, {PART}={PART in given}")
 
 
 def _tidy(lake: Lake, path: str) -> None:

@@ -48,16 +48,16 @@ class Lake:
 
     def version(self, table: Table) -> int:
         """The table's newest version, or -1 where it does not exist yet."""
-        found = self._newest_commit(table)
-        return found[0] if found else -1
+        commit = self._newest_commit(table)
+        return commit[0] if commit else -1
 
     def state(self, table: Table) -> str:
         """What names the table's content: its newest commit, "" where it does not exist yet.
 
         A version alone does not, since a table may be deleted and made again.
         """
-        found = self._newest_commit(table)
-        return f"{found[0]}:{found[1].get('txnId', '')}:{found[1].get('timestamp', '')}" if found else ""
+        commit = self._newest_commit(table)
+        return f"{commit[0]}:{commit[1].get('txnId', '')}:{commit[1].get('timestamp', '')}" if commit else ""
 
     def read(self, table: Table, *, version: int | None = None) -> DataFrame:
         """The table's rows; none of a table that no stage has written yet.
@@ -101,11 +101,17 @@ class Lake:
         touched: str = "",
         gone: DataFrame | None = None,
     ) -> None:
-        """Insert new keys, update known ones where `newer` holds (t = table, s = source), in one commit.
+        """Insert new keys, update known ones, delete those that are gone: in one commit.
 
-        Without `newer` known keys stay as they are. `touched` restricts the table's side, so that a
-        merge reads only the partitions of its batch. Rows of the table whose key is in `gone` (key
-        columns) are deleted. Keys must be unique in `rows` and `gone` together.
+        A table that does not exist yet is made of `rows`. Keys must be unique in `rows` and `gone` together.
+
+        table: its key columns say which rows are the same.
+        rows: in the table's columns.
+        newer: SQL, when a row of `rows` (s) replaces the table's (t); None: known keys stay as they are.
+        touched: SQL on the table's side (t), so that only the partitions of a batch are read; empty: all are.
+        gone: key columns of the rows to delete; None: no row is.
+
+        Raises SchemaError where the columns of `rows` are not those that the table declares.
         """
         source = conform(rows, table)
         if not self.exists(table):
@@ -223,8 +229,8 @@ class Lake:
 
     def rows_written(self, table: Table) -> int:
         """Rows that the table's newest commit wrote, from its own metrics."""
-        found = self._newest_commit(table)
-        return int(found[1].get("operationMetrics", {}).get("numOutputRows", 0)) if found else 0
+        commit = self._newest_commit(table)
+        return int(commit[1].get("operationMetrics", {}).get("numOutputRows", 0)) if commit else 0
 
     def _newest_commit(self, table: Table) -> tuple[int, dict[str, Any]] | None:
         """The newest version, and what its commit says of itself: from the log, by Delta's protocol.
@@ -238,8 +244,8 @@ class Lake:
         newest = max((name for name in files if _COMMIT.fullmatch(name)), default=None)
         if newest is None:
             return None
-        told = [action["commitInfo"] for action in _actions(files[newest], system) if "commitInfo" in action]
-        return int(newest.removesuffix(".json")), told[0] if told else {}
+        infos = [action["commitInfo"] for action in _actions(files[newest], system) if "commitInfo" in action]
+        return int(newest.removesuffix(".json")), infos[0] if infos else {}
 
     def round_trip(self) -> int:
         """Write a Delta table of three rows under the root, read it back, remove it; the rows read."""
@@ -292,8 +298,8 @@ def _actions(commit: Any, system: Any) -> list[dict[str, Any]]:
 def located(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """Hadoop's path, and the file system that serves it; Py4JJavaError where none is installed for it."""
     context: Any = spark.sparkContext
-    found = context._jvm.org.apache.hadoop.fs.Path(path)  # noqa: SLF001 - there is no other door to it
-    return found, found.getFileSystem(context._jsc.hadoopConfiguration())  # noqa: SLF001
+    location = context._jvm.org.apache.hadoop.fs.Path(path)  # noqa: SLF001 - there is no other door to it
+    return location, location.getFileSystem(context._jsc.hadoopConfiguration())  # noqa: SLF001
 
 
 def unwritable(root: str, reason: str) -> ConfigError:

@@ -86,7 +86,16 @@ def cold_item_factors(
 def fit_text_map(
     words: sparse.csr_matrix, factors: Floats, weights: Floats, *, dims: int, seed: int
 ) -> TextMap:
-    """The map from TF-IDF vectors [I, V] to factors [I, d], each item counting by its weight [I]."""
+    """The map from TF-IDF vectors to ALS factors.
+
+    words: TF-IDF vectors of warm items, sparse [I, V].
+    factors: theirs, [I, d].
+    weights: how much each item counts, [I].
+    dims: r, to how many dimensions the vectors are reduced.
+    seed: of the random directions that the reduction begins with.
+
+    Source: the SVD is that of Halko, Martinsson, Tropp, Finding Structure with Randomness (2011).
+    """
     basis = truncated_svd(words, dims=dims, seed=seed)
     reduced = _reduced(words, basis)
     withheld = np.arange(len(reduced)) % WITHHELD == WITHHELD - 1
@@ -98,8 +107,8 @@ def fit_text_map(
     best = int(np.argmin(missed))
     predicted = np.linalg.norm(reduced[withheld] @ trials[best], axis=1)
     true = np.linalg.norm(factors[withheld], axis=1)
-    told = predicted > 1e-12
-    length = float(np.median(true[told] / predicted[told])) if told.any() else 1.0
+    is_predicted = predicted > 1e-12
+    length = float(np.median(true[is_predicted] / predicted[is_predicted])) if is_predicted.any() else 1.0
     return TextMap(basis, _ridge(reduced, factors, weights, RIDGES[best]), length)
 
 

@@ -1,5 +1,6 @@
-"""The compiled inner loops of nearest neighbours and of the baselines' lists (numba). Loaded by `neighbours`
-through `lake.compiled`, which finds them a home where numba can cache.
+"""The compiled inner loops of nearest neighbours and of the baselines' lists (numba).
+
+`models.neighbours` loads them by `runtime.compiled`, which finds them a home where numba can cache.
 """
 
 from __future__ import annotations
@@ -35,9 +36,17 @@ def best_of_rows(scores: NDArray[np.float64], index: NDArray[np.int32], value: N
 
 @njit(inline="always")
 def insert(index, value, place, held, other, s):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Put the row `other` among the best of index[place], value[place] by (s descending, other ascending).
+    """Put a row among the best of one row, by (s descending, other ascending); how many of its places are
+    taken now.
 
-    `held` of their places are taken; how many are then. One that is worse than all of a full row is dropped.
+    One that is worse than all of a full row is dropped.
+
+    index: int [n, k], the best rows of each row.
+    value: float64 [n, k], their scores.
+    place: which row of index and value.
+    held: how many of its places are taken.
+    other: the row to put there.
+    s: its score.
     """
     k = index.shape[1]
     if held == k and (s < value[place, k - 1] or (s == value[place, k - 1] and other > index[place, k - 1])):
@@ -67,8 +76,18 @@ def nearest_rows(
 ) -> None:
     """For the rows first, first + 1, …: the other rows of largest inner product, ties by the lower row.
 
-    The matrix comes by rows and by columns, without negative values. index [n, k] is -1 where fewer rows
-    share a column.
+    The matrix [R, C] comes by rows and by columns, as CSR and CSC, without negative values.
+
+    first: the first row to search for, from 0.
+    indptr: int64 [R + 1], where each row's entries begin.
+    indices: int32, the column of each entry.
+    data: float64, the value of each entry.
+    column_indptr: int64 [C + 1], where each column's entries begin.
+    column_indices: int32, the row of each of these entries.
+    column_data: float64, the value of each of these entries.
+    keeps_self: whether a row is a neighbour of itself.
+    index: int32 [n, k], written: the nearest rows of n rows, -1 where fewer share a column.
+    value: float64 [n, k], written: their inner products, 0 where there are none.
     """
     rows, k = indptr.size - 1, index.shape[1]
     product = np.zeros(rows)

@@ -24,10 +24,10 @@ ROWS_AT_ONCE = 512
 
 def loops() -> ModuleType:
     """The compiled loops; ConfigError where numba is missing."""
-    found = compiled("recsys_spark.models.neighbour_loops")
-    if found is None:
+    module = compiled("recsys_spark.models.neighbour_loops")
+    if module is None:
         raise ConfigError("nearest neighbours need numba. Next: pip install numba")
-    return found
+    return module
 
 
 def bm25(counts: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import digest
 from recsys_spark.data.features import item_features, number_names, user_features
-from recsys_spark.data.reading import liked_on
+from recsys_spark.data.reading import lenient_preferences_on, liked_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
@@ -65,28 +66,34 @@ def train_als_once(
 ) -> str:
     """Store both factor tables unless the version has them; how they were made, empty where they were there.
 
-    They are trained, or under `als.retrain_days` taken over from an earlier version; users without a model
-    who had something are folded in. pairs: the preferences as of the day, else the run date. events: what
-    speaks for items, where it is not all that was liked up to the day.
+    They are trained, or under `als.retrain_days` taken over from an earlier version. Users without a model
+    who had something are folded in.
+
+    job: its lake takes the factors; its settings say how they are made.
+    version: under which they are stored.
+    pairs: the preferences as of the day.
+    day: the last that the factors may know; None: the run date.
+    events: what speaks for items, where it is not all that was liked up to the day.
     """
     if job.lake.has_partition(MODEL_USER_FACTORS, model_version=version):
         return ""
     day = job.run_date if day is None else day
     source = trained_before(job, version, day)
     if source is None:
-        factors, training, told = _trained(job, version, pairs, day, events)
+        factors, training, sentence = _trained(job, version, pairs, day, events)
     else:
-        factors, training, told = _taken(job, source)
+        factors, training, sentence = _taken(job, source)
     if source is not None or job.settings.preferences.min_events_per_user > 1:
-        newcomers = fold_in_pairs(job, day, pairs, events=events)
+        afresh = partial(lenient_preferences_on, job, day, events=events)
+        newcomers = fold_in_pairs(pairs, job.settings, afresh=afresh)
         factors, count = with_newcomers(factors, newcomers, job.settings.als)
-        told += f", {count:,} users folded in"
+        sentence += f", {count:,} users folded in"
     if training is not None:
         _write(job, MODEL_ALS_TRAINING, version, training)
     # Users last: their presence marks the version as whole.
     for table, rows in ((MODEL_ITEM_FACTORS, factors.items), (MODEL_USER_FACTORS, factors.users)):
         _write(job, table, version, rows)
-    return told
+    return sentence
 
 
 def _trained(
@@ -203,6 +210,10 @@ def train_once(
 ) -> None:
     """Train all that lists are made of from the pairs and items of a day, unless the version has it.
 
+    job: its lake takes the models; its settings say how they are made.
+    version: under which they are stored.
+    day: the last that the models may know.
+    pairs: the preferences as of the day.
     events: what speaks for items, where it is not all that was liked up to the day.
     """
     train_als_once(job, version, pairs, day=day, events=events)

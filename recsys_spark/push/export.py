@@ -38,7 +38,7 @@ def export_lines(slots: DataFrame, *, at_once: int = _AT_ONCE) -> DataFrame:
 
     lines: each list's line of the export, one after the other; a row a list would cost the driver more than
     to write them. `slots` are rows of gold.recommendations with title, category and brand. Spark's workers
-    render them, since that takes longer than all else of a delivery; a retried task gives the same lines
+    render them, since that takes longer than all else of the stage; a retried task gives the same lines
     again. Partitions are ranges of (campaign, user_id), so no list is torn.
     """
 

@@ -34,17 +34,21 @@ def judge_lists(
 ) -> list[Verdict]:
     """Every check on every campaign of a staged night.
 
-    known_items (item_id): what may be in a list at all. owned (user_id, item_id, is_excluded): what users
-    already had, forbidden where the campaign allows no repeats, and what they want no more, forbidden
-    everywhere.
+    staged: (campaign, user_id, rank, item_id, score): all lists of the night; read more than once.
+    campaigns: the settings of each campaign, by name; lists of another are not looked at.
+    audience_sizes: by campaign, how many users should have a list; one that is not named has none.
+    known_items: (item_id), what may be in a list at all.
+    owned: (user_id, item_id, is_excluded). What users had is forbidden where the campaign
+        allows no repeats; what they want no more (is_excluded) is forbidden everywhere.
+    gate: the bounds, shares from 0 to 1.
     """
     figures = {
         row["campaign"]: row.asDict() for row in _figures(staged, campaigns, known_items, owned).collect()
     }
     verdicts: list[Verdict] = []
     for name in campaigns:
-        found = figures.get(name, dict.fromkeys(_NAMES, 0))
-        verdicts.extend(_judged(name, found, audience_sizes.get(name, 0), gate))
+        counts = figures.get(name, dict.fromkeys(_NAMES, 0))
+        verdicts.extend(_judged(name, counts, audience_sizes.get(name, 0), gate))
     return verdicts
 
 
@@ -98,7 +102,7 @@ def _figures(
             (rows - F.size(F.array_distinct(F.array_compact(items)))).alias("duplicates"),
             F.when(_is_counted_through(F.col("slots.rank"), rows), 0).otherwise(1).alias("gaps"),
             F.size(F.filter(score, _is_not_finite)).alias("not_finite"),
-            F.size(F.filter(rises, lambda found: found)).alias("rising"),
+            F.size(F.filter(rises, lambda is_rising: is_rising)).alias("rising"),
             F.when(F.col("repeat_allowed"), 0).otherwise(_shared(items, "owned")).alias("owned_items"),
             _shared(items, "unwanted").alias("unwanted_items"),
         )
@@ -136,24 +140,24 @@ def _shared(items: Column, others: str) -> Column:
     return F.size(F.array_intersect(items, F.coalesce(F.col(others), none)))
 
 
-def _judged(name: str, found: Mapping[str, int], audience: int, gate: Gate) -> list[Verdict]:
-    users = int(found["users"])
+def _judged(name: str, counts: Mapping[str, int], audience: int, gate: Gate) -> list[Verdict]:
+    users = int(counts["users"])
     verdicts = [
         _at_least(name, "user_share", users / audience if audience else 0.0, gate.min_user_share),
         _at_most(
             name,
             "short_list_share",
-            found["short_lists"] / users if users else 1.0,
+            counts["short_lists"] / users if users else 1.0,
             gate.max_short_list_share,
         ),
         _at_most(
             name,
             "first_slot_share",
-            (found["first_slot"] or 0) / users if users else 1.0,
+            (counts["first_slot"] or 0) / users if users else 1.0,
             gate.max_first_slot_share,
         ),
     ]
-    return verdicts + [_at_most(name, check, float(found[check]), 0.0) for check in _FORBIDDEN]
+    return verdicts + [_at_most(name, check, float(counts[check]), 0.0) for check in _FORBIDDEN]
 
 
 def _at_least(campaign: str, check: str, observed: float, least: float) -> Verdict:

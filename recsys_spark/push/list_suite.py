@@ -1,4 +1,4 @@
-"""All staged lists of a night as one profile, for Great Expectations beside the gate on each campaign."""
+"""The figures of all staged lists of a night, for Great Expectations beside the gate on each campaign."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Campaign
-from recsys_spark.data.gates import judge as quality
 from recsys_spark.data.gates.figures import Figures, counted
-from recsys_spark.data.gates.past_nights import past_nights
-from recsys_spark.data.gates.suites import list_check
-from recsys_spark.lake.job import Job
 from recsys_spark.push.gate import Verdict
 
 KIND = "lists"
@@ -39,14 +35,6 @@ def list_figures(
     for check in _COUNTED_BY_GATE:
         figures[check] = sum(verdict.observed for verdict in verdicts if verdict.check == check)
     return figures
-
-
-def judge_figures(job: Job, figures: Figures) -> list[quality.QualityResult]:
-    """The suite's results, kept in ops.quality_results with their Data Docs whatever the verdict."""
-    thresholds = job.settings.quality
-    past = past_nights(job.lake, KIND, run_date=job.run_date, nights=thresholds.history_nights, adds_up=False)
-    check = list_check(figures, quality=thresholds, past=past)
-    return quality.judged(job, [check], stage="publish")
 
 
 def _longest(campaigns: Mapping[str, Campaign]) -> Column:

@@ -143,7 +143,7 @@ def _upper(symmetric: sparse.spmatrix) -> sparse.csr_matrix:
     return upper
 
 
-def profiles(strength: sparse.csr_matrix, words: Csr, n_terms: int) -> sparse.csr_matrix:
+def word_profiles(strength: sparse.csr_matrix, words: Csr, n_terms: int) -> sparse.csr_matrix:
     """p_u = sum of strength(u, i) * t_i, L2-normalised; [U, V] float64, empty rows stay empty.
 
     words: the items' TF-IDF vectors [I, V]; only the rows of items that somebody has are touched.
@@ -156,9 +156,9 @@ def profiles(strength: sparse.csr_matrix, words: Csr, n_terms: int) -> sparse.cs
     own = sparse.csr_matrix((strength.data, at, strength.indptr), shape=(strength.shape[0], used.size))
     summed = (own @ vectors).tocsr()
     norms = np.sqrt(np.asarray(summed.multiply(summed).sum(axis=1)).ravel())
-    profile = sparse.diags(_inverse(norms)).dot(summed).tocsr()
-    profile.sort_indices()  # what is summed over terms has the same bits in any batch
-    return profile
+    profiles = sparse.diags(_inverse(norms)).dot(summed).tocsr()
+    profiles.sort_indices()  # what is summed over terms has the same bits in any batch
+    return profiles
 
 
 def als_deviation(factors: Floats, scaling: Scaling) -> Floats:
@@ -166,10 +166,10 @@ def als_deviation(factors: Floats, scaling: Scaling) -> Floats:
     return np.sqrt(np.maximum(np.einsum("ud,de,ue->u", factors, scaling.als, factors), 0.0))
 
 
-def content_deviation(profile: sparse.csr_matrix, scaling: Scaling) -> Floats:
+def content_deviation(profiles: sparse.csr_matrix, scaling: Scaling) -> Floats:
     """σ_u of p_u·t_i over the reference items: sqrt(pᵀ E[t tᵀ] p − (p·E[t])²)."""
-    second = quadratic_forms(profile, scaling.content_gram)
-    mean = profile @ scaling.content_mean
+    second = quadratic_forms(profiles, scaling.content_gram)
+    mean = profiles @ scaling.content_mean
     return np.sqrt(np.maximum(second - mean**2, 0.0))
 
 
@@ -208,14 +208,14 @@ def _quadratic_forms_plain(rows: sparse.csr_matrix, gram: sparse.csr_matrix) -> 
 class ScaledUsers:
     """A batch with each component standardised, before weights: what all variants share.
 
-    history and seen are by candidate, what the kernel ranks; the profile is of all items known. pairs
+    history and seen are by candidate, what the kernel ranks; word_profiles are of all items known. pairs
     int64 [U]: of the items known, how many the user has a preference for. carried_by int32 [U]: the group
     whose popularity is all that they have, -1 for none.
     """
 
     factors: Floats
     counts: Floats
-    profile: sparse.csr_matrix
+    word_profiles: sparse.csr_matrix
     history: Csr
     seen: Csr
     excluded: Csr | None
@@ -228,7 +228,7 @@ class ScaledUsers:
         cls, batch: UserBatch, words: Csr, scaling: Scaling, candidate: NDArray[np.int32] | None = None
     ) -> ScaledUsers:
         """candidate int32 [I]: each item's place among the candidates, -1 for none; None: all are."""
-        profile = profiles(batch.strength, words, scaling.content_mean.shape[0])
+        profiles = word_profiles(batch.strength, words, scaling.content_mean.shape[0])
         batch.strength.sort_indices()
         had = Csr(
             batch.strength.indptr.astype(np.int64),
@@ -243,7 +243,7 @@ class ScaledUsers:
         return cls(
             factors=batch.factors * _inverse(als_deviation(batch.factors, scaling))[:, None],
             counts=_inverse(scaling.counts),
-            profile=sparse.diags(_inverse(content_deviation(profile, scaling))).dot(profile).tocsr(),
+            word_profiles=sparse.diags(_inverse(content_deviation(profiles, scaling))).dot(profiles).tocsr(),
             history=history,
             seen=Csr(history.indptr, history.indices),
             excluded=excluded,
@@ -269,7 +269,7 @@ class ScaledUsers:
             additive = Csr(self.history.indptr, self.history.indices, values)
         return UserParts(
             dense=np.hstack([weights[ALS][:, None] * self.factors, self._counts(variant, weights)]),
-            sparse=_csr(self.profile, weights[CONTENT]),
+            sparse=_csr(self.word_profiles, weights[CONTENT]),
             additive=additive,
             excluded=excluded,
             group=self.group,
@@ -280,12 +280,12 @@ class ScaledUsers:
 
         candidate int32 [candidates so far]: each one's place in the part, -1 for none.
         """
-        profile = sparse.diags(_inverse(content_deviation(self.profile, scaling))).dot(self.profile).tocsr()
+        deviation = content_deviation(self.word_profiles, scaling)
         return replace(
             self,
             factors=self.factors * _inverse(als_deviation(self.factors, scaling))[:, None],
             counts=_inverse(scaling.counts),
-            profile=profile,
+            word_profiles=sparse.diags(_inverse(deviation)).dot(self.word_profiles).tocsr(),
             history=_among(self.history, candidate),
             seen=_among(self.seen, candidate),
             excluded=self.excluded and _among(self.excluded, candidate),

@@ -20,7 +20,16 @@ def quadratic_forms(
     gram_values: NDArray[np.float64],
     n_terms: int,
 ) -> NDArray[np.float64]:
-    """pᵀ G p for each sparse row p [U, V], G sparse [V, V], summed in the order in which both are stored."""
+    """pᵀ G p for each sparse row p [U, V], float64 [U], summed in the order in which p and G are stored.
+
+    indptr: int64 [U + 1], where the entries of each p begin.
+    indices: int32, the term of each entry.
+    values: float64, its weight.
+    gram_indptr: int64 [V + 1], where the entries of each row of G begin; G is [V, V].
+    gram_indices: int32, the column of each entry.
+    gram_values: float64, its value.
+    n_terms: V.
+    """
     totals = np.zeros(indptr.size - 1)
     row = np.zeros(n_terms)
     for u in range(totals.size):

@@ -67,15 +67,26 @@ def catalogue_of(
 ) -> Catalogue:
     """Gather each item's ALS factors, TF-IDF vector and popularity into arrays and share them.
 
-    `items` (item_id, unique): all that profiles and scales are made of; items without factors, words or
-    sales get zeros there. group_popularity (group, item_id, users): what counts for popularity among
-    users of a group. cold (item_id): items whose popularity, trial and popularity in a group nobody knows
-    yet, for which `prior` times the mean log count of the reference set stands; has_places: whether lists
-    may keep places for them (`Variant.newcomers`). candidates (item_id):
-    what may be ranked, None for all; 300 of 30,000 cost what 300 cost, and a user's profile is still that
-    of everything they had. forbidden (group, item_id): what users of that group (country, segment, age …)
-    may not get. labels: string columns of `items`, category or brand, that `lists` may cap. Driver
-    memory: 4·(d + 2 + G) bytes an item, G groups with a popularity of their own, plus its words.
+    Driver memory: 4·(d + 2 + G) bytes an item, G groups with a popularity of their own, plus its words.
+
+    items: (item_id, unique), all that profiles and scales are made of, and the columns of `labels`. An item
+        without factors, words or sales gets zeros there.
+    factors: (item_id, factors), arrays of one length, d.
+    vectors: (item_id, terms, weights), arrays of one length for an item.
+    popularity: (item_id, users, new_users, is_reference), as `models.popularity.popularity` gives it.
+    group_popularity: (group, item_id, users), what counts for popularity among users of a group; None: all
+        have everyone's.
+    cold: (item_id), items whose popularity, trial and popularity in a group nobody knows yet; None: none.
+    prior: what stands for these, as a share of the reference items' mean log count.
+    has_places: whether lists may keep places for the cold items (`Variant.newcomers`).
+    candidates: (item_id), what may be ranked; None: all. 300 of 30,000 cost what 300 cost, and a user's
+        profile is still that of everything they had.
+    forbidden: (group, item_id), what users of that group (country, segment, age …) may not get; None:
+        nothing.
+    labels: string columns of `items`, category or brand, that `lists` may cap.
+    max_item_share: of an executor's memory; items that take more come in shards.
+
+    Raises ValueError where factors hold NaN or infinity.
     """
     index = checkpointed(dense_index(items, id_column="item_id", index_column="item_index"))
     item_ids = index.orderBy("item_index").select("item_id").toArrow().column("item_id").combine_chunks()

@@ -37,14 +37,14 @@ class Companions:
         seen: the users' histories with strengths. One value per place of index that is not -1, in order.
         """
         items = self.shared.load()
-        found = goes_with(seen, index, items.extra["similar"])[index >= 0]
-        used, place = np.unique(found[found >= 0], return_inverse=True)
+        partners = goes_with(seen, index, items.extra["similar"])[index >= 0]
+        used, place = np.unique(partners[partners >= 0], return_inverse=True)
         names = pa.array(
             [_readable(title) for title in items.ids.take(pa.array(used)).to_pylist()], pa.string()
         )
-        at = np.zeros(found.size, np.int64)
-        at[found >= 0] = place
-        return names.take(pa.array(at, mask=found < 0))
+        at = np.zeros(partners.size, np.int64)
+        at[partners >= 0] = place
+        return names.take(pa.array(at, mask=partners < 0))
 
 
 def companions_of(similar: DataFrame, items: DataFrame, catalogue: Catalogue) -> Companions:
@@ -59,8 +59,8 @@ def companions_of(similar: DataFrame, items: DataFrame, catalogue: Catalogue) ->
     rows = similar.join(index, on="item_id", how="inner").join(
         F.broadcast(other), on="similar_item_id", how="inner"
     )
-    found = rows.select("item_index", "rank", "other").toArrow()
-    at, rank, partner = (column.to_numpy() for column in found.columns)
+    table = rows.select("item_index", "rank", "other").toArrow()
+    at, rank, partner = (column.to_numpy() for column in table.columns)
     lists = np.full((catalogue.size, max(int(rank.max(initial=1)), 1)), -1, np.int32)
     lists[at, rank - 1] = partner
     named = items.join(index, on="item_id", how="inner").select("item_index", "title").toArrow()
@@ -77,7 +77,7 @@ def goes_with(seen: Csr, index: NDArray[np.int32], similar: NDArray[np.int32]) -
     The one of the greatest strength above 0 whose `similar` [I, S] hold the slot's item, ties to the lower
     index; only the STRONGEST of a user are asked. seen: rows of items and their strengths, a row a user.
     """
-    n_items, found = len(similar), np.full(index.size, -1, np.int32)
+    n_items, owned = len(similar), np.full(index.size, -1, np.int32)
     item, strength = seen.indices, np.asarray(seen.values)
     order = np.lexsort((item, -strength, seen.row))
     place = np.arange(order.size) - seen.indptr[seen.row[order]]
@@ -93,8 +93,8 @@ def goes_with(seen: Csr, index: NDArray[np.int32], similar: NDArray[np.int32]) -
     hits = np.flatnonzero(is_hit)
     # The strongest come first, and the first that names a slot has it.
     slot, first = np.unique(by_key[at[hits]], return_index=True)
-    found[slots[slot]] = item[order[hits[first] // similar.shape[1]]]
-    return found.reshape(index.shape)
+    owned[slots[slot]] = item[order[hits[first] // similar.shape[1]]]
+    return owned.reshape(index.shape)
 
 
 @lru_cache(maxsize=100_000)

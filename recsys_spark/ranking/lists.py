@@ -71,30 +71,44 @@ def lists(
     in_order: bool = False,
     companions: Companions | None = None,
 ) -> DataFrame:
-    """The top k of every variant for every user of `users` (user_id, unique); see LISTS_SCHEMA.
+    """The top k of every variant for every user; see LISTS_SCHEMA.
 
-    component_scores holds each weighing component's standardised score before its weight, source the one
-    that gave the slot most of its score (`sources`), min_pairs the bin of the user's weights: their number
-    of preferences for items known decides (`Variant.longer`). Order is
-    score descending, item_id ascending; the result does not depend on partitions or shards. A user whose
-    candidates run out gets a short list. exclude (user_id, item_id): what must not come back whatever the
-    variant (sent lately), besides what the preferences call is_excluded. caps: at most so many items of
-    one label in a list, by label column of the catalogue; a list is what walking the whole ranking from the
-    top and taking what the caps allow gives, and its first j places are the list of j; where a variant keeps
-    places for newcomers (`with_newcomers`; their source is cold_item), the places before them are. `users`
-    may have a column group (string), for the catalogue's forbidden items; null, or a group that it does not
-    know, may get everything. A column popularity_group (string) says whose popularity a user with neither
-    factors nor a history gets, which component_scores name `popularity_group`; null, or a group that the
-    catalogue does not know, gets everyone's. carried: columns of `users` that each of a user's rows repeats;
-    a join afterwards would shuffle all lists. in_order: partitions are ranges of user_id, their rows sorted
-    by it: a sort of users here, and none of lists later. companions, of a catalogue without candidates: adds
-    goes_with, the title of what the slot goes with among what the user has, null for nothing.
+    Order is score descending, item_id ascending. The result does not depend on partitions or shards. A user
+    whose candidates run out gets a short list. component_scores holds each weighing component's standardised
+    score before its weight. source is the component that gave the slot most of its score (`sources`).
+    min_pairs is the bin of the user's weights, which their number of preferences for items known decides
+    (`Variant.longer`).
 
     One pass: at most U·I·(d + 2 + G) multiply-adds per variant, G groups with a popularity of their own, plus
-    the profiles' words; another over the newcomers where places are kept for them. Memory of a task: a
-    batch of users (2,048, or 16,384 where items come in shards, and at most 64 MB of rows), the kernel's
-    tiles and one shard of items; it does not grow with users, nor with anyone's history beyond their row.
-    ConfigError: a cap below 1, or by a label that the catalogue does not have.
+    the words of the users' profiles. Another pass goes over the newcomers where places are kept for them.
+    Memory of a task: a batch of users, the kernel's tiles and one shard of items. A batch is 2,048 users, or
+    16,384 where items come in shards, and at most 64 MB of rows. It does not grow with users, nor with
+    anyone's history beyond their row.
+
+    users: (user_id, unique). A column group (string) is for the catalogue's forbidden items; null or an
+        unknown group may get everything. A column popularity_group (string) says whose popularity a user with
+        neither factors nor a history gets, which component_scores name `popularity_group`. Null or an unknown
+        group gets everyone's.
+    preferences: unique (user_id, item_id, strength); is_excluded marks pairs that must not come back, fade is
+        what is left of a pair's history.
+    user_factors: (user_id, factors), arrays of the catalogue's rank.
+    catalogue: what may be ranked.
+    variants: each gives every user a list.
+    k: places of a list, from 1.
+    partitions: of users, how many tasks rank.
+    exclude: (user_id, item_id), what must not come back whatever the variant (sent lately); None: nothing
+        more.
+    caps: label column of the catalogue -> at most so many items of one label in a list. A list is what
+        walking the whole ranking from the top and taking what the caps allow gives; its first j places are
+        the list of j. Where a variant keeps places for newcomers (`with_newcomers`; their source is
+        cold_item), that holds of the places before them.
+    carried: columns of `users` that each of a user's rows repeats; a join afterwards would shuffle all lists.
+    in_order: partitions are ranges of user_id, their rows sorted by it: a sort of users here, none of lists
+        later.
+    companions: of a catalogue without candidates; adds goes_with, the title of what the slot goes with among
+        what the user has, null for nothing. None: no such column.
+
+    Raises ConfigError for a cap below 1, or by a label that the catalogue does not have.
     """
     limits = dict(caps or {})
     for name, at_most in limits.items():
@@ -140,8 +154,16 @@ def user_rows(
 ) -> DataFrame:
     """One row per user: carried, factors (null where none), and by item_index the history as parallel arrays.
 
-    Preferences may say what is left of each pair's history, `fade`. What the user may not get, `exclude`
-    (user_id, item_id) and preferences that say is_excluded, is `excluded`, likewise by item_index.
+    seen_items, strengths and, where preferences have it, fades are in the order of the items. What the user
+    may not get is `excluded`, likewise by item_index.
+
+    users: (user_id, unique), and what is carried.
+    preferences: unique (user_id, item_id, strength); is_excluded marks pairs that must not come back, fade is
+        what is left of a pair's history. Pairs of items that `index` lacks fall away.
+    user_factors: (user_id, factors).
+    index: (item_id, item_index) of the items known.
+    exclude: (user_id, item_id), what must not come back besides; None: nothing.
+    carried: columns of `users` to keep.
     """
     asked = broadcast_if_small(users.select("user_id"), users.count())
     known = preferences.join(F.broadcast(index), on="item_id", how="inner").join(
@@ -295,10 +317,17 @@ def sources(
 def plain_scores(
     items: LoadedItems, users: ScaledUsers, variant: Variant, index: NDArray[np.int32], rank: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Standardised scores before any weight of the variant's components for the items index [U, k].
+    """Standardised scores before any weight of the variant's components, float64 [U, k], nan where no item
+    is.
 
-    A user who is carried by a group has a score of its popularity and none, nan, of popularity and trial; all
+    A user who is carried by a group has a score of its popularity and none, nan, of popularity and trial. All
     others have none of a group.
+
+    items: what is ranked.
+    users: U of them.
+    variant: its components are scored.
+    index: int32 [U, k], the items to score, -1 for none.
+    rank: how many dimensions are of ALS.
     """
     slices = {ALS: slice(0, rank), POPULARITY: slice(rank, rank + 1), TRIAL: slice(rank + 1, rank + 2)}
     slices["group"] = slice(rank + 2, rank + users.counts.size)

@@ -64,7 +64,13 @@ def share_newcomers(
 ) -> Newcomers:
     """Ship those of the ranked items that are new, at least one.
 
-    The first of the items' blocks is of ALS; words are their sparse part, of n_terms terms.
+    spark: the session.
+    items: all that is ranked, I items; the first of their blocks is of ALS.
+    words: their sparse part, [I, V].
+    item_ids: theirs, [I].
+    is_new: which of them are new, [I].
+    n_terms: V.
+    max_item_share: of an executor's memory; items that take more come in shards.
     """
     chosen = np.flatnonzero(is_new).astype(np.int32)
     place = np.full(is_new.size, -1, np.int32)
@@ -100,10 +106,18 @@ def with_newcomers(
 ) -> tuple[Best, Flags]:
     """The lists with their last places kept for newcomers, and which slots [U, k] those took.
 
-    best: the lists [U, k] of the parts over all items. Of k places share · k, rounded down, are the
-    newcomers' that suit best and are not in the list already; where there are too few, what was there stays.
-    Users of whom neither words nor factors tell anything keep their list, and so does who would have a
-    shorter one under the caps. Each slot has the score of the parts, and a list stays sorted by it.
+    Of k places share · k, rounded down, are the newcomers' that suit best and are not in the list already.
+    Where there are too few, what was there stays. Users of whom neither words nor factors tell anything keep
+    their list, and so does who would have a shorter one under the caps. Each slot has the score of the parts,
+    and a list stays sorted by it.
+
+    best: the lists, index and score [U, k], of the parts over all items.
+    users: the U users, standardised over all items.
+    parts: the same users as a variant weighs them.
+    items: all that is ranked.
+    newcomers: those of them that are new.
+    share: of a list's places, from 0 to 1.
+    caps: over all items; they hold for the whole list.
     """
     index, score = best
     kept = np.zeros(index.shape, np.bool_)
@@ -129,7 +143,7 @@ def with_newcomers(
 
 
 def _is_known(users: ScaledUsers) -> Flags:
-    words = np.asarray(abs(users.profile).sum(axis=1)).ravel()
+    words = np.asarray(abs(users.word_profiles).sum(axis=1)).ravel()
     return np.any(users.factors != 0, axis=1) | (words > 0)
 
 
@@ -145,8 +159,8 @@ def _fill(walk: Walk, users: UserParts, newcomers: LoadedItems, first: int) -> N
     width = walk.index.shape[1] - first
     while open_rows.size:
         index, score = select(newcomers.shards, users, width)
-        found = np.where(index >= 0, newcomers.extra["chosen"][index], -1)[:, offered:]
-        still = walk.fill(open_rows, found, score[:, offered:])
+        candidates = np.where(index >= 0, newcomers.extra["chosen"][index], -1)[:, offered:]
+        still = walk.fill(open_rows, candidates, score[:, offered:])
         left = np.flatnonzero(np.isin(open_rows, still))
         users, open_rows = users.take(left), open_rows[left]
         offered, width = width, WIDER * width

@@ -36,9 +36,9 @@ def explained(ranked: DataFrame, cold_items: DataFrame | None = None) -> DataFra
         ranked = ranked.join(F.broadcast(cold), on="item_id", how="left")
         by_prior = source.isin(ALS, POPULARITY, TRIAL, POPULARITY_GROUP) & F.col("_is_cold")
         source = F.when(by_prior, F.lit(COLD_ITEM)).otherwise(source)
-    told = ranked.withColumn("source", source).drop("_is_cold")
+    sourced = ranked.withColumn("source", source).drop("_is_cold")
     why = reason[F.col("source")]
     if "goes_with" in ranked.columns:
-        is_told = F.col("goes_with").isNotNull() & ~F.col("source").isin(HISTORY, COLD_ITEM)
-        why = F.when(is_told, F.concat(F.lit(GOES_WITH), "goes_with")).otherwise(why)
-    return told.withColumn("reason", why).drop("goes_with")
+        is_companion = F.col("goes_with").isNotNull() & ~F.col("source").isin(HISTORY, COLD_ITEM)
+        why = F.when(is_companion, F.concat(F.lit(GOES_WITH), "goes_with")).otherwise(why)
+    return sourced.withColumn("reason", why).drop("goes_with")

@@ -140,10 +140,10 @@ def shard_bytes(spark: SparkSession, share: float) -> int:
     local = str(context.master).startswith("local")
     conf = context.getConf()  # the session's would tell what was asked for after the JVM had started, too
     memory = str(conf.get("spark.driver.memory" if local else "spark.executor.memory", "1g"))
-    return int(share * _bytes(memory))
+    return int(share * memory_bytes(memory))
 
 
-def _bytes(size: str) -> int:
+def memory_bytes(size: str) -> int:
     """Spark's way to write a size: 512m, 4g, 1t; a plain number is in MiB."""
     units = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
     number = size.lower().removesuffix("b") if size[-2:-1].isalpha() else size.lower()
@@ -159,12 +159,19 @@ def share_items(
     extra: Mapping[str, NDArray[Any]] | None = None,
     max_item_share: float = MAX_ITEM_SHARE,
 ) -> SharedItems:
-    """Ship item data to all executors; item_ids [I] (strings, ascending) name the rows of parts.
+    """Ship item data to all executors.
 
-    extra: further arrays by name, for the task. max_item_share: items larger than this share of the
-    executor's memory are cut into shards of at most that size, or of 64 items. Cost: one write, and one
-    transfer per executor. The files are emptied by `release()`, and removed when the driver's Python ends or
-    shares items in a later session. ValueError: ids that do not fit the parts, NaN or infinity in the parts.
+    Cost: one write, and one transfer per executor. The files are emptied by `release()`, and removed when the
+        driver's Python ends or shares items in a later session.
+
+    spark: the session.
+    parts: I items, in ascending order of their ids.
+    item_ids: strings [I], ascending, that name the rows of parts.
+    extra: further arrays by name, for the task.
+    max_item_share: of an executor's memory; items that take more are cut into shards of at most that size, or
+        of 64 items.
+
+    Raises ValueError for ids that do not fit the parts, NaN or infinity in the parts.
     """
     if len(item_ids) != parts.n_items:
         raise ValueError(f"item_ids: {len(item_ids)} ids for {parts.n_items} items")

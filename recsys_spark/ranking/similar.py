@@ -55,16 +55,23 @@ def similar_items(
 ) -> Iterator[DataFrame]:
     """One row per item of the catalogue and place, up to settings.k; see SIMILAR_SCHEMA. Use it in the block.
 
-    catalogue: not narrowed by candidates. baskets: (basket, item_id), distinct. Neighbours are the items sold
-    lately, or all of the catalogue (settings.neighbours). Order is score descending, similar_item_id
-    ascending. What nothing speaks for is no neighbour, so a list may be short; an item with neither factors
-    nor baskets has neighbours by words alone. component_scores are before their weights; source is the part
-    that gave most.
+    Neighbours are the items sold lately, or all of the catalogue (settings.neighbours). Order is score
+    descending, similar_item_id ascending. What nothing speaks for is no neighbour, so a list may be short. An
+    item with neither factors nor baskets has neighbours by words alone. component_scores are before their
+    weights; source is the part that gave most.
 
     Of more than settings.max_lines rows of `baskets` a sample of the baskets speaks, drawn by their hash.
     Driver memory: 24·d bytes an item, its words twice, and 60 bytes a row of `baskets`. A task's: the
     kernel's tiles, a shard of items, and 50 bytes for each of 4 million pairs, or those of one item if more.
     Cost: the product of items and neighbours, and the sum of squares of the baskets' sizes.
+
+    catalogue: not narrowed by candidates.
+    baskets: (basket, item_id), distinct.
+    settings: how many neighbours, which items may be one, and what each part weighs.
+    partitions: how many ranges of items, and so files of the table.
+    max_item_share: of an executor's memory; neighbours that take more come in shards.
+
+    Source: see the papers in the module's first lines.
     """
     shared = _shared(catalogue, baskets, settings, max_item_share)
     try:
@@ -124,9 +131,9 @@ def sampled(lines: DataFrame, at_most: int) -> pa.Table:
     """(item_index, basket) of all baskets, or of so many, drawn by hash, as make about `at_most` rows."""
     lines = lines.select("item_index", "basket").persist(StorageLevel.DISK_ONLY)
     try:
-        found = lines.count()
-        if found > at_most:
-            drawn = F.pmod(F.xxhash64("basket"), F.lit(found)) < at_most
+        n_lines = lines.count()
+        if n_lines > at_most:
+            drawn = F.pmod(F.xxhash64("basket"), F.lit(n_lines)) < at_most
             return lines.where(drawn).toArrow()
         return lines.toArrow()
     finally:
@@ -151,7 +158,7 @@ def _finder(
             at = batch.column("item_index").to_numpy()
             for some in pieces(own[at] @ np.diff(others.indptr), PAIRS_AT_ONCE):
                 ids, shared_baskets = batch.column("item_id").take(pa.array(some)), own[at[some]] @ others
-                yield _found(ids, at[some], shared_baskets, items, settings)
+                yield _neighbour_rows(ids, at[some], shared_baskets, items, settings)
 
     return find
 
@@ -163,7 +170,7 @@ def pieces(work: NDArray[np.int64], at_most: int) -> list[NDArray[np.int64]]:
     return np.split(np.arange(work.size), starts)
 
 
-def _found(
+def _neighbour_rows(
     item_ids: pa.Array,
     at: NDArray[np.int32],
     together: sparse.csr_matrix,

@@ -44,35 +44,43 @@ def top_k(
 ) -> DataFrame:
     """One row per user and place: (user_id string, item_id string, score double, rank int from 1).
 
-    users: (user_id string, factors array<float|double>), ids unique. items: (item_id string, factors),
-    ids unique, of the same length; rounded to float32. exclude: (user_id, item_id), pairs that must not
-    come back (seen, sent); they cost no places. candidates: (item_id), the only items to rank: they alone
-    are collected, shared and scored, and of up to 100,000 of them only the excluded pairs are shuffled, so
-    that 300 of 30,000 cost what a catalogue of 300 costs, but for reading the rest. caps: {column: c}, at
-    most c items of a list with the same value in that string column of items (null is never counted); a
-    list is what walking the whole ranking from the top and taking what the caps allow gives, so its first j
-    places are the list of j: who wants places in reserve asks for k + reserve, and pays for no second pass.
-    Other columns, unknown ids and repeated rows of exclude and candidates do not matter.
-
     The score is the inner product in float64, its dimensions summed in ascending order. A user's items are
-    ordered by (score descending, item_id ascending, compared as UTF-8 bytes), which is total: the result is
-    that of scoring and sorting everything, whatever the partitions, cores, tiles and shards. A user with
-    fewer than k items left has a short list; one with none has no row.
+    ordered by (score descending, item_id ascending, compared as UTF-8 bytes), which is total. So the result
+    is that of scoring and sorting everything, whatever the partitions, cores, tiles and shards. A user with
+    fewer than k items left has a short list; one with none has no row. Other columns, unknown ids and
+    repeated rows of exclude and candidates do not matter.
 
     Cost: at most 2·U·I·D float32 FLOP in one pass over the users, plus the shuffle of users and exclude by
-    user. Items come by falling norm, and a user leaves the pass when no later item can enter their list: on
-    factors of a real shop that was a third of the product. Calling it runs the job that collects the items
-    (4·I·D bytes on the driver, and files of that size per executor); the rest runs with the result, and the
-    files stay until `release` or the driver's end. Memory of a task: a batch of users (16,384, or 64 MB of
-    their rows), 12 bytes (some 60 with caps) for each place of theirs, the kernel's tiles, one shard of items
-    with its codes (D + 4 bytes an item), and with `exclude` a table of the item ids (50 bytes each), however
-    many users there are. Caps walk a user's k places for each of up to 2k candidates. max_item_share: items
-    larger than this share of an executor's memory are cut into shards, and a task maps one at a time.
+        user. Items come by falling norm, and a user leaves the pass when no later item can enter their list.
+        On factors of a real shop that was a third of the product.
+
+    Calling it runs the job that collects the items: 4·I·D bytes on the driver, and files of that size per
+    executor. The rest runs with the result, and the files stay until `release` or the driver's end.
+
+    Memory of a task, however many users there are: a batch of users (16,384, or 64 MB of their rows), and the
+    kernel's tiles. Each place of these users takes 12 bytes, some 60 with caps. Besides, one shard of items
+    with its codes: D + 4 bytes an item. With `exclude` a table of the item ids comes to it, 50 bytes each.
+    Caps walk a user's k places for each of up to 2k candidates.
+
+    users: (user_id string, factors array<float|double>), ids unique.
+    items: (item_id string, factors), ids unique, factors as long as the users'; rounded to float32. With
+        candidates an item without an id is none.
+    k: places of a list, from 1. Who wants places in reserve asks for k + reserve, and pays for no second
+        pass.
+    exclude: (user_id, item_id), pairs that must not come back (seen, sent); they cost no places. None: none.
+    candidates: (item_id), the only items to rank; None: all. They alone are collected, shared and scored, so
+        that 300 of 30,000 cost what a catalogue of 300 costs, but for reading the rest. Of up to 100,000 of
+        them only the excluded pairs are shuffled.
+    caps: {column: c}, at most c items of a list with the same value in that string column of items; null is
+        never counted. A list is what walking the whole ranking from the top and taking what the caps allow
+        gives. So its first j places are the list of j.
+    max_item_share: of an executor's memory; items that take more are cut into shards, and a task maps one at
+        a time.
     partitions: of users; None: as many as Spark shuffles into, at least two a core.
 
-    ConfigError: k or a cap below 1, a missing column or one of another type. InputError: a null, repeated
-    or ragged id or vector, NaN or infinity, factors whose scores might overflow float64; for users it is
-    raised, in Python on the executor, when the result is used. With candidates an item without an id is none.
+    Raises ConfigError for k or a cap below 1, a missing column or one of another type. Raises InputError for
+    a null, repeated or ragged id or vector, NaN or infinity, factors whose scores might overflow float64. For
+    users it is raised, in Python on the executor, when the result is used.
 
     Source: the bounds that make float32 screening exact are in `recsys_spark.ranking.kernel.select`.
     """
@@ -100,7 +108,7 @@ def top_k(
         rows = _with_excluded(rows, exclude, item_ids)
     # Equal ids side by side: a repeated user is found without holding the ids. Sorted already after a join.
     rows = rows.sortWithinPartitions("user_id")
-    lists = rows.mapInArrow(_ranking(shared, k, caps or {}), TOP_K_SCHEMA)
+    lists = rows.mapInArrow(ranking_task(shared, k, caps or {}), TOP_K_SCHEMA)
     _shared[lists] = shared
     return lists
 
@@ -121,14 +129,14 @@ def _expect(frame: DataFrame, name: str, *, ids: list[str], factors: bool = Fals
         if wanted not in frame.columns:
             hint = did_you_mean(wanted, frame.columns)
             raise ConfigError(f"top_k: {name} has no column {wanted}, only {frame.columns}.{hint}")
-        found = frame.schema[wanted].dataType
+        given = frame.schema[wanted].dataType
         if wanted == "factors":
-            is_right = isinstance(found, ArrayType) and isinstance(found.elementType, (FloatType, DoubleType))
+            is_right = isinstance(given, ArrayType) and isinstance(given.elementType, (FloatType, DoubleType))
         else:
-            is_right = isinstance(found, StringType)
+            is_right = isinstance(given, StringType)
         if not is_right:
             expected = "array<float> or array<double>" if wanted == "factors" else "string"
-            raise ConfigError(f"top_k: {name}.{wanted} is {found.simpleString()}, expected {expected}")
+            raise ConfigError(f"top_k: {name}.{wanted} is {given.simpleString()}, expected {expected}")
 
 
 def _by_user(rows: DataFrame, partitions: int | None) -> DataFrame:
@@ -205,10 +213,13 @@ def _name(ids: pa.Array, row: int) -> Any:
     return ids[row].as_py() if row < len(ids) else None
 
 
-def _ranking(
+def ranking_task(
     shared: SharedItems, k: int, limits: Mapping[str, int]
 ) -> Callable[[Iterable[Any]], Iterator[Any]]:
-    """What a task does with its users: batch by batch, in one pass."""
+    """What a task does with its users, batches of (user_id, factors, excluded): one pass to TOP_K_SCHEMA.
+
+    limits: {label: c}, at most c items of a list with the same value of that extra array.
+    """
 
     def rank(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         items = shared.load()

@@ -34,10 +34,19 @@ def candidates(
 ) -> DataFrame:
     """One row per user and task of `starts`: the first n items of each component alone, and of the start.
 
-    items: item_index, ascending; scores: for each of them all standardised scores in the order of
-    COMPONENTS, before any weight; pairs: how many of the items known the user has a preference for. Blends
-    are compared on these items only, which is close to the whole catalogue as long as what leads a blend is
-    among the first n of some part of it. The lists themselves are always ranked over everything.
+    items: item_index, ascending. scores: for each of them all standardised scores in the order of COMPONENTS,
+        before any weight. pairs: how many of the items known the user has a preference for.
+
+    Blends are compared on these items only. That is close to the whole catalogue as long as what leads a
+    blend is among the first n of some part of it. The lists themselves are always ranked over everything.
+
+    users: (user_id, unique).
+    preferences: unique (user_id, item_id, strength), as `user_rows` takes them.
+    user_factors: (user_id, factors).
+    catalogue: what may be ranked, not narrowed by candidates.
+    starts: the blends that a search begins with, one for each task.
+    n: how many items each component and the start give, from 1.
+    partitions: of users, how many tasks rank.
     """
     spark = users.sparkSession
     scaling = spark.sparkContext.broadcast(catalogue.scaling)

@@ -45,7 +45,7 @@ def frozen(values: Any, dtype: Any) -> NDArray[Any]:
 
 def _import_copy(name: str, spec: Any) -> ModuleType:
     source = spec.loader.get_source(name).encode()
-    folder = _private_folder() / hashlib.sha256(source).hexdigest()[:16]
+    folder = private_folder() / hashlib.sha256(source).hexdigest()[:16]
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"{name.rpartition('.')[2]}.py"
     if not path.exists():
@@ -66,7 +66,7 @@ def _import_copy(name: str, spec: Any) -> ModuleType:
     return module
 
 
-def _private_folder() -> Path:
+def private_folder() -> Path:
     """A folder that only this user can write to: what lies there is executed."""
     base = Path(os.environ.get("NUMBA_CACHE_DIR") or tempfile.gettempdir())
     folder = base / f"recsys-spark-{os.getuid()}"

@@ -32,9 +32,8 @@ PART_BYTES = 1 << 30  # 4 million rows at rank 64
 
 Rows = NDArray[np.float32]
 
-_mapped: dict[
-    tuple[str, int], tuple[str, Rows]
-] = {}  # the newest of each series' part in this worker process
+# What this process has mapped: (series, part's number) -> (file, its rows), the newest of each.
+mapped_parts: dict[tuple[str, int], tuple[str, Rows]] = {}
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ class SharedMatrix:
 
     def read(self, index: NDArray[np.integer]) -> Rows:
         """The rows of these indexes, in their order, copied. RuntimeError: released before its last use."""
-        found = np.empty((index.size, self.columns), np.float32)
+        copied = np.empty((index.size, self.columns), np.float32)
         for part, own, at in _by_part(index, self.part_rows):
-            found[own] = self._part(part)[at]
-        return found
+            copied[own] = self._part(part)[at]
+        return copied
 
     def needed(self, index: NDArray[np.int32]) -> tuple[Rows, NDArray[np.int32]]:
         """A matrix that holds these rows, and their indexes in it: the whole, mapped, where it is one part,
@@ -77,12 +76,12 @@ class SharedMatrix:
 
     def _part(self, part: int) -> Rows:
         file, key = self.files[part], (self.series, part)
-        known = _mapped.get(key)
+        known = mapped_parts.get(key)
         if known is None or known[0] != file:
             path = self.folder / file if self.is_local else served_path(file)
             require_there(path)
             known = (file, np.asarray(np.load(path, mmap_mode="r")))
-            _mapped[key] = known
+            mapped_parts[key] = known
             if self.earlier is not None and not self.is_local:
                 before = _files(self.earlier, self.rows, self.part_rows)[part]
                 drop_copy(before)

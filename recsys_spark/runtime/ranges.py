@@ -17,14 +17,14 @@ def in_ranges(rows: DataFrame, key: Sequence[str], *, keys: DataFrame, partition
     whatever the sample. Spark's repartitionByRange computes its rows twice, the first time for its sample.
     """
     drawn = keys.select(*key).orderBy(F.xxhash64(*key), *key).limit(_SAMPLED * partitions)
-    found = sorted(tuple(row) for row in drawn.collect())
+    sampled = sorted(tuple(row) for row in drawn.collect())
     bounds = sorted(
-        {found[len(found) * part // partitions] for part in range(1, partitions)} if found else ()
+        {sampled[len(sampled) * part // partitions] for part in range(1, partitions)} if sampled else ()
     )
-    return rows.repartitionById(partitions, _passed(key, bounds, 0))
+    return rows.repartitionById(partitions, bounds_reached(key, bounds))
 
 
-def _passed(key: Sequence[str], bounds: Sequence[Sequence[str]], before: int) -> Column:
+def bounds_reached(key: Sequence[str], bounds: Sequence[Sequence[str]], before: int = 0) -> Column:
     """`before`, and how many of the ascending bounds the row's key reaches.
 
     By bisection: of two thousand bounds a row is compared with eleven, and Spark's plan is as deep as that.
@@ -32,8 +32,10 @@ def _passed(key: Sequence[str], bounds: Sequence[Sequence[str]], before: int) ->
     if not bounds:
         return F.lit(before)
     middle = len(bounds) // 2
-    beyond = _passed(key, bounds[middle + 1 :], before + middle + 1)
-    return F.when(_reaches(key, bounds[middle]), beyond).otherwise(_passed(key, bounds[:middle], before))
+    beyond = bounds_reached(key, bounds[middle + 1 :], before + middle + 1)
+    return F.when(_reaches(key, bounds[middle]), beyond).otherwise(
+        bounds_reached(key, bounds[:middle], before)
+    )
 
 
 def _reaches(key: Sequence[str], bound: Sequence[str]) -> Column:

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from recsys_spark.data.cleaning.batch import Batch, judged_batch
 from recsys_spark.data.cleaning.finished import DONE, file_key, finished_files, known_items
 from recsys_spark.data.gates import judge as quality
-from recsys_spark.data.gates import suites as expectations
+from recsys_spark.data.gates import suites
 from recsys_spark.data.gates.bounds import Check
 from recsys_spark.data.gates.figures import DAY_ZERO, recorded, unknown_items
 from recsys_spark.data.gates.past_nights import Past, pasts
@@ -48,10 +48,10 @@ def run(job: Job) -> Summary:
     finally:
         for batch in batches:
             batch.close()
-    told = _summary(batches, results)
-    figures = {**told.figures, ("gate_seconds", ""): gate_seconds}
+    summary = _summary(batches, results)
+    figures = {**summary.figures, ("gate_seconds", ""): gate_seconds}
     _mark(job, batches, figures)
-    return replace(told, figures=figures, is_recorded=bool(batches))
+    return replace(summary, figures=figures, is_recorded=bool(batches))
 
 
 def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summary:
@@ -93,10 +93,10 @@ def _judge(job: Job, kind: str, bronze: DataFrame, files: list[str], batches: li
 
 def _delivered_files(job: Job) -> dict[str, set[date]]:
     """The files that bronze holds, and the nights that took them: one each, but for a lake mended by hand."""
-    found: dict[str, set[date]] = {}
+    nights_of_file: dict[str, set[date]] = {}
     for file in delivered_files(job.lake):
-        found.setdefault(file_key(file), set()).add(file.ingest_date)
-    return found
+        nights_of_file.setdefault(file_key(file), set()).add(file.ingest_date)
+    return nights_of_file
 
 
 def _pasts(job: Job) -> dict[str, Past]:
@@ -147,14 +147,14 @@ def _gate(
     by_kind, thresholds = {batch.kind: batch for batch in batches}, job.settings.quality
     checks = [
         judge(by_kind[kind].figures, quality=thresholds, past=past[kind])
-        for kind, judge in expectations.SUITES.items()
+        for kind, judge in suites.SUITES.items()
         if kind in by_kind
     ]
     last_day = float((newest - DAY_ZERO).days)
     if events := by_kind.get("interactions"):
         checks.extend(_event_checks(job, events, by_kind.get("items"), past["interactions"], last_day))
     else:
-        checks.append(expectations.freshness_check(last_day, quality=thresholds, run_date=job.run_date))
+        checks.append(suites.freshness_check(last_day, quality=thresholds, run_date=job.run_date))
     results = quality.judged(job, checks, stage="clean")
     if _is_stale(job, newest):
         raise QualityGateError(
@@ -169,14 +169,14 @@ def _gate(
 
 def _event_checks(job: Job, events: Batch, items: Batch | None, past: Past, last_day: float) -> list[Check]:
     events.figures["unknown_items"] = unknown_items(events.good, known_items(job.lake, items))
-    profile = expectations.profile_check(
+    whole = suites.whole_check(
         {**events.figures, "last_day": last_day},
         quality=job.settings.quality,
         clean=job.settings.clean,
         run_date=job.run_date,
         past=past,
     )
-    return [expectations.interaction_check(events.figures), profile]
+    return [suites.interaction_check(events.figures), whole]
 
 
 def _merge(job: Job, batches: list[Batch]) -> None:

@@ -48,13 +48,13 @@ def _deliver(job: Job, lists: DataFrame) -> dict[str, int]:
     # All at once: an iterator alone would have one partition after the other rendered.
     rendered = checkpointed(export_lines(slots), StorageLevel.DISK_ONLY)
     sent = dict.fromkeys(job.settings.campaigns, 0)
-    # A merge reads all that the night has delivered so far; the first delivery of a date has nothing to meet.
+    # A merge reads all that the date has in the outbox; the first run of a date has nothing to meet.
     is_first = job.read(GOLD_OUTBOX).where(F.col("run_date") == F.lit(job.run_date)).isEmpty()
     outbox: list[tuple[Any, ...]] = []
     for name, of_campaign in groupby(rendered.toLocalIterator(), key=itemgetter("campaign")):
         if name not in job.settings.campaigns:
             continue
-        for entry in _campaign(job, name, job.settings.campaigns[name], of_campaign):
+        for entry in write_campaign(job, name, job.settings.campaigns[name], of_campaign):
             outbox.append(entry)
             sent[name] += 1
             if len(outbox) == _OUTBOX_BATCH:
@@ -64,7 +64,9 @@ def _deliver(job: Job, lists: DataFrame) -> dict[str, int]:
     return sent
 
 
-def _campaign(job: Job, name: str, campaign: Campaign, chunks: Iterator[Row]) -> Iterator[tuple[Any, ...]]:
+def write_campaign(
+    job: Job, name: str, campaign: Campaign, chunks: Iterator[Row]
+) -> Iterator[tuple[Any, ...]]:
     """Write the campaign's export (whole or not at all) and mails; yields one outbox row a user.
 
     chunks: rows of `export_lines`.

@@ -55,8 +55,8 @@ def run(job: Job) -> Summary:
     # Before the rows: a file that bronze holds is not looked into again, so its columns would stay unknown.
     _remember_columns(job, deliveries, known)
     kinds = sorted({job.settings.sources[name].kind for name in deliveries})
-    for found in in_parallel(*[partial(_append, job, kind, deliveries, key) for kind in kinds]):
-        figures.update(found)
+    for counts in in_parallel(*[partial(_append, job, kind, deliveries, key) for kind in kinds]):
+        figures.update(counts)
     opened = open_run(job.lake, job.settings, job.run_date)
     read, taken = (
         int(sum(value for (metric, _), value in figures.items() if metric == name))
@@ -73,15 +73,15 @@ def _unrecorded(job: Job) -> dict[tuple[str, str], float]:
     taken = [file for file in delivered_files(job.lake) if file.ingest_date == job.run_date]
     if not taken:
         return {}
-    told = (
+    sums = (
         job.read(OPS_METRICS)
         .where((F.col("run_date") == F.lit(job.run_date)) & (F.col("stage") == "ingest"))
         .where(F.col("metric").isin("rows_ingested", "files_ingested"))
         .groupBy("metric", "label")
         .agg(F.sum("value").alias("value"))
     )
-    recorded = {(row["metric"], row["label"]): row["value"] for row in told.collect()}
-    found: dict[tuple[str, str], float] = {}
+    recorded = {(row["metric"], row["label"]): row["value"] for row in sums.collect()}
+    unrecorded: dict[tuple[str, str], float] = {}
     for kind in sorted({file.kind for file in taken}):
         of_night = job.read(BRONZE[kind]).where(F.col("ingest_date") == F.lit(job.run_date))
         for row in of_night.groupBy("source").count().collect():
@@ -89,9 +89,9 @@ def _unrecorded(job: Job) -> dict[tuple[str, str], float]:
             rows = row["count"] - recorded.get(("rows_ingested", name), 0.0)
             files = sum(file.source == name for file in taken) - recorded.get(("files_ingested", name), 0.0)
             if rows > 0:
-                found["rows_read", name] = found["rows_ingested", name] = rows
-                found["files_ingested", name] = max(files, 0.0)
-    return found
+                unrecorded["rows_read", name] = unrecorded["rows_ingested", name] = rows
+                unrecorded["files_ingested", name] = max(files, 0.0)
+    return unrecorded
 
 
 def _append(

@@ -7,8 +7,10 @@ from datetime import UTC, date, datetime
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.data.gates.figures import recorded
-from recsys_spark.data.gates.judge import QualityResult, preload, sentence
+from recsys_spark.data.gates.figures import Figures, recorded
+from recsys_spark.data.gates.judge import QualityResult, judged, preload, sentence
+from recsys_spark.data.gates.past_nights import past_nights
+from recsys_spark.data.gates.suites import list_check
 from recsys_spark.errors import ConfigError, PublishGateError
 from recsys_spark.lake.fingerprint import fingerprint
 from recsys_spark.lake.job import Job, Summary
@@ -23,7 +25,7 @@ from recsys_spark.lake.tables import (
 from recsys_spark.models.versions import preferences_of
 from recsys_spark.push.audience import audience_of, people_on
 from recsys_spark.push.gate import Verdict, judge_lists
-from recsys_spark.push.list_suite import KIND, judge_figures, list_figures
+from recsys_spark.push.list_suite import KIND, list_figures
 from recsys_spark.ranking.rankable import on_sale
 from recsys_spark.runtime.rows import frame_of
 
@@ -36,7 +38,7 @@ def run(job: Job) -> Summary:
     verdicts = _judge(job, staged)
     _keep(job, opened, verdicts)
     figures = list_figures(staged, campaigns=job.settings.campaigns, verdicts=verdicts)
-    results = judge_figures(job, figures)
+    results = _judge_figures(job, figures)
     failed = [verdict for verdict in verdicts if not verdict.is_success]
     unmet = [result for result in results if not result.is_success]
     if failed or unmet:
@@ -65,6 +67,13 @@ def _judge(job: Job, staged: DataFrame) -> list[Verdict]:
         owned=preferences,
         gate=job.settings.gate,
     )
+
+
+def _judge_figures(job: Job, figures: Figures) -> list[QualityResult]:
+    """The suite's results, kept in ops.quality_results with their Data Docs whatever the verdict."""
+    thresholds = job.settings.quality
+    past = past_nights(job.lake, KIND, run_date=job.run_date, nights=thresholds.history_nights, adds_up=False)
+    return judged(job, [list_check(figures, quality=thresholds, past=past)], stage="publish")
 
 
 def _publish(job: Job, opened: Run, staged: DataFrame, verdicts: list[Verdict]) -> int:

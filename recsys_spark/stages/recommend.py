@@ -85,8 +85,8 @@ def _similar(job: Job, catalogue: Catalogue) -> int:
         settings=settings,
         partitions=2 * job.spark.sparkContext.defaultParallelism,
         max_item_share=job.settings.ranking.max_item_share,
-    ) as found:
-        rows = found.withColumn("run_date", F.lit(day)).withColumn("run_id", F.lit(job.run.run_id))
+    ) as neighbours:
+        rows = neighbours.withColumn("run_date", F.lit(day)).withColumn("run_id", F.lit(job.run.run_id))
         job.overwrite_partition(GOLD_SIMILAR, rows.select(*GOLD_SIMILAR.columns), run_date=day)
     return job.lake.rows_written(GOLD_SIMILAR)
 

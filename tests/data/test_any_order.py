@@ -297,7 +297,7 @@ def two_lakes(
 def test_any_order_and_splitting_of_deliveries_ends_in_the_same_silver_and_preferences(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "_MOST_TWINS", 2.0)
+    monkeypatch.setattr(batch, "MOST_TWINS", 2.0)
     whole, pieces, sent = two_lakes(spark, tmp_path, seed=6, nights=2, take=by_batches)
     silver = whole.silver()
     assert pieces.silver() == silver
@@ -310,7 +310,7 @@ def test_any_order_and_splitting_of_deliveries_ends_in_the_same_silver_and_prefe
 def test_the_same_from_files_on_a_disk_by_the_stages_of_the_night(
     spark: SparkSession, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "_MOST_TWINS", 2.0)
+    monkeypatch.setattr(batch, "MOST_TWINS", 2.0)
     whole, pieces, sent = two_lakes(spark, tmp_path, seed=seed, nights=3, take=by_stages)
     silver = whole.silver()
     assert pieces.silver() == silver

@@ -26,8 +26,8 @@ import recsys_spark
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.ranking.kernel.select import Csr, ItemParts
 from recsys_spark.ranking.kernel.shards import arranged
-from recsys_spark.ranking.shared_items import _bytes, shard_bytes, share_items
-from recsys_spark.ranking.top_k import _ranking, _shared, release, top_k
+from recsys_spark.ranking.shared_items import memory_bytes, shard_bytes, share_items
+from recsys_spark.ranking.top_k import ranking_task, release, top_k
 from recsys_spark.runtime.batches import gathered
 from tests.shop import QUICK_JAVA
 
@@ -97,7 +97,7 @@ def test_lists_equal_the_brute_force_for_any_number_of_partitions(frame, rows, p
     assert lists(result) == brute_force(users, items, 5, seen)
 
 
-def test_partitions_and_shards_change_no_bit_of_normal_factors(frame):
+def test_partitions_and_shards_change_no_bit_of_normal_factors(frame, monkeypatch):
     """Scores whose float sums depend on their order; every other item twice, for ties."""
     rng = np.random.default_rng(2)
     users = [(f"u{i}", rng.standard_normal(33).tolist()) for i in range(40)]
@@ -105,6 +105,11 @@ def test_partitions_and_shards_change_no_bit_of_normal_factors(frame):
     items = [(f"i{i}", vectors[i // 2]) for i in range(400)]
     seen = [(f"u{u}", f"i{i}") for u in range(40) for i in rng.integers(0, 400, u * 8)]
     expected = brute_force(users, items, 9, seen)
+    shared = []
+    monkeypatch.setattr(
+        "recsys_spark.ranking.top_k.share_items",
+        lambda *args, **kwargs: shared.append(share_items(*args, **kwargs)) or shared[-1],
+    )
     for partitions, share, shards in ((1, 0.25, 1), (2, 1e-9, 7), (7, 1.8e-5, 3)):
         result = top_k(
             frame(USERS, users),
@@ -114,7 +119,7 @@ def test_partitions_and_shards_change_no_bit_of_normal_factors(frame):
             partitions=partitions,
             max_item_share=share,
         )
-        assert _shared[result].outline.n_shards == shards
+        assert shared[-1].outline.n_shards == shards
         assert lists(result) == expected
 
 
@@ -265,7 +270,7 @@ def test_a_task_takes_no_more_memory_for_more_users_nor_much_for_a_long_history(
         batches = [batch(128 * number, longest) for number in range(n)]
         before, arrow, places = pa.total_allocated_bytes(), 0, 0
         tracemalloc.start()
-        for ranked in _ranking(shared, 5, {})(batches):
+        for ranked in ranking_task(shared, 5, {})(batches):
             arrow = max(arrow, pa.total_allocated_bytes() - before)
             places += ranked.num_rows
         taken = tracemalloc.get_traced_memory()[1]
@@ -297,7 +302,7 @@ def test_small_batches_are_ranked_together_and_stay_in_order():
 
 def test_a_share_of_an_executors_memory_in_bytes(spark):
     assert shard_bytes(spark, 0.25) == 512 << 20  # the tests' driver has 2g
-    assert [_bytes(size) for size in ("1g", "512m", "300", "2gb", "1024k")] == [
+    assert [memory_bytes(size) for size in ("1g", "512m", "300", "2gb", "1024k")] == [
         1 << 30, 512 << 20, 300 << 20, 2 << 30, 1 << 20,
     ]  # fmt: skip
 
@@ -428,10 +433,10 @@ def test_share_items_refuses_what_does_not_fit(spark, parts):
 PROGRAM = """
 import json, os, sys
 import numpy as np
-from recsys_spark.lake.rows import frame_of
-from recsys_spark.lake.session import start_session
+from recsys_spark.runtime.rows import frame_of
+from recsys_spark.runtime.session import start_session
 from recsys_spark.ranking.shared_items import share_items
-from recsys_spark.ranking.kernel import ItemParts
+from recsys_spark.ranking.kernel.select import ItemParts
 from recsys_spark.ranking.top_k import top_k
 if __name__ == "__main__":
     conf = {"spark.master": sys.argv[1], "spark.executor.memory": "512m", "spark.executor.cores": "1",

@@ -23,7 +23,7 @@ def test_rows_come_back_from_bounded_parts_and_only_those_asked_for_are_mapped(
     shared = series.share(draft)
 
     def mapped() -> list[int]:
-        return sorted(part for name, part in matrices._mapped if name == series.series)
+        return sorted(part for name, part in matrices.mapped_parts if name == series.series)
 
     few = np.array([12, 7, 12, 5], np.int32)
     np.testing.assert_array_equal(shared.read(few), matrix[few])

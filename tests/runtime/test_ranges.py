@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from pyspark.sql import functions as F
 
-from recsys_spark.runtime.ranges import _passed, in_ranges
+from recsys_spark.runtime.ranges import bounds_reached, in_ranges
 from tests.conftest import Frame
 
 KEY = ("campaign", "user_id")
@@ -51,5 +51,5 @@ def test_as_many_ranges_as_a_large_cluster_has_are_no_deeper_plan(frame: Frame) 
     """A sum of five hundred comparisons is a plan that overflows Spark's stack."""
     given = frame("campaign string, user_id string", [("a", f"u{n:04d}") for n in range(1000)], 2)
     bounds = [("a", f"u{n:04d}") for n in range(2, 1000, 2)]
-    found = given.select("user_id", _passed(KEY, bounds, 0).alias("part")).collect()
+    found = given.select("user_id", bounds_reached(KEY, bounds).alias("part")).collect()
     assert {row["user_id"]: row["part"] for row in found} == {f"u{n:04d}": n // 2 for n in range(1000)}

@@ -32,7 +32,18 @@ _SEGMENTS = 8  # of the largest are printed; JSON has all
 def show_night(
     env: str, run_date: str, *, split: str, after: bool, baselines: bool, json_file: Path | None
 ) -> None:
-    """Judge a night and print its tables; ConfigError for options that do not go together."""
+    """Judge a night and print its tables.
+
+    env: the environment, conf/ENV.toml.
+    run_date: the night's date, YYYY-MM-DD.
+    split: one of SPLITS: by the weeks before the run date, or by each user's last event.
+    after: judge by the weeks after the run date instead.
+    baselines: judge the baselines as well.
+    json_file: where the figures are written too, if anywhere.
+
+    Raises ConfigError for an unknown split, options that do not go together, or no date; else what judging
+    the night raises.
+    """
     if split not in SPLITS:
         raise ConfigError(
             f"--split {split!r}: expected one of {', '.join(SPLITS)}.{did_you_mean(split, SPLITS)}"
@@ -56,10 +67,10 @@ def show_cold_start(env: str, run_date: str, *, json_file: Path | None) -> None:
     """Judge items whose every event is withheld, print the table, and write {figure: {model: …}}."""
     if not run_date:
         raise ConfigError("--run-date is missing: the night whose items are withheld.")
-    found = judge_cold_start(job_of(env, run_date))
+    cold_start = judge_cold_start(job_of(env, run_date))
     title = (
-        f"{found.items:,} items without their events in a catalogue of {found.catalogue:,}, wanted by "
-        f"{found.users:,} users; the rest is judged by {found.rest_users:,}"
+        f"{cold_start.items:,} items without their events in a catalogue of {cold_start.catalogue:,}, "
+        f"wanted by {cold_start.users:,} users; the rest is judged by {cold_start.rest_users:,}"
     )
     heads = (
         f"recall@{COLD_K} of withheld items (95 %)",
@@ -69,56 +80,71 @@ def show_cold_start(env: str, run_date: str, *, json_file: Path | None) -> None:
         f"recall@{COLD_K} of the rest gained (95 %)",
     )
     table = RichTable("model", *heads, title=title)
-    for model, recall in found.recall.items():
-        before, gain = found.rest[model]
-        bounds = [f"{value / found.random:.1f}" for value in (recall.mean, recall.low, recall.high)]
+    for model, recall in cold_start.recall.items():
+        before, gain = cold_start.rest[model]
+        bounds = [f"{value / cold_start.random:.1f}" for value in (recall.mean, recall.low, recall.high)]
         table.add_row(
             model,
             f"{recall.mean:.4f} [{recall.low:.4f}, {recall.high:.4f}]",
             f"{bounds[0]} [{bounds[1]}, {bounds[2]}]",
             f"{before:.4f}",
             _signed(gain),
-            _signed(found.rest_recall[model]),
+            _signed(cold_start.rest_recall[model]),
         )
-    show(table, f"by chance: {found.random:.4f}")
+    show(table, f"by chance: {cold_start.random:.4f}")
     values = {
         model: {f"recall@{COLD_K}": one.mean, "low": one.low, "high": one.high}
-        for model, one in found.recall.items()
+        for model, one in cold_start.recall.items()
     }
     rest = {
         model: {HEADLINE: before, "gain": gain.mean, "low": gain.low, "high": gain.high}
-        for model, (before, gain) in found.rest.items()
+        for model, (before, gain) in cold_start.rest.items()
     }
-    for model, gain in found.rest_recall.items():
+    for model, gain in cold_start.rest_recall.items():
         rest[model] |= {f"recall@{COLD_K} gain": gain.mean}
-    write_json(json_file, {"random": found.random, "cold_items": values, "rest": rest})
+    write_json(json_file, {"random": cold_start.random, "cold_items": values, "rest": rest})
 
 
 def show_split(env: str, *, train: Path | None, test: Path | None, form: str, json_file: Path | None) -> None:
-    """Judge ALS and baselines on a train and a test file, and print recall@20 and NDCG@20."""
+    """Judge ALS and baselines on a train and a test file, and print recall@20 and NDCG@20.
+
+    env: the environment whose settings train ALS, conf/ENV.toml.
+    train: the file of pairs to learn from.
+    test: the file of pairs to be judged by.
+    form: of both files, one of `split_files.FORMATS`.
+    json_file: where the figures are written too, if anywhere.
+
+    Raises ConfigError where a file is not named or cannot be taken, or holds too many pairs for the driver.
+    """
     if train is None or test is None:
         raise ConfigError(
             f"--train and --test go together: --{'test' if test is None else 'train'} is missing."
         )
     settings = load_settings(env)
     split = read_split(train, test, form=form)  # before Spark starts: a bad file is told at once
-    found = judge_split(session("recsys", settings), split, als=settings.als, seed=settings.evaluation.seed)
-    title = (
-        f"{found.train_pairs:,} pairs of {found.items:,} items to learn from, "
-        f"{found.test_pairs:,} pairs of {found.users:,} users to judge by; items of train are masked"
+    judgement = judge_split(
+        session("recsys", settings), split, als=settings.als, seed=settings.evaluation.seed
     )
-    leaders = [name for name in dict.fromkeys((ALS, found.best)) if name in found.leads]
+    title = (
+        f"{judgement.train_pairs:,} pairs of {judgement.items:,} items to learn from, "
+        f"{judgement.test_pairs:,} pairs of {judgement.users:,} users to judge by; items of train are masked"
+    )
+    leaders = [name for name in dict.fromkeys((ALS, judgement.best)) if name in judgement.leads]
     heads = [f"{name} leads ndcg@{K} by (95 %)" for name in leaders]
     figures = (f"recall@{K} (of n)", f"recall@{K} (of min(K, n))", f"ndcg@{K}")
     table = RichTable("model", *figures, *heads, title=title)
     for model, values in sorted(
-        found.values.items(), key=lambda one: (-one[1].get(f"ndcg@{K}", 0.0), one[0])
+        judgement.values.items(), key=lambda one: (-one[1].get(f"ndcg@{K}", 0.0), one[0])
     ):
         shown = [values.get(f"{name}@{K}", 0.0) for name in ("recall", "recall_capped", "ndcg")]
-        leads = [_signed(found.leads[leader].get(model)) for leader in leaders]
+        leads = [_signed(judgement.leads[leader].get(model)) for leader in leaders]
         table.add_row(model, *[f"{value:.4f}" for value in shown], *leads)
-    show(table, verdict(found.leads[found.best], leader=found.best, of=f"NDCG@{K}"), *found.notes)
-    write_json(json_file, found.figures())
+    show(
+        table,
+        verdict(judgement.leads[judgement.best], leader=judgement.best, of=f"NDCG@{K}"),
+        *judgement.notes,
+    )
+    write_json(json_file, judgement.figures())
 
 
 def _print_judgement(judgement: Judgement) -> None:
@@ -137,13 +163,13 @@ def _print_judgement(judgement: Judgement) -> None:
     show(*judgement.notes)
 
 
-def _ratings(found: RatingJudgement) -> tuple[RichTable, str]:
+def _ratings(ratings: RatingJudgement) -> tuple[RichTable, str]:
     table = RichTable("model", "RMSE", "MAE", title="ratings")
-    for model, values in sorted(found.values.items(), key=lambda one: (one[1][RMSE], one[0])):
+    for model, values in sorted(ratings.values.items(), key=lambda one: (one[1][RMSE], one[0])):
         table.add_row(model, f"{values['rmse']:.4f}", f"{values['mae']:.4f}")
     sentence = (
-        f"{found.pairs:,} ratings of pairs that were not rated before; {found.unknown:,} further ones are of "
-        "users or items without factors and are not predicted."
+        f"{ratings.pairs:,} ratings of pairs that were not rated before; {ratings.unknown:,} further ones "
+        "are of users or items without factors and are not predicted."
     )
     return table, sentence
 

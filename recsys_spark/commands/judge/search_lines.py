@@ -19,7 +19,15 @@ def show_search(
 ) -> None:
     """Search, one line a trial, then what was found, and how to use it.
 
-    ConfigError, before anything is tried, for a file to write that is there already, or in no folder.
+    env: the environment, conf/ENV.toml.
+    run_date: the night's date, YYYY-MM-DD.
+    trials: how many the study has at the end, those of earlier searches included, from 1.
+    seconds: after so many no further trial begins; None: whatever it takes.
+    write: the new file that gets what is better, as TOML; None: it is printed.
+    json_file: where the figures are written too, if anywhere.
+
+    Raises ConfigError, before anything is tried, for a file `write` that is there already, or a file in no
+    folder; else what the search raises.
     """
     if write and write.exists():
         raise ConfigError(

@@ -41,11 +41,7 @@ def diff_runs(
         float, typer.Option(help="Share of lists that must be equal, or exit code 2.")
     ] = 0.99,
 ) -> None:
-    """Compare the published lists of one night in two lakes, slot by slot.
-
-    left, right: the roots of the lakes. run_date: the night. env: whose session settings are used. at_least:
-    the share of lists (0 to 1) that must be equal; ConfigError (exit code 2) where fewer are.
-    """
+    """Compare the published lists of one night in two lakes, slot by slot."""
 
     def action() -> None:
         from recsys_spark.evaluation.comparison import compare_lists  # noqa: PLC0415

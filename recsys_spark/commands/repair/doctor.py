@@ -19,7 +19,7 @@ def doctor(env: Env = "demo") -> None:
         table = Table("", "check", "found", "what to type")
         for finding in findings:
             mark = "ok" if finding.is_ok else ("--" if finding.is_optional else "NO")
-            table.add_row(mark, finding.name, finding.found, "" if finding.is_ok else finding.advice)
+            table.add_row(mark, finding.name, finding.observed, "" if finding.is_ok else finding.advice)
         show(table)
         faults = [finding for finding in findings if not finding.is_ok and not finding.is_optional]
         if faults:

@@ -18,7 +18,7 @@ from recsys_spark.config.load import conf_dir, resolve_path
 from recsys_spark.config.sections import Settings
 
 DELTA_JARS = ("delta-spark_4.1_2.13-4.4.0.jar", "delta-storage-4.4.0.jar")
-_MEMORY_GB, _DISK_GB = 4.0, 5.0
+MEMORY_GB, DISK_GB = 4.0, 5.0
 # S3 cannot refuse a second commit of the same version by itself, so Delta needs a log store that can.
 _S3_SCHEMES = ("s3a", "s3", "s3n")
 _S3_SAFE = "io.delta.storage.S3DynamoDBLogStore"
@@ -29,7 +29,7 @@ class Finding:
     """One check: what was found, and what to type where it is not as it should be."""
 
     name: str
-    found: str
+    observed: str
     is_ok: bool
     advice: str = ""
     is_optional: bool = False
@@ -37,10 +37,15 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """All checks, cheap ones first; the Delta round trip only where its needs are met."""
-    findings = [check(settings) for check in _CHECKS]
+    findings = cheap_checks(settings)
     if all(finding.is_ok or finding.is_optional for finding in findings):
         findings.append(_round_trip(settings))
     return findings
+
+
+def cheap_checks(settings: Settings) -> list[Finding]:
+    """The checks that need no Spark."""
+    return [check(settings) for check in _CHECKS]
 
 
 def _python(_settings: Settings) -> Finding:
@@ -56,8 +61,8 @@ def _java(_settings: Settings) -> Finding:
     advice = "apt-get install openjdk-17-jre-headless"
     if not java or not Path(java).exists():
         return Finding("Java", "not found", is_ok=False, advice=advice)
-    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
-    match = re.search(r'version "(\d+)', told)
+    output = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
+    match = re.search(r'version "(\d+)', output)
     version = int(match[1]) if match else 0
     return Finding("Java", f"{version} at {java}", version in {17, 21}, advice)
 
@@ -67,14 +72,14 @@ def _jars(_settings: Settings) -> Finding:
 
     folder = Path(pyspark.__file__).parent / "jars"
     missing = [jar for jar in DELTA_JARS if not (folder / jar).exists()]
-    found = f"{len(DELTA_JARS)} in {folder}" if not missing else f"missing {', '.join(missing)}"
-    return Finding("Delta JARs", found, not missing, "make setup")
+    observed = f"{len(DELTA_JARS)} in {folder}" if not missing else f"missing {', '.join(missing)}"
+    return Finding("Delta JARs", observed, not missing, "make setup")
 
 
 def _worker_python(_settings: Settings) -> Finding:
     chosen = os.environ.get("PYSPARK_PYTHON", sys.executable)
-    is_found = shutil.which(chosen) is not None
-    return Finding("PYSPARK_PYTHON", chosen, is_found, f"export PYSPARK_PYTHON={sys.executable}")
+    is_there = shutil.which(chosen) is not None
+    return Finding("PYSPARK_PYTHON", chosen, is_there, f"export PYSPARK_PYTHON={sys.executable}")
 
 
 def _blas(_settings: Settings) -> Finding:
@@ -95,8 +100,8 @@ def _memory(_settings: Settings) -> Finding:
     return Finding(
         "memory",
         f"{free:.1f} GB free",
-        free >= _MEMORY_GB,
-        f"free {_MEMORY_GB:g} GB, or lower spark.driver.memory in conf/spark-local.conf",
+        free >= MEMORY_GB,
+        f"free {MEMORY_GB:g} GB, or lower spark.driver.memory in conf/spark-local.conf",
     )
 
 
@@ -123,8 +128,8 @@ def _log_store(settings: Settings) -> Finding:
     is_safe = bool(chosen) and not chosen.endswith("S3SingleDriverLogStore")
     effect = "several writers" if is_safe else "two runs at once can lose commits"
     advice = f"set {key} {_S3_SAFE} in conf/spark-*.conf and add io.delta:delta-storage-s3-dynamodb"
-    found = f"{chosen or 'the default for S3'}: {effect}"
-    return Finding("log store", found, is_safe, advice, is_optional=True)
+    observed = f"{chosen or 'the default for S3'}: {effect}"
+    return Finding("log store", observed, is_safe, advice, is_optional=True)
 
 
 def _spark_setting(key: str) -> str:
@@ -142,9 +147,7 @@ def _disk(settings: Settings) -> Finding:
         return Finding("disk", f"remote: {settings.lake.path}", is_ok=True, is_optional=True)
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(existing).free / 1e9
-    return Finding(
-        "disk", f"{free:.1f} GB free at {existing}", free >= _DISK_GB, f"free {_DISK_GB:g} GB there"
-    )
+    return Finding("disk", f"{free:.1f} GB free at {existing}", free >= DISK_GB, f"free {DISK_GB:g} GB there")
 
 
 _CHECKS: tuple[Callable[[Settings], Finding], ...] = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from rich.table import Table
 from recsys_spark.commands.output import show, write_json
 from recsys_spark.config.load import load_settings, resolve_path
 from recsys_spark.data.pseudonyms import personal_fields
-from recsys_spark.data.quarantine.discard import discard
+from recsys_spark.data.quarantine.discard import discarded, waiting_file
 from recsys_spark.data.quarantine.reprocess import reprocess
 from recsys_spark.data.quarantine.samples import by_reason
 from recsys_spark.errors import ConfigError
@@ -22,7 +22,16 @@ from recsys_spark.night import holding, job_of, parse_date, run_stage, session
 
 
 def show_rejected(env: str, run_date: str, *, samples: int, is_masked: bool, json_file: Path | None) -> None:
-    """Print counts and samples by reason, and write them to `json_file` if named."""
+    """Print counts and samples of rejected rows by reason.
+
+    env: the environment, conf/ENV.toml.
+    run_date: only rows taken in by this night, YYYY-MM-DD; all for an empty text.
+    samples: rows shown for each reason, from 0.
+    is_masked: show the shape of user ids and broken lines, not what they say.
+    json_file: where the same is written too, if anywhere.
+
+    Raises ConfigError for an unknown environment or what is no date.
+    """
     settings, day = load_settings(env), parse_date(run_date) if run_date else None
     lake = Lake(session("recsys", settings), resolve_path(settings, settings.lake.path))
     personal = {name: personal_fields(source) for name, source in settings.sources.items()}
@@ -61,12 +70,13 @@ def discard_file(env: str, file: str, json_file: Path | None) -> None:
     # The job is of no night: the discard is noted with the one that took the file in.
     job = job_of(env, str(datetime.now(UTC).date()))
     with holding(job.settings, f"discard of {file}"):
-        found, rows = discard(job, file)
+        delivered, rows = waiting_file(job.lake, file)
+        replace(job, run_date=delivered.ingest_date).record("discard", discarded(delivered, rows))
     print(
-        f"discarded {found.file} ({found.kind}, source {found.source}, content {found.content_hash[:12]}): "
-        f"{rows:,} rows stay in bronze and are not taken to silver"
+        f"discarded {delivered.file} ({delivered.kind}, source {delivered.source}, "
+        f"content {delivered.content_hash[:12]}): {rows:,} rows stay in bronze and are not taken to silver"
     )
-    write_json(json_file, [{**asdict(found), "ingest_date": f"{found.ingest_date}", "rows": rows}])
+    write_json(json_file, [{**asdict(delivered), "ingest_date": f"{delivered.ingest_date}", "rows": rows}])
 
 
 def by_old_reason(summary: Summary) -> list[dict[str, Any]]:

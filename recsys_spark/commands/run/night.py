@@ -40,9 +40,14 @@ def the_night(
 ) -> None:
     """Run the stages, make the report, and say where everything is.
 
-    settings: of the environment. run_date: the night. first, last: the stages to begin and to end with; skip:
-    those to leave out. Raises ConfigError before Spark starts where there is nothing to read or a stage is
-    unknown, else what the stages raise; the report is made all the same once lists were staged.
+    settings: of the environment.
+    run_date: the night.
+    first: the stage to begin with, one of STAGES.
+    last: the stage to end with, not before the first.
+    skip: stages to leave out.
+
+    Raises ConfigError before Spark starts where there is nothing to read, or a stage is unknown; else what
+    the stages raise. The report is made all the same once lists were staged.
     """
     from recsys_spark.evaluation.report.gather import make_report, report_path  # noqa: PLC0415
 

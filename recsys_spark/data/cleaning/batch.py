@@ -29,8 +29,8 @@ from recsys_spark.data.gates.figures import (
     Figures,
     added_up,
     aliased,
+    checkpointed_and_counted,
     counted,
-    counted_while_kept,
     duplicate_keys,
     floats,
     good_figures,
@@ -45,8 +45,9 @@ from recsys_spark.runtime.parallel import in_parallel
 
 _ROWS_TOGETHER = 2_000_000  # of one date are one task's, where a batch is one date
 _ROWS_WRITTEN = 160_000  # are one task's, where a batch is written by dates
-# Where more of a batch's rows have a twin, or more identities than are sent to each task, all are sorted.
-_MOST_TWINS, _TWINS_SENT = 0.3, 5_000_000
+# Where a larger share of a batch's rows have a twin, all are sorted ...
+MOST_TWINS = 0.3
+_TWINS_SENT = 5_000_000  # ... and where more identities have one: they are sent to each task
 _APART = "apart"
 
 
@@ -55,7 +56,7 @@ class Batch:
     """The rows of one kind that silver has not seen: the good ones once each, and the rejected ones.
 
     rows: all of them; of a large batch the rejected ones, its good ones being in `staged`, each part a date.
-    counts: rows_in, rows_good, rows_quarantined, rows_duplicate and per reason; figures: the profile.
+    counts: rows_in, rows_good, rows_quarantined, rows_duplicate and per reason. figures: what judges it.
     """
 
     kind: str
@@ -99,18 +100,18 @@ def judged_batch(job: Job, kind: str, bronze: DataFrame, files: list[str]) -> Ba
     """Bronze rows judged, deduplicated and counted."""
     judged = cleaned(bronze, kind, settings=job.settings.clean, sources=job.settings.sources)
     rows_in = bronze.count()
-    found = None
+    sifted = None
     is_large = rows_in >= job.settings.lake.large_batch_rows
     if SILVER[kind].partition_by and is_large and job.lake.is_as_declared(SILVER[kind]):
-        found = _written(job, kind, bronze, judged, rows_in)
-    if found is None:
-        found = _sorted(job, kind, judged, rows_in)
-    reasons = {name: found.figures.pop(name) for name in list(found.figures) if name.startswith(REJECT)}
-    found.figures["rows_in"] = float(rows_in)
-    with _closed_on_error(found.staged):
-        _require_conserved(kind, found.figures, found.repeated)
-    counts = _counts(kind, found.figures, reasons, found.repeated)
-    return Batch(kind, found.rows, files, counts, found.figures, found.staged)
+        sifted = _written(job, kind, bronze, judged, rows_in)
+    if sifted is None:
+        sifted = _sorted(job, kind, judged, rows_in)
+    reasons = {name: sifted.figures.pop(name) for name in list(sifted.figures) if name.startswith(REJECT)}
+    sifted.figures["rows_in"] = float(rows_in)
+    with _closed_on_error(sifted.staged):
+        _require_conserved(kind, sifted.figures, sifted.repeated)
+    counts = _counts(kind, sifted.figures, reasons, sifted.repeated)
+    return Batch(kind, sifted.rows, files, counts, sifted.figures, sifted.staged)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Sifted:
     """What became of a batch's rows; repeated: those that another stands for."""
 
     rows: DataFrame
@@ -174,32 +175,32 @@ def _buckets(job: Job, kind: str, rows_in: int) -> int:
     return min(-(-rows_in // _ROWS_TOGETHER), job.spark.sparkContext.defaultParallelism)
 
 
-def _sorted(job: Job, kind: str, judged: DataFrame, rows_in: int) -> _Found:
+def _sorted(job: Job, kind: str, judged: DataFrame, rows_in: int) -> _Sifted:
     """One pass parses, judges, sorts by date, counts and writes to local disk; all else reads that."""
     expressions, repeats = _figures(job, kind), Observation()
     buckets = _buckets(job, kind, rows_in)
     once = deduplicate(judged, kind, within_dates=True, buckets=buckets, repeats=repeats)
-    rows, figures = counted_while_kept(once, expressions, StorageLevel.DISK_ONLY)
+    rows, figures = checkpointed_and_counted(once, expressions, StorageLevel.DISK_ONLY)
     repeated = float(repeats.get[REPEATED])
     again = duplicate_keys(good(rows), KINDS[kind].identity) if SILVER[kind].partition_by else 0.0
     if again:
         # An event delivered again with another date: rare, and then a second pass over all rows.
         repeats = Observation()
         once = deduplicate(rows, kind, repeats=repeats)
-        rows, figures = counted_while_kept(once, expressions, StorageLevel.DISK_ONLY)
+        rows, figures = checkpointed_and_counted(once, expressions, StorageLevel.DISK_ONLY)
         repeated += float(repeats.get[REPEATED])
         again = duplicate_keys(good(rows), KINDS[kind].identity)
-    return _Found(rows, figures | {"duplicate_keys": again}, repeated)
+    return _Sifted(rows, figures | {"duplicate_keys": again}, repeated)
 
 
-def _written(job: Job, kind: str, bronze: DataFrame, judged: DataFrame, rows_in: int) -> _Found | None:
+def _written(job: Job, kind: str, bronze: DataFrame, judged: DataFrame, rows_in: int) -> _Sifted | None:
     """Rows that need not wait for another are written at once, by dates; then of twins the latest.
 
     None where so many rows have a twin that nothing is won.
     """
     settings, table = job.settings, SILVER[kind]
     twins = repeated_keys(bronze, kind, rows=rows_in, clean=settings.clean, sources=settings.sources)
-    if twins.count() > min(rows_in * _MOST_TWINS / 2, _TWINS_SENT):
+    if twins.count() > min(rows_in * MOST_TWINS / 2, _TWINS_SENT):
         return None
     cores = job.spark.sparkContext.defaultParallelism
     buckets = _buckets(job, kind, rows_in)
@@ -221,16 +222,16 @@ def _written(job: Job, kind: str, bronze: DataFrame, judged: DataFrame, rows_in:
             raise RecsysError(
                 f"{kind}: {figures['rows']:,.0f} good rows, {dated:,} of them written by dates."
             )
-    return _Found(rest.rows, figures, rest.repeated, tuple(staged))
+    return _Sifted(rest.rows, figures, rest.repeated, tuple(staged))
 
 
-def _latest_written(job: Job, kind: str, waiting: DataFrame, spread: Spread, staged: list[Staged]) -> _Found:
+def _latest_written(job: Job, kind: str, waiting: DataFrame, spread: Spread, staged: list[Staged]) -> _Sifted:
     """The latest of each identity, written by dates, and the rejected rows: in `staged` from then on."""
     repeats, figures = Observation(), Observation()
     once = deduplicate(waiting, kind, repeats=repeats).observe(figures, *aliased(_figures(job, kind)))
     written = write_beside(job.lake, SILVER[kind], _by_date(once, kind, spread, apart=is_rejected()))
     staged.append(written)
-    return _Found(_apart(written, kind), floats(figures.get), float(repeats.get[REPEATED]))
+    return _Sifted(_apart(written, kind), floats(figures.get), float(repeats.get[REPEATED]))
 
 
 def _alone(judged: DataFrame, kind: str, twins: DataFrame, spread: Spread) -> DataFrame:
@@ -265,9 +266,9 @@ def _dates(staged: Staged) -> Partitions:
 
 def _require_conserved(kind: str, figures: Figures, repeated: float) -> None:
     """Raise RecsysError unless every row of bronze is good, quarantined or a duplicate, each counted."""
-    found = figures["rows"] + figures["rejected"] + repeated
-    if found != figures["rows_in"]:
-        what = "lost" if found < figures["rows_in"] else "made up or read twice"
+    accounted = figures["rows"] + figures["rejected"] + repeated
+    if accounted != figures["rows_in"]:
+        what = "lost" if accounted < figures["rows_in"] else "made up or read twice"
         raise RecsysError(
             f"{kind}: {figures['rows']:,.0f} good, {figures['rejected']:,.0f} rejected and {repeated:,.0f} "
             f"duplicate rows of {figures['rows_in']:,.0f} in bronze: rows were {what}. Nothing was merged. "
@@ -276,7 +277,7 @@ def _require_conserved(kind: str, figures: Figures, repeated: float) -> None:
 
 
 def _figures(job: Job, kind: str) -> dict[str, Column]:
-    """What is counted of judged rows: the good ones' profile, and how many broke which rule."""
+    """What is counted of judged rows: the good ones' figures, and how many broke which rule."""
     clean = job.settings.clean
     _, broken = KINDS[kind].typed(clean, job.settings.sources)
     return {**good_figures(kind, clean=clean, among=~is_rejected()), **reason_figures(broken)}

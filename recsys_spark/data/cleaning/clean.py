@@ -78,10 +78,14 @@ def deduplicate(
 ) -> DataFrame:
     """Each good row once: the latest delivery of its identity, ties by a content hash; rejected rows all.
 
-    The result is a function of the set of rows, whatever their order and partitions. `within_dates` looks
-    for repeats among rows of one date only and leaves rows of a dated table laid out by date, as its
-    partitions want them, a date in so many `buckets`: enough wherever no identity stands under two dates.
-    `repeats` is told how many rows another stands for (REPEATED), once the result is computed.
+    The result is a function of the set of rows, whatever their order and partitions.
+
+    rows: judged rows, as `cleaned` gives them.
+    kind: of the rows, a key of KINDS; it says what an identity is.
+    within_dates: looks for repeats among rows of one date only, enough where no identity has two dates. Rows
+        of a dated table are then laid out by date, as its partitions want them.
+    buckets: tasks that share a date, where rows are laid out by date.
+    repeats: says how many rows another stands for (REPEATED), once the result is computed.
     """
     identity = KINDS[kind].identity
     dates = SILVER[kind].partition_by if within_dates else ()

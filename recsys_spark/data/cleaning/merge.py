@@ -21,7 +21,7 @@ _NEWER = (
 _SOURCE = " OR (s.row_hash = t.row_hash AND s.source > t.source)"
 _LISTED_DATES = 400
 # So many rows of a batch are sent to where the table's rows lie; more are worth a shuffle of the whole table.
-_SENT_ROWS = 500_000
+SENT_ROWS = 500_000
 
 
 def merge_batch(
@@ -32,11 +32,17 @@ def merge_batch(
     identity: Sequence[str],
     add: Callable[[], None] | None = None,
 ) -> None:
-    """Merge rows (unique by identity) into the table; `add` appends them all by another way, if there is one.
+    """Merge the good rows of a batch into its table of silver.
 
-    In a table partitioned by event_date an identity stands under one date: where a later delivery
-    corrects the date, the row under the old one is removed in the same commit; where an earlier one
-    arrives late, it is dropped. Dates that the table does not know are appended without looking at others.
+    In a table partitioned by event_date an identity stands under one date. Where a later delivery corrects
+    the date, the row under the old one is removed in the same commit. Where an earlier delivery arrives late,
+    it is dropped. Dates that the table does not know are appended without looking at others.
+
+    lake: that holds the table.
+    table: of silver; partitioned by event_date, or by nothing.
+    rows: good rows in the table's columns, unique by identity.
+    identity: columns that name a thing, whatever date it stands under.
+    add: appends all the rows by another way, taken where they only have to be appended; None: there is none.
     """
     if not table.partition_by:
         lake.merge(table, rows, newer=newer(table))
@@ -47,7 +53,7 @@ def merge_batch(
         return
     known = lake.read(table)
     per_date = _rows_per_date(rows)
-    dates, is_small = sorted(per_date), sum(per_date.values()) <= _SENT_ROWS
+    dates, is_small = sorted(per_date), sum(per_date.values()) <= SENT_ROWS
     elsewhere = checkpointed(_under_other_dates(known, rows, identity, is_small=is_small))
     gone = elsewhere.where("is_newer").select(*identity, F.col("_known_date").alias("event_date"))
     late = elsewhere.where("NOT is_newer").select(*identity)

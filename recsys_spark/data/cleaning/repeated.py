@@ -28,17 +28,23 @@ def repeated_keys(
 ) -> DataFrame:
     """(KEY): the hash of each identity that more than one of so many bronze rows has.
 
-    Two identities of one hash count as one that is repeated, and rejected rows count too: who looks for twins
+    Two identities of one hash count as one that is repeated, and rejected rows count too. Who looks for twins
     finds all of them below these keys, and a few rows that have none.
+
+    bronze: the batch's rows as they were delivered.
+    kind: of the rows, a key of KINDS; it says what an identity is.
+    rows: how many `bronze` has; each task gets some millions.
+    clean: the section that silver's columns are made by.
+    sources: the section of each source by its name.
     """
     cores = bronze.sparkSession.sparkContext.defaultParallelism
     partitions = cores * -(-rows // (cores * _ROWS_TOGETHER))  # as many for each core
     if own := KINDS[kind].own_id:
         # Most sources name their events: then no other column has to be read.
         named = bronze.select(F.when(~rules.is_blank(own), F.xxhash64(own)).alias(KEY))
-        found = _more_than_once(named, partitions)
-        if found.where(F.col(KEY).isNull()).isEmpty():
-            return found
+        keys = _more_than_once(named, partitions)
+        if keys.where(F.col(KEY).isNull()).isEmpty():
+            return keys
     columns, _ = KINDS[kind].typed(clean, sources)
     identity = [columns[name] for name in KINDS[kind].identity]
     return _more_than_once(bronze.select(F.xxhash64(*identity).alias(KEY)), partitions)

@@ -49,7 +49,16 @@ def shares_of(figures: Mapping[str, float]) -> Figures:
 def volume_of(
     figures: Mapping[str, float], past: Past, quality: Quality, *, low: float, high: float
 ) -> tuple[Figures, list[Bound]]:
-    """Tonight's rows against the median night's."""
+    """The figure volume_ratio, tonight's rows against the median night's, and its bound.
+
+    Neither where too few nights are known, or nothing is known of their rows or of tonight's.
+
+    figures: of tonight's batch; only `rows` is read.
+    past: the nights before, and what the same night took in before this batch.
+    quality: says from how many nights on (min_history_nights) there is a comparison.
+    low: the least ratio that passes.
+    high: the largest ratio that passes.
+    """
     usual = past.usual("rows")
     if not usual or len(past.nights) < quality.min_history_nights or "rows" not in figures:
         return {}, []
@@ -67,14 +76,22 @@ def compared_with(
     types: Sequence[str] = (),
     steps: Mapping[str, float] | None = None,
 ) -> tuple[Figures, list[Bound]]:
-    """Shares of nulls and of types against the median night's; few rows are not compared.
+    """Shares of nulls and of types against the median night's, and their bounds.
 
-    steps: other counts whose share of the rows may move so much, up or down.
+    Neither where too few nights are known, or tonight's rows are too few.
+
+    figures: of tonight's batch, with `rows` and the counts that are compared.
+    past: the nights before.
+    quality: the least numbers of nights and rows, and how far a share may move.
+    nullable: columns whose share of nulls may rise by max_null_share_change, and fall as it likes.
+    types: counts of rows of a type, whose shares may move by max_event_share_change, up or down. That of a
+        common type keeps min_event_share_ratio of its median as well.
+    steps: further counts, and how far the share of each may move, up or down.
     """
     rows = figures.get("rows", 0.0)
     if len(past.nights) < quality.min_history_nights or rows < quality.min_history_rows:
         return {}, []
-    found: Figures = {}
+    shares: Figures = {}
     bounds: list[Bound] = []
     nulls = [f"null_{name}" for name in nullable]
     allowed = {
@@ -86,13 +103,13 @@ def compared_with(
         usual = past.usual(name, per="rows")
         if usual is None or name not in figures:
             continue
-        found[f"{name}_share"] = figures[name] / rows
+        shares[f"{name}_share"] = figures[name] / rows
         meaning = f"share of good rows; the median of the last {len(past.nights)} nights is {usual:.3f}"
         low = None if name in nulls else max(usual - step, 0.0)
         if name in types:
             low = _least_share(usual, step, rows, quality)
         bounds.append(Bound(f"{name}_share", low, min(usual + step, 1.0), meaning))
-    return found, bounds
+    return shares, bounds
 
 
 def _least_share(usual: float, step: float, rows: float, quality: Quality) -> float:

@@ -1,7 +1,7 @@
 """The figures that a batch is judged by: counted by Spark in one pass, judged elsewhere.
 
-A profile is a plain mapping of names to numbers. It holds counts and days only, never a value of a row, so
-whatever is made of it (expectations, pages, tables) cannot show one.
+Figures are a plain mapping of names to numbers. They are counts and days only, never a value of a row, so
+whatever is made of them (expectations, pages, tables) cannot show one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from recsys_spark.runtime.checkpoints import checkpointed
 Figures = dict[str, float]
 
 # The metric under which a batch's figures stand in ops.metrics, for later nights to compare with.
-PROFILE = "profile"
+BATCH_METRIC = "profile"
 # What the number of rows that broke a rule is called, before the rule's name.
 REJECT = "reject_"
 DAY_ZERO = date(1970, 1, 1)
@@ -123,10 +123,10 @@ def counted(rows: DataFrame, expressions: Mapping[str, Column]) -> Figures:
     return floats(rows.agg(*aliased(expressions)).collect()[0].asDict())
 
 
-def counted_while_kept(
+def checkpointed_and_counted(
     rows: DataFrame, expressions: Mapping[str, Column], level: StorageLevel
 ) -> tuple[DataFrame, Figures]:
-    """The rows as `kept` keeps them, and their figures, counted in the same pass."""
+    """The rows as `checkpointed` keeps them, and their figures, counted in the same pass."""
     figures = Observation()
     result = checkpointed(rows.observe(figures, *aliased(expressions)), level)
     return result, floats(figures.get)
@@ -134,15 +134,15 @@ def counted_while_kept(
 
 def added_up(one: Figures, other: Figures) -> Figures:
     """The figures of two frames as those of both together."""
-    found = {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
+    total = {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
     for name, of in (("first_day", min), ("last_day", max)):
         if days := [figures[name] for figures in (one, other) if name in figures]:
-            found[name] = of(days)
-    return found
+            total[name] = of(days)
+    return total
 
 
-def floats(found: Mapping[str, Any]) -> Figures:
-    return {name: float(value) for name, value in found.items() if value is not None}
+def floats(counts: Mapping[str, Any]) -> Figures:
+    return {name: float(value) for name, value in counts.items() if value is not None}
 
 
 def duplicate_keys(rows: DataFrame, key: Sequence[str]) -> float:
@@ -164,7 +164,7 @@ def unknown_items(rows: DataFrame, known_items: DataFrame) -> float:
 
 def recorded(kind: str, figures: Mapping[str, float]) -> dict[tuple[str, str], float]:
     """The figures as a stage's own: (metric, label) -> value, the label being `kind.name`."""
-    return {(PROFILE, f"{kind}.{name}"): value for name, value in figures.items()}
+    return {(BATCH_METRIC, f"{kind}.{name}"): value for name, value in figures.items()}
 
 
 def age_days(figures: Mapping[str, float], run_date: date) -> float | None:

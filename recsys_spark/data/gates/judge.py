@@ -1,7 +1,7 @@
 """Great Expectations as the judge of a batch: suites in, verdicts and Data Docs out.
 
-What is judged is the profile of a batch: one row of figures that Spark counted in one pass. On the rows
-themselves each expectation would cost Spark jobs; on the profile a suite takes tenths of a second.
+What is judged are the figures of a batch: one row that Spark counted in one pass. On the rows themselves
+each expectation would cost Spark jobs; on the figures a suite takes tenths of a second.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def validate(checks: list[Check], *, docs: Path, stage: str) -> list[QualityResu
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     context.add_data_docs_site(_SITE, _docs_site(docs / stage))
-    source = context.data_sources.add_pandas("profiles")
+    source = context.data_sources.add_pandas("figures")
     results = [result for check in checks for result in _judged(context, source, check)]
     shutil.rmtree(docs / stage, ignore_errors=True)
     context.build_data_docs(site_names=[_SITE])

@@ -9,7 +9,7 @@ from statistics import median
 
 from pyspark.sql import functions as F
 
-from recsys_spark.data.gates.figures import PROFILE, Figures
+from recsys_spark.data.gates.figures import BATCH_METRIC, Figures
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import OPS_METRICS
 
@@ -39,20 +39,31 @@ class Past:
 
 
 def past_nights(lake: Lake, kind: str, *, run_date: date, nights: int, adds_up: bool) -> Past:
-    """As `pasts`, of one kind."""
+    """As `pasts`, of one kind.
+
+    lake: whose ops.metrics are read.
+    kind: what the figures were recorded under: a kind of deliveries, preferences or lists.
+    run_date: tonight.
+    nights: how many to look back on at most, from 1.
+    adds_up: whether the records of a night are parts of one whole.
+    """
     return pasts(lake, [kind], run_date=run_date, nights=nights, adds_up=adds_up)[kind]
 
 
 def pasts(lake: Lake, kinds: Sequence[str], *, run_date: date, nights: int, adds_up: bool) -> dict[str, Past]:
-    """Of each kind the newest `nights` nights before the run date that recorded figures: one Spark job.
+    """Of each kind the newest nights before the run date that recorded figures: one Spark job.
 
-    adds_up: a night's deliveries are parts of one whole and are summed (the kinds of deliveries); else the
-    night's last record replaces those before it (preferences, lists), whatever ran how often.
+    lake: whose ops.metrics are read.
+    kinds: what the figures were recorded under: kinds of deliveries, preferences, lists.
+    run_date: tonight; what was recorded under it before is `tonight`, where figures add up.
+    nights: how many at most, from 1; none is older than ten times as many days.
+    adds_up: True: a night's records are parts of one whole and are summed (kinds of deliveries). False: the
+        last record of a night replaces those before it, whatever ran how often (preferences, lists).
     """
     oldest = run_date - timedelta(days=_REACH * nights)
     recent = (
         lake.read(OPS_METRICS)
-        .where((F.col("metric") == PROFILE) & F.substring_index("label", ".", 1).isin(*kinds))
+        .where((F.col("metric") == BATCH_METRIC) & F.substring_index("label", ".", 1).isin(*kinds))
         .where(F.col("run_date").between(F.lit(oldest), F.lit(run_date)))
     )
     value = F.sum("value") if adds_up else F.max_by("value", "recorded_at")
@@ -60,7 +71,7 @@ def pasts(lake: Lake, kinds: Sequence[str], *, run_date: date, nights: int, adds
     for row in recent.groupBy("run_date", "label").agg(value.alias("value")).collect():
         kind, _, name = row["label"].partition(".")
         figures[kind].setdefault(row["run_date"], {})[name] = row["value"]
-    return {kind: _past(found, run_date, nights, adds_up=adds_up) for kind, found in figures.items()}
+    return {kind: _past(by_night, run_date, nights, adds_up=adds_up) for kind, by_night in figures.items()}
 
 
 def _past(figures: dict[date, Figures], run_date: date, nights: int, *, adds_up: bool) -> Past:

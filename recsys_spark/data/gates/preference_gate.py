@@ -1,43 +1,41 @@
-"""The gate on a night's preferences: what models are trained on is judged before any is."""
+"""The suite of a night's preferences: what models are trained on is judged before any is."""
 
 from __future__ import annotations
 
-from pyspark.sql import functions as F
+from datetime import date
 
+from pyspark.sql import DataFrame
+
+from recsys_spark.config.sections import Quality
 from recsys_spark.data.events import PAIR
-from recsys_spark.data.gates import judge as quality
+from recsys_spark.data.gates.bounds import Check
 from recsys_spark.data.gates.figures import (
+    Figures,
     counted,
     duplicate_keys,
     preference_figures,
-    recorded,
     unknown_items,
 )
-from recsys_spark.data.gates.past_nights import past_nights
+from recsys_spark.data.gates.past_nights import Past
 from recsys_spark.data.gates.suites import preference_check
-from recsys_spark.lake.job import Job
-from recsys_spark.lake.tables import SILVER_ITEMS, SILVER_PREFERENCES
 
-_KIND = "preferences"
+# What their figures are called in ops.metrics, and their Data Docs.
+KIND = "preferences"
 
 
-def judge_preferences(job: Job) -> dict[tuple[str, str], float]:
-    """The figures of the night's preferences as stored, for ops.metrics.
+def preference_suite(
+    pairs: DataFrame, known_items: DataFrame, *, cap: float, quality: Quality, run_date: date, past: Past
+) -> tuple[Check, Figures]:
+    """What a night's preferences must be, and the figures to record of them: three Spark jobs.
 
-    Raises QualityGateError where an expectation fails; the night's preferences are then deleted, so that
-    no later stage can train on them. They are judged as stored because making them twice would cost more.
+    pairs: the night's rows of silver.preferences.
+    known_items: (item_id), every item that silver knows.
+    cap: the largest strength that a pair may have, `preferences.cap`.
+    quality: the thresholds.
+    run_date: the night; the newest event's age in days counts from it.
+    past: the figures of the nights before.
     """
-    thresholds = job.settings.quality
-    pairs = job.read(SILVER_PREFERENCES).where(F.col("run_date") == F.lit(job.run_date))
-    figures = counted(pairs, preference_figures(cap=job.settings.preferences.cap))
-    figures["unknown_items"] = unknown_items(pairs, job.read(SILVER_ITEMS))
+    figures = counted(pairs, preference_figures(cap=cap))
+    figures["unknown_items"] = unknown_items(pairs, known_items)
     figures["duplicate_keys"] = duplicate_keys(pairs, PAIR)
-    past = past_nights(
-        job.lake, _KIND, run_date=job.run_date, nights=thresholds.history_nights, adds_up=False
-    )
-    check = preference_check(figures, quality=thresholds, run_date=job.run_date, past=past)
-    results = quality.judged(job, [check], stage=_KIND)
-    if not all(result.is_success for result in results):
-        job.lake.delete(SILVER_PREFERENCES, f"run_date = DATE '{job.run_date}'")
-    quality.require_success(results, what=f"the preferences of {job.run_date} were not kept")
-    return recorded(_KIND, figures)
+    return preference_check(figures, quality=quality, run_date=run_date, past=past), figures

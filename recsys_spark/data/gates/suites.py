@@ -26,6 +26,8 @@ from recsys_spark.data.kinds.outcomes import OUTCOME_TYPES
 from recsys_spark.data.kinds.users import GROUPS
 
 _NOTHING_BEFORE = Past()
+# A name in ops.quality_results and in Data Docs: it stays.
+_WHOLE_SUITE = "silver.interactions.profile"
 _REPEATED = "rows that repeat the key of another after deduplication"
 _ONCE, _BROKE = "good rows, each once", "rows that broke a row rule"
 _AGE, _AGE_MEANING = "newest_age_days", "days from the newest known event to the run date"
@@ -48,7 +50,7 @@ def interaction_check(figures: Mapping[str, float]) -> Check:
     return suite_of("silver.interactions", figures, zero)
 
 
-def profile_check(
+def whole_check(
     figures: Mapping[str, float],
     *,
     quality: Quality,
@@ -58,7 +60,12 @@ def profile_check(
 ) -> Check:
     """What a batch of interactions must be as a whole, beside the items and beside the last nights.
 
-    `last_day` is that of the newest event known: a batch of late events alone may be as old as it is.
+    figures: of the batch, with `unknown_items`; `last_day` is that of the newest event known, in days since
+        1970. A batch of late events alone may be as old as it is.
+    quality: the thresholds.
+    clean: names the types of events whose shares are compared.
+    run_date: the night, to which the age of the newest event is counted.
+    past: the nights before; while too few are known, neither shares nor rows are compared.
     """
     whole = {**figures, **shares_of(figures), **_age(figures, run_date)}
     bounds = [
@@ -72,13 +79,13 @@ def profile_check(
     types = [f"events_{name}" for name in clean.event_types]
     compared, more = compared_with(figures, past, quality, nullable=optional, types=types)
     volume = volume_of(figures, past, quality, low=quality.min_volume_ratio, high=quality.max_volume_ratio)
-    return suite_of("silver.interactions.profile", whole | compared | volume[0], bounds + more + volume[1])
+    return suite_of(_WHOLE_SUITE, whole | compared | volume[0], bounds + more + volume[1])
 
 
 def freshness_check(last_day: float, *, quality: Quality, run_date: date) -> Check:
-    """What is known must be where no interaction is new: the one figure of the profile that is left."""
+    """What is known must be where no interaction is new: the one figure of the batch that is left."""
     bound = at_most(_AGE, quality.max_age_days, _AGE_MEANING)
-    return suite_of("silver.interactions.profile", _age({"last_day": last_day}, run_date), [bound])
+    return suite_of(_WHOLE_SUITE, _age({"last_day": last_day}, run_date), [bound])
 
 
 def repaired_check(figures: Mapping[str, float], *, quality: Quality) -> Check:

@@ -33,11 +33,18 @@ def rows_again(
     taken: Mapping[str, tuple[str, int]],
     key: bytes | None,
 ) -> tuple[DataFrame | None, str]:
-    """Bronze rows of the source's files that still lie where they were taken from, unchanged.
+    """Bronze rows of the source's files that still lie unchanged where they were taken from, and a note.
 
-    taken: content key -> (file, its rows in bronze). Returns the rows, or None and the reason in words.
-    A file that has another number of rows under today's mapping is left out: its rows are others, and
-    what stood in row 7 cannot be found again by its number.
+    The note says in words why there are no rows (None), or how many of the files were read; it is empty where
+    all of them were. A file that has another number of rows under today's mapping is left out. Its rows are
+    others, and what stood in row 7 cannot be found again by its number. Nothing is raised for a file that
+    cannot be read.
+
+    spark: the session.
+    name: of the source.
+    source: its section, with today's mapping.
+    taken: content key -> (file, its rows in bronze).
+    key: for pseudonyms of user ids; None where they are off.
     """
     if source.format not in _FILE_FORMATS:
         return None, f"{source.format} sources are not read again"
@@ -55,10 +62,10 @@ def rows_again(
     if not same:
         return (
             None,
-            "its files have another number of rows under today's mapping; deliver them under a new name",
+            "its files have another number of rows under today's mapping; deliver their rows in a new file",
         )
-    found = "" if len(same) == len(taken) else f"{len(same)} of {len(taken)} files read again"
-    return rows.where(F.col("content_hash").isin(same)), found
+    note = "" if len(same) == len(taken) else f"{len(same)} of {len(taken)} files read again"
+    return rows.where(F.col("content_hash").isin(same)), note
 
 
 def remapped(bronze: DataFrame, again: DataFrame, *, payload: Sequence[str]) -> DataFrame:

@@ -55,17 +55,17 @@ def reprocess(job: Job) -> Summary:
     require_same_key(job.read(OPS_METRICS), pseudonym_key(job.settings.privacy))
     notes: list[str] = []
     figures: dict[tuple[str, str], float] = {}
-    found: list[Again] = []
+    judged: list[Again] = []
     try:
         for kind in BRONZE:
             if (again := _again(job, kind, notes)) is not None:
-                found.append(again)
-                figures |= again.batch.counts | _told_by_reason(again)
-        _gate(job, [again.batch for again in found])
-        for again in found:
+                judged.append(again)
+                figures |= again.batch.counts | _counts_by_reason(again)
+        _gate(job, [again.batch for again in judged])
+        for again in judged:
             _merge(job, again)
     finally:
-        for again in found:
+        for again in judged:
             again.batch.close()
     return _summary(figures, notes)
 
@@ -111,19 +111,19 @@ def _read_again(job: Job, name: str, taken: dict[str, tuple[str, int]], notes: l
         notes.append(f"{name}: no longer a source, judged as bronze has it")
         return None
     key = pseudonym_key(job.settings.privacy)
-    rows, told = rows_again(job.spark, name, source, taken=taken, key=key)
-    if told:
-        notes.append(f"{name}: {told}" + ("" if rows is not None else ", judged as bronze has it"))
+    rows, note = rows_again(job.spark, name, source, taken=taken, key=key)
+    if note:
+        notes.append(f"{name}: {note}" + ("" if rows is not None else ", judged as bronze has it"))
     return rows
 
 
-def _told_by_reason(again: Again) -> dict[tuple[str, str], float]:
+def _counts_by_reason(again: Again) -> dict[tuple[str, str], float]:
     """(repaired | still_rejected, kind:reason) -> rows; a row with two reasons counts under both."""
-    told: dict[tuple[str, str], float] = {}
+    counts: dict[tuple[str, str], float] = {}
     for reason, (repaired, still) in repairs_by_reason(again.waiting, again.repaired).items():
-        told["repaired", f"{again.batch.kind}:{reason}"] = repaired
-        told["still_rejected", f"{again.batch.kind}:{reason}"] = still
-    return told
+        counts["repaired", f"{again.batch.kind}:{reason}"] = repaired
+        counts["still_rejected", f"{again.batch.kind}:{reason}"] = still
+    return counts
 
 
 def _gate(job: Job, batches: list[Batch]) -> None:
@@ -169,7 +169,7 @@ def _summary(figures: dict[tuple[str, str], float], notes: list[str]) -> Summary
         return int(sum(value for (metric, _), value in figures.items() if metric == name))
 
     rows_in, merged, again = total("rows_in"), total("rows_good"), total("rows_duplicate")
-    told = f"{merged:,} good, {again:,} duplicates, {total('rows_quarantined'):,} still rejected"
+    sentence = f"{merged:,} good, {again:,} duplicates, {total('rows_quarantined'):,} still rejected"
     if not rows_in:
-        told = "nothing is quarantined"
-    return Summary(rows_in, merged, "silver.*", figures, (told, *notes))
+        sentence = "nothing is quarantined"
+    return Summary(rows_in, merged, "silver.*", figures, (sentence, *notes))

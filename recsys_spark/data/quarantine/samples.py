@@ -39,8 +39,12 @@ def by_reason(
 ) -> list[Rejected]:
     """Counts by kind, source and reason, most rows first; a row with two reasons counts under both.
 
-    run_date: only rows taken in by that night. personal: the fields of each source that hold a user id;
-    of these, and of lines that could not be split, samples show the shape only (see `shape`).
+    lake: whose quarantine is read.
+    samples: how many rows of each kind, source and reason are shown, from 0.
+    run_date: only rows taken in by that night; None: all.
+    personal: the fields of each source that hold a user id; user_id for a source that is not named.
+    is_masked: samples show only the shape (see `shape`) of those fields, and of lines that could not be
+        split.
     """
     rows = lake.read(SILVER_QUARANTINE)
     if run_date is not None:
@@ -108,5 +112,5 @@ def repairs_by_reason(waiting: DataFrame, repaired: DataFrame) -> dict[str, tupl
     marked = waiting.join(repaired.withColumn("_good", F.lit(True)), on=list(KEY), how="left")
     per_reason = marked.select(F.explode("reject_reasons").alias("reason"), "_good").groupBy("reason")
     counted = per_reason.agg(F.count("_good").alias("repaired"), F.count(F.lit(1)).alias("rows"))
-    found = {row["reason"]: (row["repaired"], row["rows"] - row["repaired"]) for row in counted.collect()}
-    return dict(sorted(found.items()))
+    counts = {row["reason"]: (row["repaired"], row["rows"] - row["repaired"]) for row in counted.collect()}
+    return dict(sorted(counts.items()))

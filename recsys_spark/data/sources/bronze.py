@@ -18,7 +18,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def bronze_rows(
     rows: DataFrame, *, name: str, files: Sequence[SourceFile], run_date: date, payload: Iterable[str]
 ) -> DataFrame:
-    """Bronze rows of one source: the payload as strings, tied to file, content and delivery."""
+    """Bronze rows of one source: the payload as strings, tied to file, content and delivery.
+
+    rows: source_file, row (from 0 in its file), malformed, and mapped fields.
+    name: of the source.
+    files: all files that the rows may be of; a row of another one stops the job that reads it.
+    run_date: the night that takes the files in.
+    payload: bronze's own columns of the kind; those that `rows` lack are null.
+    """
     return _with_file(rows, files).select(
         F.lit(name).alias("source"),
         F.col("uri").alias("source_file"),

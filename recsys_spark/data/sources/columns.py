@@ -32,8 +32,8 @@ _NOT_TEXT = {
 
 
 @dataclass(frozen=True)
-class Found:
-    """A new file and the columns it was found to have: (name, type), types of Parquet and tables only.
+class Layout:
+    """A file and the columns that it has: (name, type), types of Parquet and tables only.
 
     `rows` is known of Parquet alone. A JSON file's columns are those of its first lines: `is_sample`.
     """
@@ -53,7 +53,7 @@ class Found:
         return {key: value for key, value in path_values(self.file).items() if key not in self.names}
 
 
-def look_into(spark: SparkSession, name: str, source: Source, file: SourceFile) -> Found:
+def look_into(spark: SparkSession, name: str, source: Source, file: SourceFile) -> Layout:
     """The file's columns; InputError where it is empty, cut off, or not what the source says it is."""
     if file.size == 0:
         raise InputError(f"source {name!r}: {file.path} is empty (0 bytes). Expected rows of {source.kind}.")
@@ -62,12 +62,12 @@ def look_into(spark: SparkSession, name: str, source: Source, file: SourceFile) 
             return _parquet(spark, name, file)
         text = _text(spark, name, source, file)
     if source.format == "jsonl":
-        return Found(file, tuple((key, "") for key in _json_keys(text)), is_sample=True)
+        return Layout(file, tuple((key, "") for key in _json_keys(text)), is_sample=True)
     if source.header:
         columns = split_fields(_first_record(text, source), source)
-        return Found(file, tuple((column, "") for column in columns))
+        return Layout(file, tuple((column, "") for column in columns))
     _require_width(name, source, file, text)
-    return Found(file, tuple((column, "") for column in source.names))
+    return Layout(file, tuple((column, "") for column in source.names))
 
 
 def _text(spark: SparkSession, name: str, source: Source, file: SourceFile) -> str:
@@ -139,7 +139,7 @@ def _json_keys(text: str) -> list[str]:
     return list(keys)
 
 
-def _parquet(spark: SparkSession, name: str, file: SourceFile) -> Found:
+def _parquet(spark: SparkSession, name: str, file: SourceFile) -> Layout:
     """Columns and number of rows from the footer, which is all that is read."""
     end = tail(spark, file, _PARQUET_END)
     length = struct.unpack("<I", end[:4])[0] if len(end) == _PARQUET_END else 0
@@ -156,7 +156,7 @@ def _parquet(spark: SparkSession, name: str, file: SourceFile) -> Found:
         raise InputError(
             f"source {name!r}: cannot read {file.path} as parquet: its footer is damaged ({reason})."
         ) from None
-    return Found(file, types, rows=footer.metadata.num_rows)
+    return Layout(file, types, rows=footer.metadata.num_rows)
 
 
 def _parquet_types(footer: pq.ParquetFile) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,7 @@ from pyspark.sql.types import DecimalType
 from pyspark.storagelevel import StorageLevel
 
 from recsys_spark.config.sections import Source
-from recsys_spark.data.sources.columns import Found
+from recsys_spark.data.sources.columns import Layout
 from recsys_spark.data.sources.files import SourceFile
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, mapped, their_columns
 from recsys_spark.errors import ConfigError
@@ -33,11 +33,11 @@ class TableRead:
     parts: list[SourceFile]
 
 
-def look_at_table(spark: SparkSession, name: str, source: Source) -> Found:
+def look_at_table(spark: SparkSession, name: str, source: Source) -> Layout:
     """The table's columns and types; no row is read."""
     schema = _table(spark, name, source).schema
     columns = tuple((field.name, field.dataType.simpleString()) for field in schema)
-    return Found(SourceFile(_place(source), _place(source), 0, 0), columns)
+    return Layout(SourceFile(_place(source), _place(source), 0, 0), columns)
 
 
 def read_table(spark: SparkSession, name: str, source: Source) -> TableRead:
@@ -112,7 +112,7 @@ def _table(spark: SparkSession, name: str, source: Source) -> DataFrame:
 
 
 def _credentials(name: str, source: Source, environment: Mapping[str, str]) -> dict[str, str]:
-    found = {}
+    credentials = {}
     for option, variable in (("user", source.user_env), ("password", source.password_env)):
         if not variable:
             continue
@@ -121,8 +121,8 @@ def _credentials(name: str, source: Source, environment: Mapping[str, str]) -> d
                 f"source {name!r} needs the environment variable {variable} ({option}). "
                 f"Next: export {variable}=…"
             )
-        found[option] = environment[variable]
-    return found
+        credentials[option] = environment[variable]
+    return credentials
 
 
 def _place(source: Source) -> str:

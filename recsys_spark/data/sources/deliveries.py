@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config.sections import Source
 from recsys_spark.data.sources import drift
 from recsys_spark.data.sources.bronze import one_slash
-from recsys_spark.data.sources.columns import Found, look_into
+from recsys_spark.data.sources.columns import Layout, look_into
 from recsys_spark.data.sources.database import look_at_table, read_table
 from recsys_spark.data.sources.delta import look_at_delta, scan_delta
 from recsys_spark.data.sources.failures import reading
@@ -58,12 +58,12 @@ def new_deliveries(
     for name, source in sources.items():
         check_mapping(name, source)
     before = {name: known.get(name, Known()) for name in sources}
-    founds = {
+    layouts = {
         name: _look(spark, name, source, places[name], before[name]) for name, source in sources.items()
     }
-    drift.require_same(sources, founds, {name: taken.columns for name, taken in before.items()})
+    drift.require_same(sources, layouts, {name: taken.columns for name, taken in before.items()})
     return {
-        name: _take(spark, name, source, places[name], founds[name], before[name])
+        name: _take(spark, name, source, places[name], layouts[name], before[name])
         for name, source in sources.items()
     }
 
@@ -75,32 +75,32 @@ def read_source(spark: SparkSession, name: str, source: Source, files: Sequence[
     a file cannot be read or is empty.
     """
     check_mapping(name, source)
-    founds = [look_into(spark, name, source, file) for file in files]
-    drift.require_same({name: source}, {name: founds}, {})
-    return _read_files(spark, name, source, founds)[0]
+    layouts = [look_into(spark, name, source, file) for file in files]
+    drift.require_same({name: source}, {name: layouts}, {})
+    return _read_files(spark, name, source, layouts)[0]
 
 
-def _look(spark: SparkSession, name: str, source: Source, path: str, known: Known) -> list[Found]:
+def _look(spark: SparkSession, name: str, source: Source, path: str, known: Known) -> list[Layout]:
     """What is new and which columns it has; a database's table always, for only its rows can tell."""
     if source.format == "jdbc":
         with reading(name, source, source.table):
             return [look_at_table(spark, name, source)]
     if source.format == "delta":
         with reading(name, source, path):
-            found = look_at_delta(spark, name, source, path)
-        return [found] if known.new([found.file]) else []
+            layout = look_at_delta(spark, name, source, path)
+        return [layout] if known.new([layout.file]) else []
     files = with_content_hashes(spark, find_files(spark, name, path))
     return [look_into(spark, name, source, file) for file in known.new(files)]
 
 
 def _take(
-    spark: SparkSession, name: str, source: Source, path: str, founds: list[Found], known: Known
+    spark: SparkSession, name: str, source: Source, path: str, layouts: list[Layout], known: Known
 ) -> Delivery:
-    notes = drift.notes(source, founds, known.columns)
-    columns = drift.columns_of(founds)
-    if not founds:
+    notes = drift.notes(source, layouts, known.columns)
+    columns = drift.columns_of(layouts)
+    if not layouts:
         return Delivery([], None)
-    files = [found.file for found in founds]
+    files = [layout.file for layout in layouts]
     if source.format == "jdbc":
         with reading(name, source, source.table):
             table = read_table(spark, name, source)
@@ -109,12 +109,12 @@ def _take(
         count, is_empty = sum(part.size for part in files), not table.parts
     elif source.format == "delta":
         with reading(name, source, path):
-            number = int(founds[0].file.uri.rsplit("@v", maxsplit=1)[1])
-            scanned = scan_delta(spark, source, path, founds[0], number)
+            number = int(layouts[0].file.uri.rsplit("@v", maxsplit=1)[1])
+            scanned = scan_delta(spark, source, path, layouts[0], number)
             rows, count = mapped(scanned.frame, source), sum(scanned.rows.values())
             is_empty = count == 0
     else:
-        rows, count = _read_files(spark, name, source, founds)
+        rows, count = _read_files(spark, name, source, layouts)
         is_empty = count == 0
     if is_empty and not known.contents:
         raise InputError(
@@ -129,8 +129,8 @@ def _again(files: Sequence[SourceFile], known: Known) -> list[str]:
     again = [file for file in files if one_slash(file.uri) in known.contents]
     back = [file.name for file in again if came_back(file)]
     other = [file.name for file in again if not came_back(file)]
-    told = {"other content": other, "content that it had before": back}
-    return [f"{_shown(names)} delivered again with {what}" for what, names in told.items() if names]
+    names_of = {"other content": other, "content that it had before": back}
+    return [f"{_shown(names)} delivered again with {what}" for what, names in names_of.items() if names]
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -138,12 +138,12 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _read_files(
-    spark: SparkSession, name: str, source: Source, founds: Sequence[Found]
+    spark: SparkSession, name: str, source: Source, layouts: Sequence[Layout]
 ) -> tuple[DataFrame, int]:
     """Mapped rows of files of any number of layouts, and how many there are."""
-    groups: dict[object, list[Found]] = {}
-    for found in founds:
-        groups.setdefault(_layout(source, found), []).append(found)
+    groups: dict[object, list[Layout]] = {}
+    for layout in layouts:
+        groups.setdefault(_reading_key(source, layout), []).append(layout)
     rows, count = [], 0
     for group in groups.values():
         with reading(name, source, group[0].file.path):
@@ -153,29 +153,29 @@ def _read_files(
     return reduce(DataFrame.unionByName, rows), count
 
 
-def _layout(source: Source, found: Found) -> object:
-    """Files of equal layout are read as one."""
-    from_path = tuple(sorted(key for key in found.from_path if key in their_columns(source)))
+def _reading_key(source: Source, layout: Layout) -> object:
+    """Files of equal keys are read as one."""
+    from_path = tuple(sorted(key for key in layout.from_path if key in their_columns(source)))
     if source.format == "parquet":
-        types = tuple(sorted(pair for pair in found.columns if pair[0] in their_columns(source)))
+        types = tuple(sorted(pair for pair in layout.columns if pair[0] in their_columns(source)))
         return types, from_path
-    return (found.names if source.format == "csv" else ()), from_path
+    return (layout.names if source.format == "csv" else ()), from_path
 
 
-def _scan(spark: SparkSession, source: Source, founds: list[Found]) -> tuple[DataFrame, int]:
+def _scan(spark: SparkSession, source: Source, layouts: list[Layout]) -> tuple[DataFrame, int]:
     if source.format == "parquet":
-        refused = [sentence for found in founds for sentence in unreadable(source, found)]
+        refused = [sentence for layout in layouts for sentence in unreadable(source, layout)]
         if refused:
             raise ConfigError(" ".join(refused))
-        return scan_parquet(spark, source, founds), sum(found.rows or 0 for found in founds)
+        return scan_parquet(spark, source, layouts), sum(layout.rows or 0 for layout in layouts)
     scan = scan_csv if source.format == "csv" else scan_jsonl
-    scanned = scan(spark, source, founds)
+    scanned = scan(spark, source, layouts)
     return scanned.frame, sum(scanned.rows.values())
 
 
-def _with_path_values(scanned: DataFrame, source: Source, found: Found) -> DataFrame:
+def _with_path_values(scanned: DataFrame, source: Source, layout: Layout) -> DataFrame:
     """Adds the columns that the section reads and only the folders of the path name."""
-    values = {key: _path_value(key) for key in their_columns(source) if key in found.from_path}
+    values = {key: _path_value(key) for key in their_columns(source) if key in layout.from_path}
     return scanned.withColumns(values) if values else scanned
 
 

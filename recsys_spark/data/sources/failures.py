@@ -30,7 +30,7 @@ def reading(name: str, source: Source, place: str) -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        raise _told(error, name, source, place) from None
+        raise _input_error(error, name, source, place) from None
 
 
 @contextmanager
@@ -41,10 +41,12 @@ def writing(name: str, source: Source) -> Iterator[None]:
     except (PySparkException, Py4JJavaError) as error:
         if not any(sign in _all_messages(error) for sign in _READ_FAULTS):
             raise
-        raise _told(error, name, source, source.path or source.table) from None
+        raise _input_error(error, name, source, source.path or source.table) from None
 
 
-def _told(error: PySparkException | Py4JJavaError, name: str, source: Source, place: str) -> InputError:
+def _input_error(
+    error: PySparkException | Py4JJavaError, name: str, source: Source, place: str
+) -> InputError:
     named = _FILE.search(_all_messages(error))
     file = named[1] if named else place
     return InputError(
@@ -66,11 +68,11 @@ def cause(error: PySparkException | Py4JJavaError) -> str:
 
 
 def _all_messages(error: PySparkException | Py4JJavaError) -> str:
-    told, java = [str(error)], _java(error)
+    messages, java = [str(error)], _java(error)
     while java is not None:
-        told.append(f"{java.getClass().getSimpleName()}: {java.getMessage()}")
+        messages.append(f"{java.getClass().getSimpleName()}: {java.getMessage()}")
         java = java.getCause()
-    return "\n".join(told)
+    return "\n".join(messages)
 
 
 def _java(error: PySparkException | Py4JJavaError) -> Any:

@@ -31,15 +31,15 @@ class Known:
         own, its hash and the number of its deliveries (`…#2`).
         """
         taken = self._deliveries()
-        found: dict[str, SourceFile] = {}
+        chosen: dict[str, SourceFile] = {}
         for file in sorted(files, key=lambda file: file.path):
             before = taken.get(file.content_hash)
             if before is None:
-                found.setdefault(file.content_hash, file)
+                chosen.setdefault(file.content_hash, file)
             elif max(before.values()) <= self._latest_other(file) < file.modified_ms:
                 again = f"{file.content_hash}{_TIMES}{len(before) + 1}"
-                found.setdefault(file.content_hash, replace(file, content_hash=again))
-        return sorted(found.values(), key=lambda file: file.path)
+                chosen.setdefault(file.content_hash, replace(file, content_hash=again))
+        return sorted(chosen.values(), key=lambda file: file.path)
 
     def _deliveries(self) -> dict[str, dict[str, int]]:
         """content hash -> its keys -> when it was delivered under each."""

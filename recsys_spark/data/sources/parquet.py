@@ -27,7 +27,7 @@ from pyspark.sql.types import (
 )
 
 from recsys_spark.config.sections import Source
-from recsys_spark.data.sources.columns import Found
+from recsys_spark.data.sources.columns import Layout
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
 from recsys_spark.data.sources.text import STRICT
 from recsys_spark.lake.schema import column
@@ -53,15 +53,15 @@ _SIMPLE: dict[str, DataType] = {
 }
 
 
-def scan_parquet(spark: SparkSession, source: Source, founds: Sequence[Found]) -> DataFrame:
+def scan_parquet(spark: SparkSession, source: Source, layouts: Sequence[Layout]) -> DataFrame:
     """Rows of Parquet files whose columns of interest have the same types.
 
     Only those are read, so whatever else a file holds cannot stop it. INT96 and zoned timestamps are
     instants; zone-less ones are taken as UTC; nanoseconds are cut to the microsecond.
     """
-    types = {name: kind for name, kind in founds[0].columns if name in their_columns(source)}
+    types = {name: kind for name, kind in layouts[0].columns if name in their_columns(source)}
     fields = [StructField(name, spark_type(kind) or StringType()) for name, kind in types.items()]
-    paths = [found.file.path for found in founds]
+    paths = [layout.file.path for layout in layouts]
     rows = spark.read.options(**STRICT).schema(StructType(fields)).parquet(*paths)
     return rows.select(
         F.col("_metadata.file_path").alias(FILE),
@@ -71,11 +71,11 @@ def scan_parquet(spark: SparkSession, source: Source, founds: Sequence[Found]) -
     )
 
 
-def unreadable(source: Source, found: Found) -> list[str]:
+def unreadable(source: Source, layout: Layout) -> list[str]:
     """Sentences on mapped columns whose type has no text that a rule could judge."""
     return [
-        f"{found.file.name}: column {name!r} has the type {kind}, which cannot be taken."
-        for name, kind in found.columns
+        f"{layout.file.name}: column {name!r} has the type {kind}, which cannot be taken."
+        for name, kind in layout.columns
         if name in their_columns(source) and spark_type(kind) is None
     ]
 

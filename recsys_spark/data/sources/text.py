@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from recsys_spark.config.sections import Source
-from recsys_spark.data.sources.columns import Found
+from recsys_spark.data.sources.columns import Layout
 from recsys_spark.data.sources.lines import Numbered, numbered
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
 from recsys_spark.errors import ConfigError
@@ -28,10 +28,10 @@ _WIDE = ("UTF-16", "UTF-32")
 _ALL_CHARSETS = {"spark.sql.legacy.javaCharsets": "true", "spark.sql.legacy.codingErrorAction": "true"}
 
 
-def scan_csv(spark: SparkSession, source: Source, founds: Sequence[Found]) -> Numbered:
+def scan_csv(spark: SparkSession, source: Source, layouts: Sequence[Layout]) -> Numbered:
     """Rows of CSV files that have the same header: the columns that the section reads, as texts."""
-    paths = [found.file.path for found in founds]
-    names = founds[0].names
+    paths = [layout.file.path for layout in layouts]
+    names = layouts[0].names
     if source.quoted_newlines or is_wide(source.encoding):
         return _scan_records(spark, source, paths, names)
     lines = numbered(_lines(spark, source, paths), is_row=_is_filled())
@@ -61,13 +61,13 @@ def scan_csv(spark: SparkSession, source: Source, founds: Sequence[Found]) -> Nu
     )
 
 
-def scan_jsonl(spark: SparkSession, source: Source, founds: Sequence[Found]) -> Numbered:
+def scan_jsonl(spark: SparkSession, source: Source, layouts: Sequence[Layout]) -> Numbered:
     """Rows of JSON lines: the keys that the section reads, as texts; lists and objects as JSON."""
     if is_wide(source.encoding):
         raise ConfigError(f"JSON lines in {source.encoding} cannot be read. Expected UTF-8.")
-    paths = [found.file.path for found in founds]
+    paths = [layout.file.path for layout in layouts]
     lines = numbered(_lines(spark, source, paths), is_row=_is_filled())
-    keys = [key for key in their_columns(source) if all(key not in found.from_path for found in founds)]
+    keys = [key for key in their_columns(source) if all(key not in layout.from_path for layout in layouts)]
     is_object = _is_readable(source) & F.col(_LINE).rlike(r"^\s*\{")
     parsed = lines.frame.where(_is_filled()).withColumn(
         _PARSED,

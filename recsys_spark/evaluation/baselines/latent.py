@@ -12,7 +12,7 @@ from scipy import sparse
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.evaluation.baselines.scored import Scorer
 from recsys_spark.models.als.linear import directions
-from recsys_spark.ranking.blend import profiles
+from recsys_spark.ranking.blend import word_profiles
 from recsys_spark.ranking.kernel.select import Csr
 
 RANK = 64
@@ -23,8 +23,8 @@ BPR_ITERATIONS = 100
 def svd(known: Known, *, rank: int = RANK) -> Scorer:
     """PureSVD (Cremonesi, Koren, Turrin 2010): the user's row projected on the best `rank` directions."""
     taste = known.taste
-    found = directions(taste, rank)
-    return lambda rows: (taste[rows] @ found.T) @ found
+    basis = directions(taste, rank)
+    return lambda rows: (taste[rows] @ basis.T) @ basis
 
 
 def raw_sum(
@@ -36,12 +36,12 @@ def raw_sum(
 ) -> Scorer:
     """x_u·y_i + p_u·t_i, unscaled: what the blend's standardisation is to be worth more than.
 
-    users [U, d], items [I, d] factors; words [I, V] TF-IDF vectors. p_u is the blend's own profile.
+    users [U, d], items [I, d] factors; words [I, V] TF-IDF vectors. p_u are the blend's word profiles.
     """
-    profile = profiles(known.strength, Csr(words.indptr, words.indices, words.data), words.shape[1])
+    profiles = word_profiles(known.strength, Csr(words.indptr, words.indices, words.data), words.shape[1])
 
     def score(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        content = (words @ profile[rows].toarray().T).T
+        content = (words @ profiles[rows].toarray().T).T
         return users[rows] @ items.T + np.asarray(content)
 
     return score

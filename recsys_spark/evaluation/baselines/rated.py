@@ -67,24 +67,24 @@ def bias(known: Known) -> Scorer:
 
 def item_pearson(known: Known, *, k: int = NEIGHBOURS) -> Scorer:
     """The usual rating, and around it what the user left with the item's k most alike items."""
-    found = usual(known)
-    alike = nearest_by_pearson(found.rest.T.tocsr(), k=k).T.tocsr()
-    marks = _marks(found.rest)
+    biases = usual(known)
+    alike = nearest_by_pearson(biases.rest.T.tocsr(), k=k).T.tocsr()
+    marks = _marks(biases.rest)
 
     def score(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return found.of(rows) + _weighted(found.rest[rows] @ alike, marks[rows] @ alike)
+        return biases.of(rows) + _weighted(biases.rest[rows] @ alike, marks[rows] @ alike)
 
     return score
 
 
 def user_pearson(known: Known, *, k: int = NEIGHBOURS) -> Scorer:
     """The usual rating, and around it what the user's k most alike users left with the item."""
-    found = usual(known)
-    alike = nearest_by_pearson(found.rest, k=k)
-    marks = _marks(found.rest)
+    biases = usual(known)
+    alike = nearest_by_pearson(biases.rest, k=k)
+    marks = _marks(biases.rest)
 
     def score(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return found.of(rows) + _weighted(alike[rows] @ found.rest, alike[rows] @ marks)
+        return biases.of(rows) + _weighted(alike[rows] @ biases.rest, alike[rows] @ marks)
 
     return score
 
@@ -92,23 +92,23 @@ def user_pearson(known: Known, *, k: int = NEIGHBOURS) -> Scorer:
 def nearest_by_pearson(rest: sparse.csr_matrix, *, k: int) -> sparse.csr_matrix:
     """[R, R]: for each row its k most alike others, by (likeness descending, row ascending)."""
     neighbours.loops()  # which those of ratings call, and which say what is missing
-    found = compiled("recsys_spark.evaluation.baselines.rated_loops")
-    if found is None:
+    loops = compiled("recsys_spark.evaluation.baselines.rated_loops")
+    if loops is None:
         raise RuntimeError("numba was there a moment ago")
-    return neighbours.searched(found.most_alike_rows, rest, SHRINKAGE, k=k)
+    return neighbours.searched(loops.most_alike_rows, rest, SHRINKAGE, k=k)
 
 
 def predicted(
     known: Known, score: Scorer, users: NDArray[np.int64], items: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """The score of each pair, given as rows and columns of `known`."""
-    found = np.empty(users.size)
+    scores = np.empty(users.size)
     rows, of = np.unique(users, return_inverse=True)
     step = max(1, CELLS_AT_ONCE // max(len(known.item_ids), 1))
     for start in range(0, rows.size, step):
         inside = (of >= start) & (of < start + step)
-        found[inside] = score(rows[start : start + step])[of[inside] - start, items[inside]]
-    return found
+        scores[inside] = score(rows[start : start + step])[of[inside] - start, items[inside]]
+    return scores
 
 
 PEARSON = {"item_knn_pearson": item_pearson, "user_knn_pearson": user_pearson}
@@ -123,11 +123,11 @@ def predictions(known: Known, pairs: pa.Table, *, low: float, high: float) -> pa
     items = pc.index_in(pairs.column("item_id").combine_chunks().cast(pa.string()), value_set=known.item_ids)
     is_known = pc.and_(pc.is_valid(users), pc.is_valid(items))
     rows, columns = (places.filter(is_known).to_numpy().astype(np.int64) for places in (users, items))
-    told = pairs.select(["user_id", "item_id"]).filter(is_known)
+    known_pairs = pairs.select(["user_id", "item_id"]).filter(is_known)
     parts = []
     for name, make in {"bias": bias, **PEARSON}.items():
         values = np.clip(predicted(known, make(known), rows, columns), low, high)
-        part = told.add_column(0, "model", pa.repeat(pa.scalar(name), len(rows)))
+        part = known_pairs.add_column(0, "model", pa.repeat(pa.scalar(name), len(rows)))
         parts.append(part.append_column("predicted", pa.array(values)))
     return pa.concat_tables(parts)
 

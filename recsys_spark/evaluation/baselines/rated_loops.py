@@ -1,6 +1,6 @@
 """The compiled inner loop of Pearson's neighbours (numba).
 
-Loaded by `rated` through `lake.compiled`, after `neighbour_loops`: that one is then found where it was put.
+Loaded by `rated` through `runtime.compiled`, after `neighbour_loops`: that one then lies where this finds it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,20 @@ def most_alike_rows(
     """For the rows first, first + 1, …: the other rows of largest correlation, ties by the lower row.
 
     It is over the n columns that both have, times (n - 1) / (n - 1 + shrinkage); it counts where positive.
-    The matrix comes by rows and by columns. index [n, k] is -1 where fewer rows are alike.
+    The matrix [R, C] comes twice, by rows and by columns; the result is written into index and value.
+
+    first: the first row to search for, from 0.
+    indptr: [R + 1], where each row begins among the entries.
+    indices: the column of each entry.
+    data: the value of each entry, the rest that a rating leaves, in its unit.
+    column_indptr: [C + 1], where each column begins among the entries by column.
+    column_indices: the row of each of these entries.
+    column_data: the value of each of these entries.
+    shrinkage: how strongly a likeness of few common columns is held back, in columns, from 0.
+    index: [B, k], written: the rows found for the B rows from `first`, best first; -1 where fewer are alike.
+    value: [B, k], written: their likeness, above 0 and at most 1; 0 where fewer are alike.
+
+    Source: Koren, Factor in the neighbors (2010), section 2.2.
     """
     rows, k = indptr.size - 1, index.shape[1]
     product, mine, theirs = np.zeros(rows), np.zeros(rows), np.zeros(rows)

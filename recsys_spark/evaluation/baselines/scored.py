@@ -25,7 +25,13 @@ def model_lists(
     """The judged users' lists, (task, model, user_id, rank, item_id, score), a block of users at a time.
 
     Order is score descending, item_id ascending. What a user may not get is never listed; what they had
-    only where the task allows repeats.
+    only where the task allows repeats. A list is short where fewer items are left.
+
+    model: the name that its rows carry.
+    score: gives the scores [B, I] of rows of `known`; larger is better, -inf is never listed.
+    known: users, items and pairs as of the cutoff; its `judged` users get a list of its `rankable` items.
+    k: places of a list, from 1.
+    tasks: some of TASKS; a user gets a list for each.
     """
     not_rankable = np.flatnonzero(~known.rankable)
     step = max(1, CELLS_AT_ONCE // max(len(known.item_ids), 1))

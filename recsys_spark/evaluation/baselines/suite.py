@@ -107,7 +107,16 @@ def models_of_night(known: Known, learnt: Learnt, *, seed: int) -> tuple[Models,
 def all_lists(
     spark: SparkSession, models: Models, known: Known, *, k: int, tasks: Sequence[str] = TASKS
 ) -> DataFrame:
-    """(task, model, user_id, rank, item_id, score): the top k of every model for the judged users."""
+    """(task, model, user_id, rank, item_id, score): the top k of every model for the judged users.
+
+    One model after the other is made, asked and let go; all their lists are on the driver at once.
+
+    spark: the session that the frame is of.
+    models: what makes each model's scorer, by the name that its rows carry.
+    known: users, items and pairs as of the cutoff; its `judged` users get a list of its `rankable` items.
+    k: places of a list, from 1.
+    tasks: some of TASKS; a user gets a list for each.
+    """
     batches = [
         batch for name, make in models.items() for batch in model_lists(name, make(), known, k=k, tasks=tasks)
     ]

@@ -54,23 +54,29 @@ def ranking_metrics(
 ) -> DataFrame:
     """One row is one metric of one group: (*by, metric such as 'ndcg@10', value double, users long).
 
-    `lists` (*by, user_id, item_id, rank from 1) and `relevant` (user_id, item_id and those of the `by`
-    columns it is split by, usually task) meet on the columns they share. `item_popularity` (item_id,
-    popularity), one row an item, may be None: then mean_popularity, novelty and serendipity are left out.
-    So may `item_vectors` (item_id, terms, weights), one row an item: then diversity is. An item without
-    popularity counts as 0 in mean_popularity and as the rarest known item in novelty. `users` is the number
-    averaged over: users with relevant items, or, for the list-level metrics, users with a list (for
-    diversity, with a list of two items that have words). A group without any row in `lists` is unknown here
-    and gets no rows, and a metric without anything to average over gets none.
+    `users` is the number averaged over: users with relevant items, or, for list-level metrics, users with a
+    list. For diversity it is the users with a list of two items that have words. A group without any row in
+    `lists` is unknown here and gets no rows. A metric without anything to average over gets none.
 
-    A list that shows an item twice is credited once, at its best rank, and the second slot is wasted;
-    of two items on one rank the one with the higher item_id moves down, so no slot counts twice.
+    A list that shows an item twice is credited once, at its best rank, and the second slot is wasted.
+    Of two items on one rank the one with the higher item_id moves down, so no slot counts twice.
     Means do not depend on partitioning, to the last bit. Coverage above 1 says that `catalogue_size`
     does not count all items that were shown.
 
-    Ids and the values of `by` are not null. `lists` is read twice: persist it, or pass what was read from
-    a table.
+    lists: (*by, user_id, item_id, rank from 1), no id null. It is read more than once: persist it, or pass
+        what was read from a table.
+    relevant: (user_id, item_id), and those columns of `by` that it is split by, usually task. It meets
+        `lists` on the columns they share.
+    ks: lengths at which lists are judged, distinct, from 1.
+    by: the columns of `lists` that name a group of lists; their values are not null.
+    item_popularity: (item_id, popularity), one row an item, a count or a share. None leaves out
+        mean_popularity, novelty and serendipity. An item that it lacks counts as 0 in mean_popularity and as
+        the rarest known item in novelty.
+    item_vectors: (item_id, terms, weights), one row an item: its TF-IDF vector. None leaves out diversity.
+    catalogue_size: how many items could be shown, from 1.
+
     Raises ValueError for wrong `ks`, `by` or `catalogue_size`; the action fails on a rank below 1.
+    Sources: at the head of this module, and of `list_metrics` and `diversity`.
     """
     _check_knobs(ks, by)
     tallied = tallies(
@@ -100,7 +106,17 @@ def user_scores(
 ) -> DataFrame:
     """One row is one user in one group, one column a metric such as 'ndcg@10'.
 
-    Inputs and errors as in `ranking_metrics`; n counts relevant items, shown the slots.
+    n counts relevant items, shown the slots that hold an item. Who has a list and nothing relevant has
+    n = 0, and null where a metric needs relevant items.
+
+    lists: (*by, user_id, item_id, rank from 1), no id null; read more than once.
+    relevant: (user_id, item_id), and those columns of `by` that it is split by.
+    ks: lengths at which lists are judged, distinct, from 1.
+    by: the columns of `lists` that name a group of lists; their values are not null.
+    item_popularity: (item_id, popularity), one row an item. None leaves out what rests on it.
+
+    Raises ValueError for wrong `ks` or `by`; the action fails on a rank below 1. More is said at
+    `ranking_metrics`.
     """
     return scores_of(tallies(lists, relevant, ks=ks, by=by, item_popularity=item_popularity), ks=ks, by=by)
 
@@ -117,8 +133,19 @@ def tallies(
 ) -> DataFrame:
     """What `averages` and `scores_of` are made of in one pass over the lists: persist it to have both.
 
-    Inputs and errors as in `ranking_metrics`. `rare`: popularities; for each, NDCG by those relevant items
-    alone that are less popular, as ndcg_rare_0@10 and so on among a user's scores.
+    Rows and columns are those of `tally`.
+
+    lists: (*by, user_id, item_id, rank from 1), no id null; read more than once.
+    relevant: (user_id, item_id), and those columns of `by` that it is split by.
+    ks: lengths at which lists are judged, distinct, from 1.
+    by: the columns of `lists` that name a group of lists; their values are not null.
+    item_popularity: (item_id, popularity), one row an item. None leaves out what rests on it.
+    item_vectors: (item_id, terms, weights), one row an item: its TF-IDF vector. None leaves out diversity.
+    rare: bounds in the unit of popularity. For each, a user's scores have NDCG by those relevant items alone
+        that are less popular: ndcg_rare_0@10 and so on. Without item_popularity there are none.
+
+    Raises ValueError for wrong `ks` or `by`; the action fails on a rank below 1. More is said at
+    `ranking_metrics`.
     """
     _check_knobs(ks, by)
     gains = discounts(max(ks))
@@ -193,7 +220,7 @@ def _accuracy(ks: Sequence[int]) -> list[Column]:
     for k in ks:
         hits = F.col(f"hits_{k}")
         reachable = F.when(n > k, k).otherwise(n)
-        found_first = F.when(F.col("first") <= k, F.lit(1.0) / F.col("first")).otherwise(0.0)
+        reciprocal_rank = F.when(F.col("first") <= k, F.lit(1.0) / F.col("first")).otherwise(0.0)
         values = (
             hits / F.lit(k),
             hits / n,
@@ -201,7 +228,7 @@ def _accuracy(ks: Sequence[int]) -> list[Column]:
             F.lit(2.0) * hits / (n + k),
             _ndcg(F.col(f"dcg_{k}"), n, k),
             F.col(f"ap_{k}") / reachable,
-            found_first,
+            reciprocal_rank,
             (hits > 0).cast("double"),
         )
         columns += [

@@ -70,9 +70,9 @@ def judged_ratings(predicted: DataFrame, beside: pa.Table | None = None) -> Rati
         given = others.join(truth, on=["user_id", "item_id"], how="inner")
         rows = rows.unionByName(given.select("model", "rating", "predicted"))
     error = F.col("rating") - F.col("predicted")
-    found = rows.groupBy("model").agg(
+    per_model = rows.groupBy("model").agg(
         F.sqrt(order_free_mean(error * error)).alias(RMSE), order_free_mean(F.abs(error)).alias(MAE)
     )
-    values = {row["model"]: {RMSE: row[RMSE], MAE: row[MAE]} for row in found.collect()}
+    values = {row["model"]: {RMSE: row[RMSE], MAE: row[MAE]} for row in per_model.collect()}
     pairs, all_pairs = predicted.agg(F.count("predicted"), F.count(F.lit(1))).collect()[0]
     return RatingJudgement(values, pairs, all_pairs - pairs)

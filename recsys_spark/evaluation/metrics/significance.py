@@ -44,7 +44,7 @@ def paired_bootstrap(
     `differences` has one finite number a user. The result is a function of the arguments only: the seed
     starts a generator of its own, and memory limits do not change the draws. Cost is samples x users
     draws. Percentile intervals are a little narrow for few users: with 150 users of exponentially
-    distributed differences an interval of level 0.9 held the truth in 89% of 16,000 trials. The interval
+    distributed differences an interval of level 0.9 held the truth in 89% of 16,000 repetitions. The interval
     of a single user is a point.
 
     Raises ValueError for no users, numbers that are not finite, or a wrong `samples` or `level`.
@@ -92,8 +92,8 @@ def paired_scores(per_user: DataFrame, *, metric: str, models: Sequence[str], ta
         .orderBy("user_id")
         .toArrow()
     )
-    found = {model: wide.column(f"m{place}") for place, model in enumerate(models)}
-    for model, values in found.items():
+    columns = {model: wide.column(f"m{place}") for place, model in enumerate(models)}
+    for model, values in columns.items():
         if values.null_count == len(values):
             raise ValueError(f"per_user: no rows of metric {metric!r}, task {task!r}, model {model!r}")
         if values.null_count:
@@ -102,7 +102,7 @@ def paired_scores(per_user: DataFrame, *, metric: str, models: Sequence[str], ta
                 f"per_user: {values.null_count} of {len(values)} users have {metric!r} of task {task!r} "
                 f"for other models than {model!r} only, user {unpaired!r} first; expected a value for each"
             )
-    values = {model: np.asarray(column.to_numpy(), np.float64) for model, column in found.items()}
+    values = {model: np.asarray(column.to_numpy(), np.float64) for model, column in columns.items()}
     return Paired(wide.column("user_id").to_pylist(), values)
 
 

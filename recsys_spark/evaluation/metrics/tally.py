@@ -40,25 +40,40 @@ def tally(
 ) -> DataFrame:
     """One row is one user in one group of lists (item_id null), or one item in one (user_id null).
 
-    Of a user: n, how many items are wanted; shown, how many slots hold an item; first, the position of the
-    first hit, null for none; at each k hits_k, dcg_k (sum of `discounts` of the hits' positions) and ap_k
-    (sum of precision at the hits); with item_popularity (item_id, popularity) also surprises_k, the hits
-    that are not among the k most popular items, and the means mean_popularity@k and novelty@k, null where
-    nothing is shown; with item_vectors (item_id, terms, weights) also diversity@k, null where fewer than
-    two items have words. Of an item: shown_k, in how many lists it was within k; an item has several rows,
-    to be added up.
+    Of a user, in any case:
 
-    With `rare` popularities, at each place of them n_rare and dcg_rare are n and dcg by the wanted items
-    alone that are less popular.
+        n        how many items are wanted
+        shown    how many slots hold an item
+        first    the position of the first hit, null for none
+        hits_k   hits within k
+        dcg_k    sum of the discounts of their positions
+        ap_k     sum of precision at them
+
+    With item_popularity also surprises_k, the hits that are not among the k most popular items. Further the
+    means mean_popularity@k and novelty@k, null where nothing is shown. With item_vectors also diversity@k,
+    null where fewer than two items have words. With `rare` bounds, n_rare and dcg_rare at the place of each
+    are n and dcg by those wanted items alone that are less popular.
+
+    Of an item: shown_k, in how many lists it was within k. An item has several rows, to be added up.
 
     Every user with a wanted item has a row in every group. A list's items get positions from their best
-    ranks, each pushed down where an earlier item, by rank and then by item_id, already holds it: no position
-    and no item occurs twice. Sums have one order, so no partition changes a bit. `relevant` meets `lists` on
-    the columns of `by` that it has. Ids and the values of `by` are not null. The action fails on a rank that
-    is below 1 or null.
+    ranks. Each is pushed down where an earlier item, by rank and then by item_id, already holds it: no
+    position and no item occurs twice. Sums have one order, so no partition changes a bit.
 
     Memory of a task: `at_once` rows and those of one list, and the vectors of what is shown, which this
     collects.
+
+    lists: (*by, user_id, item_id, rank from 1), no id null; read more than once.
+    relevant: (user_id, item_id), and those columns of `by` that it is split by: what is wanted.
+    ks: lengths at which lists are judged, distinct, from 1.
+    by: the columns of `lists` that name a group of lists; their values are not null.
+    discounts: what a hit is worth at each position from 1 to the largest k.
+    item_popularity: (item_id, popularity), one row an item, a count or a share; or None.
+    item_vectors: (item_id, terms, weights), one row an item: its TF-IDF vector; or None.
+    rare: bounds in the unit of popularity; without item_popularity they count for nothing.
+    at_once: rows that a worker holds as arrays, from 1.
+
+    The action fails on a rank that is below 1 or null.
     """
     shared = [name for name in by if name in relevant.columns]
     truth = relevant.select(*shared, "user_id", "item_id")

@@ -102,7 +102,14 @@ def model_bars(
     intervals: Mapping[str, Interval] | None = None,
     width: int = 280,
 ) -> Markup:
-    """One metric: a bar per model from zero, its interval as a whisker; the highlighted model stands out."""
+    """One metric: a bar per model from zero, its interval as a whisker; the highlighted model stands out.
+
+    metric: its name, as the title and the tips say it.
+    values: by model, at least one, in the order from the top; None, NaN and infinity are "not measured".
+    highlight: the model that stands out; none does where it is not among `values`.
+    intervals: (low, high) by model, in the unit of the metric; models without one have no whisker.
+    width: of the drawing, in its own units.
+    """
     intervals = intervals or {}
     known = {m: v for m, v in values.items() if is_number(v)}
     tops = [v for v in known.values() if v is not None] + [intervals[m][1] for m in known if m in intervals]

@@ -1,4 +1,4 @@
-"""What a report tells of one night: plain values, filled by whoever ran it, drawn by `report`."""
+"""What a report tells of one night: plain values, filled by whoever ran it, drawn by `render`."""
 
 from __future__ import annotations
 

@@ -234,8 +234,8 @@ def _stories(job: Job, staged: DataFrame, pairs: DataFrame, blends: Mapping[str,
     chosen = [ordered[len(ordered) * place // 10] for place in (1, 5, 9)] if len(ordered) >= 10 else ordered
     items = known_on(job.read(SILVER_ITEMS), job.run_date, "item_id").select("item_id", "title", "category")
     campaigns = list(job.settings.campaigns)
-    told = {user: campaigns[place % len(campaigns)] for place, user in enumerate(chosen[:_STORIES])}
-    their = F.col("user_id").isin(*told)
+    campaign_of = {user: campaigns[place % len(campaigns)] for place, user in enumerate(chosen[:_STORIES])}
+    their = F.col("user_id").isin(*campaign_of)
     strongest = Window.partitionBy("user_id").orderBy(F.desc("strength"), "item_id")
     strong = pairs.where(their).withColumn("place", F.row_number().over(strongest))
     histories = strong.where(F.col("place") <= _HISTORY_LINES).join(items, on="item_id", how="left").collect()
@@ -254,7 +254,7 @@ def _stories(job: Job, staged: DataFrame, pairs: DataFrame, blends: Mapping[str,
                 key=itemgetter("rank"),
             ),
         )
-        for user, campaign in told.items()
+        for user, campaign in campaign_of.items()
     ]
 
 

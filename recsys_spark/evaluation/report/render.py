@@ -13,8 +13,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from recsys_spark.evaluation.report import charts, charts_models
-from recsys_spark.evaluation.report import views as report_views
+from recsys_spark.evaluation.report import charts, charts_models, views
 from recsys_spark.evaluation.report.contents import (
     FunnelStep,
     HistoryLine,
@@ -65,20 +64,20 @@ def render_report(night: NightReport) -> str:
     classes = charts.colour_classes(components)
     return _template().render(
         night=night,
-        figures=report_views.key_figures(night),
-        tone=report_views.verdict_tone(night.verdict),
-        timeline=report_views.timeline(night) if night.stages else None,
-        funnel=report_views.funnel(night) if night.funnel else None,
-        events=report_views.events(night) if charts.event_kinds(night.events_per_day) else None,
-        event_span=report_views.event_span(night),
+        figures=views.key_figures(night),
+        tone=views.verdict_tone(night.verdict),
+        timeline=views.timeline(night) if night.stages else None,
+        funnel=views.funnel(night) if night.funnel else None,
+        events=views.events(night) if charts.event_kinds(night.events_per_day) else None,
+        event_span=views.event_span(night),
         kinds=charts.event_kinds(night.events_per_day),
-        tail=report_views.tail(night.long_tail),
-        tasks=[report_views.task(night, name) for name in night.metrics],
+        tail=views.tail(night.long_tail),
+        tasks=[views.task(night, name) for name in night.metrics],
         classes=classes,
-        stories=[report_views.story(user, classes) for user in night.users],
+        stories=[views.story(user, classes) for user in night.users],
         quality=sorted(night.quality, key=lambda row: row.is_success),
-        settings=list(report_views.flattened(night.settings)),
-        is_safe_link=report_views.is_safe_link,
+        settings=list(views.flattened(night.settings)),
+        is_safe_link=views.is_safe_link,
     )
 
 
@@ -93,12 +92,12 @@ def _template() -> Template:
     )
     env.filters |= {
         "clip": clip,
-        "count": report_views.count,
-        "day": report_views.day,
+        "count": views.count,
+        "day": views.day,
         "duration": duration,
         "metric": charts_models.readable_or_dash,
         "percent": percent,
         "product": lambda title: clip(humanise(clip(title, 400)), 70),
-        "spoken": report_views.spoken,
+        "spoken": views.spoken,
     }
     return env.get_template("report.html.j2")

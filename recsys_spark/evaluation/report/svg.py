@@ -35,7 +35,14 @@ def join(parts: Iterable[Markup]) -> Markup:
 
 
 def picture(content: Markup, *, width: float, height: float, title: str, description: str) -> Markup:
-    """The SVG around `content`. Title and description are its first children, for screen readers."""
+    """The SVG around `content`. Title and description are its first children, for screen readers.
+
+    content: the elements that are drawn.
+    width: of the drawing, in its own units; a page shows each as 1.4 pixels at most.
+    height: of the drawing, in the same units.
+    title: what it shows, cut to 200 characters.
+    description: what there is to see, for those who do not; cut to 600 characters.
+    """
     label = tag("title", clip(title, 200)) + tag("desc", clip(description, 600))
     return tag(
         "svg",
@@ -48,17 +55,42 @@ def picture(content: Markup, *, width: float, height: float, title: str, descrip
 
 
 def text(x: float, y: float, words: object, class_: str = "", anchor: str = "start") -> Markup:
+    """One line of text.
+
+    x: where it stands, from the left, in units of the drawing.
+    y: of its baseline, from the top.
+    words: what it says, cut to 200 characters.
+    class_: its CSS classes.
+    anchor: what of it stands at x: its start, middle or end.
+    """
     return tag("text", clip(words, 200), x=float(x), y=float(y), class_=class_, text_anchor=anchor)
 
 
 def rect(x: float, y: float, w: float, h: float, class_: str, tip: str = "", r: float = 2) -> Markup:
-    """A bar; `tip` is what a pointer resting on it reads."""
+    """A bar; one of negative size is drawn with none.
+
+    x: of its left edge, from the left, in units of the drawing.
+    y: of its upper edge, from the top.
+    w: its width.
+    h: its height.
+    class_: its CSS classes.
+    tip: what a pointer resting on it reads, cut to 200 characters.
+    r: the radius of its corners.
+    """
     hover = tag("title", clip(tip, 200)) if tip else ""
     size = {"width": float(max(w, 0.0)), "height": float(max(h, 0.0))}
     return tag("rect", hover, x=float(x), y=float(y), rx=float(r), class_=class_, **size)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+    """A straight line.
+
+    x1: of its first end, from the left, in units of the drawing.
+    y1: of its first end, from the top.
+    x2: of its other end, from the left.
+    y2: of its other end, from the top.
+    class_: its CSS classes.
+    """
     return tag("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=class_)
 
 

@@ -196,7 +196,7 @@ def gains(before: Scores, after: Scores, *, samples: int, seed: int) -> dict[str
     difference of the two objectives.
     """
     differences = after - before
-    found = {
+    per_user = {
         task: row[~np.isnan(row)]
         for task, row in zip(TASKS, differences, strict=True)
         if not np.isnan(row).all()
@@ -206,5 +206,5 @@ def gains(before: Scores, after: Scores, *, samples: int, seed: int) -> dict[str
         for row in differences
         if not np.isnan(row).all()
     ]
-    found["objective"] = np.mean(shares, axis=0)
-    return {name: paired_bootstrap(values, samples=samples, seed=seed) for name, values in found.items()}
+    per_user["objective"] = np.mean(shares, axis=0)
+    return {name: paired_bootstrap(values, samples=samples, seed=seed) for name, values in per_user.items()}

@@ -141,5 +141,5 @@ def proposed(
         study.add_trial(
             create_trial(params=dict(parameters), distributions=distributions, value=value, state=state)
         )
-    found = study.ask(distributions).params
-    return {one.name: one.rounded(found[one.name]) for one in space}
+    proposal = study.ask(distributions).params
+    return {one.name: one.rounded(proposal[one.name]) for one in space}

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.evaluation.backtest import judged_items, window_events
-from recsys_spark.evaluation.weights.search import Cases, Found, learned
+from recsys_spark.evaluation.weights.search import BinWeights, Cases, learned
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import MODEL_BLEND_WEIGHTS
 from recsys_spark.models.history import with_fade
@@ -34,21 +34,21 @@ def weigh_once(job: Job, version: str, day: date, *, may_learn: bool = True) -> 
     """
     if job.lake.has_partition(MODEL_BLEND_WEIGHTS, model_version=version):
         return ()
-    found = {task: Found({0: job.settings.blend.fixed(task)}, ()) for task in TASKS}
+    weights_by_task = {task: BinWeights({0: job.settings.blend.fixed(task)}, ()) for task in TASKS}
     if may_learn and job.settings.blend.weights == "learned":
-        found |= _learned(job, day)
+        weights_by_task |= _learned(job, day)
     rows = [
         (version, task, min_pairs, component, weight)
-        for task, one in found.items()
+        for task, one in weights_by_task.items()
         for min_pairs, weights in one.bins.items()
         for component, weight in weights.items()
     ]
     frame = frame_of(job.spark, rows, MODEL_BLEND_WEIGHTS.schema)
     job.overwrite_partition(MODEL_BLEND_WEIGHTS, frame, model_version=version)
-    return tuple(f"{task}: {note}" for task, one in found.items() for note in one.notes)
+    return tuple(f"{task}: {note}" for task, one in weights_by_task.items() for note in one.notes)
 
 
-def _learned(job: Job, day: date) -> dict[str, Found]:
+def _learned(job: Job, day: date) -> dict[str, BinWeights]:
     """What a search finds for each task, or that the configured weights stand and why."""
     settings, days = job.settings.blend, job.settings.evaluation.window_days
     cutoff = day - timedelta(days=days)
@@ -56,12 +56,12 @@ def _learned(job: Job, day: date) -> dict[str, Found]:
     if pairs.where(F.col("strength") > 0).isEmpty():
         return {task: _as_configured(job, task, f"no preferences on {cutoff}") for task in TASKS}
     all_cases = cases_of(job, cutoff, days=days, pairs=pairs)
-    found = {}
+    weights_by_task = {}
     for task, cases in all_cases.items():
         if cases.size < settings.min_users:
-            found[task] = _as_configured(job, task, f"{cases.size} users to learn from")
+            weights_by_task[task] = _as_configured(job, task, f"{cases.size} users to learn from")
             continue
-        found[task] = learned(
+        weights_by_task[task] = learned(
             cases,
             settings.fixed(task),
             bins=settings.bins,
@@ -69,11 +69,11 @@ def _learned(job: Job, day: date) -> dict[str, Found]:
             samples=job.settings.evaluation.bootstrap_samples,
             seed=job.settings.evaluation.seed,
         )
-    return found
+    return weights_by_task
 
 
-def _as_configured(job: Job, task: str, because: str) -> Found:
-    return Found({0: job.settings.blend.fixed(task)}, (f"weights as configured: {because}",))
+def _as_configured(job: Job, task: str, because: str) -> BinWeights:
+    return BinWeights({0: job.settings.blend.fixed(task)}, (f"weights as configured: {because}",))
 
 
 def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str, Cases]:

@@ -75,7 +75,7 @@ class Cases:
 
 
 @dataclass(frozen=True)
-class Found:
+class BinWeights:
     """Weights by bin, and what each rests on: sentences for people."""
 
     bins: dict[int, Weights]
@@ -84,28 +84,34 @@ class Found:
 
 def learned(
     cases: Cases, start: Weights, *, bins: Sequence[int], min_users: int, samples: int, seed: int
-) -> Found:
+) -> BinWeights:
     """Weights for all users, and for each bin of history length whose own are proven to be better.
 
-    start: where the search begins, and what stands without a proven gain over it, but for components that
-    gain nothing in it. bins: least numbers of pairs. A component without a proven gain weighs nothing; a bin
-    with fewer than min_users users, or without a proven gain over the weights of all, has those. Where
-    neither popularity nor trial would weigh, popularity decides ties, or people without a history would get
-    the first items of the alphabet.
+    A component without a proven gain weighs nothing. A bin of few users, or without a proven gain over the
+    weights of all, has those. Where neither popularity nor trial would weigh, popularity decides ties;
+    without it people who have no history would get the first items of the alphabet.
+
+    cases: the users to learn from, with their candidates and what was right for them.
+    start: by component, where the search begins; a weight below 0 counts as 0. It stands without a proven
+        gain over it, but for components that gain nothing in it.
+    bins: the number of pairs from which each bin of users begins; a bin from 0 on is always there.
+    min_users: a bin of fewer users has the weights of all.
+    samples: bootstrap samples of each interval, from 1.
+    seed: of the bootstrap.
     """
     judge = _Judge(samples, seed)
     first = np.maximum(_array(start), 0.0)
     common, gains = _pruned(cases, first, judge)
     gain = judge.interval(_crossed(cases, first, _chosen(common)) - cases.ndcg(first))
-    notes = [f"{cases.size:,} users, NDCG@10 {cases.ndcg(common).mean():.4f}, over the start {_told(gain)}"]
-    notes += [f"{name} {_told(interval)}" for name, interval in gains.items()]
+    notes = [f"{cases.size:,} users, NDCG@10 {cases.ndcg(common).mean():.4f}, over the start {_signed(gain)}"]
+    notes += [f"{name} {_signed(interval)}" for name, interval in gains.items()]
     if gain.low <= 0:
         common = _useful(cases, first)
         useless = [name for name, was, is_ in zip(COMPONENTS, first, common, strict=True) if was > 0 == is_]
         but = f" but for what gained nothing: {', '.join(useless)}" if useless else ""
         notes.append(f"no proven gain over the start, which stands{but}")
     edges = sorted({0, *bins})
-    found = dict.fromkeys(edges, _named(_with_last_resort(common)))
+    by_bin = dict.fromkeys(edges, _named(_with_last_resort(common)))
     for low, high in zip(edges, [*edges[1:], None], strict=True):
         chosen = (cases.pairs >= low) & (cases.pairs < (np.inf if high is None else high))
         if chosen.sum() < min_users:
@@ -114,9 +120,9 @@ def learned(
         own, _ = _pruned(here, common, judge)
         better = judge.interval(_crossed(here, common, _chosen(own)) - here.ndcg(common), BIN_LEVEL)
         if better.low > 0:
-            found[low] = _named(_with_last_resort(own))
-            notes.append(f"own weights from {low} pairs: {here.size:,} users, {_told(better)}")
-    return Found(found, tuple(notes))
+            by_bin[low] = _named(_with_last_resort(own))
+            notes.append(f"own weights from {low} pairs: {here.size:,} users, {_signed(better)}")
+    return BinWeights(by_bin, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -131,15 +137,15 @@ class _Judge:
 def _pruned(cases: Cases, start: Floats, judge: _Judge) -> tuple[Floats, dict[str, Interval]]:
     """Searched weights of the components whose gain is proven, and the gains; the best one always stays."""
     allowed = np.ones(len(COMPONENTS), np.bool_)
-    told: dict[str, Interval] = {}
+    latest_gains: dict[str, Interval] = {}
     while True:
         gains = _gains(cases, start, allowed, judge)
-        told |= {COMPONENTS[c]: interval for c, interval in gains.items()}
+        latest_gains |= {COMPONENTS[c]: interval for c, interval in gains.items()}
         unproven = [c for c, interval in gains.items() if interval.low <= 0]
         if not unproven or allowed.sum() == 1:
             break
         allowed[min(unproven, key=lambda c: (gains[c].mean, c))] = False
-    return _searched(cases, start, allowed), told
+    return _searched(cases, start, allowed), latest_gains
 
 
 def _useful(cases: Cases, weights: Floats) -> Floats:
@@ -204,9 +210,9 @@ def _stepped(cases: Cases, weights: Floats, c: int, best: float) -> tuple[Floats
         grid |= {0.0, *(float(others.max() * share) for share in SHARES)}
     chosen = float(weights[c])
     for value in sorted(grid - {chosen}):
-        found = float(cases.ndcg_of(rest + value * cases.scores[c]).mean())
-        if found > best + GAIN:
-            best, chosen = found, value
+        ndcg = float(cases.ndcg_of(rest + value * cases.scores[c]).mean())
+        if ndcg > best + GAIN:
+            best, chosen = ndcg, value
     return np.where(np.arange(weights.size) == c, chosen, weights), best
 
 
@@ -230,5 +236,5 @@ def _named(weights: Floats) -> Weights:
     return {name: float(weight) for name, weight in zip(COMPONENTS, weights, strict=True)}
 
 
-def _told(interval: Interval) -> str:
+def _signed(interval: Interval) -> str:
     return f"{interval.mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"

@@ -67,8 +67,8 @@ class Blocks:
         """
         if self.held is not None:
             with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as threads:
-                found = list(threads.map(lambda record: next(_each(work)([record])), self.held))
-            yield [result for _, result in sorted(found, key=lambda one: one[0])]
+                results = list(threads.map(lambda record: next(_each(work)([record])), self.held))
+            yield [result for _, result in sorted(results, key=lambda one: one[0])]
             return
         if self.chunks is None:
             raise RuntimeError("blocks that nobody holds")
@@ -85,8 +85,8 @@ class Blocks:
         for start in range(self.first, end, at_once):
             partitions = list(range(start, min(start + at_once, end)))
             context = self.spark.sparkContext
-            found = context.runJob(self.chunks, _on_worker(work), partitions)
-            yield [result for _, result in sorted(found, key=lambda one: one[0])]
+            results = context.runJob(self.chunks, _on_worker(work), partitions)
+            yield [result for _, result in sorted(results, key=lambda one: one[0])]
 
     def release(self) -> None:
         if self.chunks is not None:
@@ -210,10 +210,10 @@ def _by_block(row: Any, column: Any, value: Any, n_blocks: int) -> Iterator[tupl
 def _cutting(first: Sequence[int]) -> Callable[[Iterable[Any]], Iterator[Record]]:
     """All pieces of a partition (those of a block) to its chunks."""
 
-    def cut(found: Iterable[Any]) -> Iterator[Record]:
+    def cut(records: Iterable[Any]) -> Iterator[Record]:
         warm_worker()
         pieces: dict[int, list[tuple[Any, Any, Any]]] = {}
-        for part, row, column, data in found:
+        for part, row, column, data in records:
             arrays = (np.frombuffer(row, np.int32), np.frombuffer(column, np.int32))
             pieces.setdefault(part, []).append((*arrays, np.frombuffer(data, np.float32)))
         for part in sorted(pieces):

@@ -220,8 +220,8 @@ def _known(start: Factors, ids: DataFrame, kind: str, rank: int) -> tuple[NDArra
     index = rows.column(0).to_numpy().astype(np.int64)
     values = rows.column(1).combine_chunks().flatten().to_numpy(zero_copy_only=False)
     if values.size != index.size * rank:
-        found = values.size // max(index.size, 1)
-        raise ConfigError(f"als: the factors to start from have rank {found}, als.rank is {rank}")
+        given = values.size // max(index.size, 1)
+        raise ConfigError(f"als: the factors to start from have rank {given}, als.rank is {rank}")
     return index, values.astype(np.float32).reshape(-1, rank)
 
 

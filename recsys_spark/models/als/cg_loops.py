@@ -1,5 +1,5 @@
 """The compiled inner loops of the fast ALS trainer (numba). Nothing else may import this module directly:
-`als_solve` loads it by `lake.compiled`, which finds it a home where numba can cache.
+`models.als.solve` loads it by `runtime.compiled`, which finds it a home where numba can cache.
 
 Sums may be reassociated by the compiler (wide registers), always in the same way for the same machine
 code: a row's result depends on that row alone, never on the rows beside it, the chunk or the core. Helpers
@@ -186,10 +186,23 @@ def solve_rows(
     exponent: float,
     steps: int,
 ) -> None:
-    """Conjugate gradient, at most `steps` steps a row, from x [rows, d] and into it.
+    """Conjugate gradient (Takács, Pilászy, Tikk 2011) for each row, from x and into it.
 
-    losses[row]: what the row adds to the loss at the new x, its own penalty among it; penalties[row]: that
-    penalty alone. With steps = 0 nothing moves and the two are measured.
+    A row's pairs stand from indptr[row] to indptr[row + 1]. See `models.als.solve` for w, t, G, λ and e.
+
+    indptr: int64 [rows + 1].
+    indices: int32 [pairs], the row of `others` that a pair is with.
+    values: float32 [pairs], strengths or ratings.
+    others: float32 [n, d], the other side's factors.
+    gram: float32 [d, d], G; [0, 0] for none.
+    x: float32 [rows, d], the factors to begin from; the new ones stand there afterwards.
+    losses: float64 [rows], written: what the row adds to the loss at the new x, its own penalty among it.
+    penalties: float64 [rows], written: that penalty alone.
+    alpha: what a unit of strength adds to a pair's weight; for implicit feedback only.
+    implicit: whether feedback is implicit.
+    regularization: λ.
+    exponent: e, to which the number of a row's pairs is raised in its penalty.
+    steps: at most so many for a row; with 0 nothing moves, and losses and penalties are measured.
     """
     longest = 0
     for row in range(x.shape[0]):

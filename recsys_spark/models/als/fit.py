@@ -1,8 +1,8 @@
 """Matrix factorization (Hu, Koren, Volinsky 2008; explicit where ratings exist), by one of two trainers.
 
 `mllib` is Spark's own, solves each row exactly and is the reference. `cg` minimises the same loss by
-conjugate gradient (see `als_cg`), is faster, can begin from an earlier night and stops when it has settled.
-Two more, `svd` and `item2vec`, are not ALS: other factors for its place in the blend (see `als_linear`).
+conjugate gradient (see `cg`), is faster, can begin from an earlier night and stops when it has settled. Two
+more, `svd` and `item2vec`, are not ALS: other factors for its place in the blend (see `linear`).
 """
 
 from __future__ import annotations
@@ -34,10 +34,16 @@ def fit_als(
 ) -> Factors:
     """Factors for every user and item with a preference, and the loss they reach.
 
-    `preferences` holds unique (user_id, item_id, strength > 0). Indexes are the rank of the sorted ids.
-    start: an earlier night's factors, for trainer "cg" only. is_measured: without it MLlib's loss, which
-    costs a pass over the pairs, is not computed. events: what speaks for items, for trainer "item2vec", which
-    asks for them. InputError where there is no preference.
+    Indexes are the rank of the sorted ids.
+
+    preferences: unique (user_id, item_id, strength), above 0; with explicit feedback strength is the rating.
+    settings: the trainer and its knobs.
+    start: an earlier night's factors to begin from, for trainer "cg" only.
+    is_measured: whether MLlib's loss is computed, which costs a pass over the pairs.
+    events: gives what speaks for items; trainer "item2vec" asks for it, and no other.
+
+    Raises InputError where there is no preference, or where the loss of "cg" is no number. Raises ConfigError
+    where the settings do not fit the pairs, the start or the driver's memory.
     """
     if settings.is_linear:
         return fit_linear(preferences, settings, events=events)
@@ -76,7 +82,7 @@ def _after(iterations: int, indexed: IndexedPairs, settings: Als) -> tuple[Facto
     ordered = indexed.pairs.repartitionByRange(settings.user_blocks, "user_index").sortWithinPartitions(
         "user_index", "item_index"
     )
-    model = _estimator(settings, iterations).fit(ordered)
+    model = mllib_estimator(settings, iterations).fit(ordered)
     factors = Factors(
         _named(model.userFactors, indexed.users, index_column="user_index", id_column="user_id"),
         _named(model.itemFactors, indexed.items, index_column="item_index", id_column="item_id"),
@@ -88,7 +94,8 @@ def _loss(factors: Factors, indexed: IndexedPairs, settings: Als) -> float:
     return loss_of(factors, indexed, Objective.of(settings), driver_pairs=settings.driver_pairs)
 
 
-def _estimator(settings: Als, iterations: int) -> ALS:
+def mllib_estimator(settings: Als, iterations: int) -> ALS:
+    """Spark MLlib's ALS as the settings want it, over indexed pairs, with so many iterations."""
     return ALS(
         userCol="user_index",
         itemCol="item_index",

@@ -1,6 +1,6 @@
 """Factors of users without a model, from whatever events they have, by what the trainer itself does last.
 
-Of ALS that is its last half-step, solved exactly; of factors whose user side is a sum (`als_linear`) the sum.
+Of ALS that is its last half-step, solved exactly; of factors whose user side is a sum (`linear`) the sum.
 """
 
 from __future__ import annotations

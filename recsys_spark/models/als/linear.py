@@ -78,9 +78,9 @@ def _svd_vectors(indexed: IndexedPairs, rank: int) -> DataFrame:
     taste = sparse.csr_matrix(
         (np.log1p(strength.astype(np.float64)), (user, item)), shape=(indexed.n_users, indexed.n_items)
     )
-    found = directions(taste, rank)
+    best = directions(taste, rank)
     factors = np.zeros((indexed.n_items, rank), np.float32)
-    factors[:, : len(found)] = found.T
+    factors[:, : len(best)] = best.T
     rows = pa.table(
         {
             "item_index": np.arange(indexed.n_items, dtype=np.int32),
@@ -100,8 +100,8 @@ def directions(matrix: sparse.csr_matrix, rank: int) -> Floats:
         return np.zeros((0, matrix.shape[1]))
     r = min(rank, possible)
     # A fixed start: ARPACK's own is random.
-    _, strength, found = svds(matrix, k=r, v0=np.ones(min(matrix.shape)), return_singular_vectors="vh")
-    return np.asarray(found[strength > strength.max() * 1e-9])
+    _, strength, right = svds(matrix, k=r, v0=np.ones(min(matrix.shape)), return_singular_vectors="vh")
+    return np.asarray(right[strength > strength.max() * 1e-9])
 
 
 def item_vectors(events: DataFrame, *, size: int, seed: int) -> pa.Table:

@@ -33,9 +33,16 @@ def als_loss(
     values: NDArray[Any],
     objective: Objective,
 ) -> float:
-    """The loss of x [users, d] and y [items, d] on the pairs, in closed form and float64.
+    """The loss on the pairs, in closed form and float64.
 
     The sum over all pairs without a preference is tr(XᵀX YᵀY) minus what the others add to it.
+
+    x: factors [users, d].
+    y: factors [items, d].
+    rows: the user of each pair, int [pairs].
+    columns: the item of each pair, int [pairs].
+    values: the strength or rating of each pair, [pairs].
+    objective: which loss.
     """
     x, y, values = x.astype(np.float64), y.astype(np.float64), values.astype(np.float64)
     scores = np.empty(rows.size)

@@ -35,11 +35,11 @@ def earlier_night(job: Job, version: str) -> tuple[str, Factors] | None:
         .orderBy(F.desc("run_date"), F.desc("recorded_at"), "run_id")
     )
     for run in runs.select("run_id").collect():
-        found = run["run_id"]
-        factors = factors_of(job, found)
+        earlier = run["run_id"]
+        factors = factors_of(job, earlier)
         first = factors.users.select(F.size("factors")).first()
         if first is not None and first[0] == job.settings.als.rank:
-            return found, factors
+            return earlier, factors
     return None
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import date
+from collections.abc import Callable
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Settings
 from recsys_spark.data.events import PAIR
-from recsys_spark.data.reading import events_on, preferences_on
-from recsys_spark.lake.job import Job
 
 
 def training_pairs(preferences: DataFrame, settings: Settings) -> DataFrame:
@@ -34,13 +31,13 @@ def training_pairs(preferences: DataFrame, settings: Settings) -> DataFrame:
 
 
 def fold_in_pairs(
-    job: Job, day: date, preferences: DataFrame, *, events: DataFrame | None = None
+    preferences: DataFrame, settings: Settings, *, afresh: Callable[[DataFrame], DataFrame]
 ) -> DataFrame:
     """The same of all users, those below `min_events_per_user` among them.
 
-    Their strengths are 0 in `preferences`, and are made afresh, of `events` where not all are to count.
+    Their strengths are 0 in `preferences`, and are made afresh. afresh: the preferences of these users
+    (user_id) with no least number of events; asked for only where somebody may have too few.
     """
-    settings = job.settings
     if settings.als.feedback == "explicit":
         return _rated(preferences)
     liked = preferences.where(F.col("strength") > 0).select(*PAIR, "strength")
@@ -48,11 +45,7 @@ def fold_in_pairs(
         return liked
     had = preferences.where((F.col("events") > 0) & ~F.col("is_excluded")).select(*PAIR)
     few = had.join(liked.select("user_id").distinct(), on="user_id", how="left_anti")
-    known = events_on(job, day) if events is None else events
-    known = known.join(few.select("user_id").distinct(), on="user_id", how="left_semi")
-    bounds = {"min_events_per_user": 1, "min_events_per_item": 1}
-    lenient = settings.model_copy(update={"preferences": settings.preferences.model_copy(update=bounds)})
-    theirs = preferences_on(replace(job, settings=lenient), day, events=known).where(F.col("strength") > 0)
+    theirs = afresh(few.select("user_id").distinct()).where(F.col("strength") > 0)
     return liked.unionByName(theirs.select(*PAIR, "strength").join(few, on=[*PAIR], how="left_semi"))
 
 

@@ -37,9 +37,9 @@ def trained_before(job: Job, version: str, day: date) -> str | None:
         age = (job.run_date - run.run_date).days
         if age >= job.settings.als.retrain_days:
             break
-        found = run.run_id if is_night else backtest_name(run, day - timedelta(days=age))
-        if _basis(settings) == _basis(job.settings.meaning()) and _is_trained(job, found):
-            return found
+        earlier = run.run_id if is_night else backtest_name(run, day - timedelta(days=age))
+        if _basis(settings) == _basis(job.settings.meaning()) and _is_trained(job, earlier):
+            return earlier
     return None
 
 

@@ -56,10 +56,17 @@ class Rows:
 def solve_rows(
     rows: Rows, others: Matrix, gram: Doubles, x: Matrix, objective: Objective, *, steps: int
 ) -> tuple[Doubles, Doubles]:
-    """At most `steps` steps of conjugate gradient (Takács, Pilászy, Tikk 2011) from x [rows, d], into x.
+    """Conjugate gradient (Takács, Pilászy, Tikk 2011) for each row, from x and into it.
 
-    gram: G above, [d, d], or [0, 0] for none. Returns each row's loss at the new x, its penalty included,
-    and that penalty alone. With steps = 0 the loss is only measured. A row's result depends on no other row.
+    Returns each row's loss at the new x, its penalty included, and that penalty alone, float64 [rows]. A
+    row's result depends on no other row.
+
+    rows: the pairs of the rows to solve.
+    others: the other side's factors, float32 [n, d].
+    gram: G above, float64 [d, d]; [0, 0] for none.
+    x: float32 [rows, d], the factors to begin from; the new ones stand there afterwards.
+    objective: which loss.
+    steps: at most so many for a row; with 0 the loss is only measured.
     """
     losses, penalties = np.zeros(len(x)), np.zeros(len(x))
     loops = compiled(LOOPS)

@@ -44,10 +44,18 @@ def select_capped(
 ) -> Best:
     """As `select`, the best k under the caps: walk the ranking, take what no cap forbids, stop at k.
 
-    The first j places are the list of j places: who wants K and R in reserve asks for K + R. reserve: how
-    many candidates beyond k are kept for what the caps refuse (None: k, at least 16); it changes the time,
-    nothing else. Time: the walk is U·k for each of up to k + reserve candidates. ValueError: as select; a cap
-    below 1, labels that do not fit.
+    The first j places are the list of j places: who wants K and R in reserve asks for K + R. Time: the walk
+    is U·k for each of up to k + reserve candidates.
+
+    items: I of them.
+    users: U of them.
+    k: places of a list, from 1.
+    caps: labels of the items, and how many of one a list may hold.
+    reserve: how many candidates beyond k are kept for what the caps refuse; None: k, at least 16. It changes
+        the time, nothing else.
+    tiles: tile_users and tile_items of `select`.
+
+    Raises ValueError as `select`, and for a cap below 1 or labels that do not fit.
     """
     shards = in_memory(items) if isinstance(items, ItemParts) else items
     for cap in caps:
@@ -112,8 +120,8 @@ class Walk:
             labels = cap.label[by_label]
             for n, row in enumerate(rows):
                 in_list = self.index[row][self.index[row] >= 0]
-                found, counts = np.unique(cap.label[in_list], return_counts=True)
-                for label in found[(counts >= cap.at_most) & (found >= 0)]:
+                used, counts = np.unique(cap.label[in_list], return_counts=True)
+                for label in used[(counts >= cap.at_most) & (used >= 0)]:
                     start, stop = np.searchsorted(labels, [label, label + 1])
                     masks[n] = np.concatenate([masks[n], by_label[start:stop]])
         indptr = np.concatenate([[0], np.cumsum([mask.size for mask in masks])]).astype(np.int64)

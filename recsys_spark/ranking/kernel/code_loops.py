@@ -1,8 +1,8 @@
-"""The compiled scan of 8-bit codes (numba). `kernel_engine.code_loops` imports it, nothing else may.
+"""The compiled scan of 8-bit codes (numba). `engine.code_loops` imports it, nothing else may.
 
-What it finds is decided by the helpers of `kernel_loops`, as in the scan of float32. Sums may be reassociated
+What it finds is decided by the helpers of `loops`, as in the scan of float32. Sums may be reassociated
 here, and only here: they are screened by a bound that holds for any order, and scored exactly afterwards.
-Of `_nrt` see `kernel_loops`.
+Of `_nrt` see `loops`.
 """
 
 from __future__ import annotations
@@ -220,8 +220,17 @@ def take_codes(
 ) -> int:
     """Take the shard's items start … start + n_items into the running best of the users; how many were near.
 
-    Block by block the sums of codes are screened; what may reach the k-th best score is scored in float32,
+    Block by block the sums of codes are screened. What may reach the k-th best score is scored in float32,
     and what then still may is kept as a candidate.
+
+    tile: the codes of the items.
+    start: the place of the first item within the shard.
+    n_items: how many there are, at most those of the tile.
+    panels: the users, their codes, and how far codes may be off.
+    best: the running best of all users of the tile, changed.
+    scored: what the exact scores need.
+    items: the shard.
+    masks: what a user may not get.
     """
     room = Room(
         np.empty(LANES, np.int32),

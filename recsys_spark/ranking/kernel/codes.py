@@ -75,7 +75,7 @@ def _coded_tile(items: Singles, rows: int) -> CodedTile:
     starts = np.zeros(-(-len(items) // rows) * rows, np.int32)
     starts[: len(items)] = -128 * code.sum(axis=1, dtype=np.float64)
     return CodedTile(
-        _packed(code.astype(np.int8), rows), starts, step, _largest_norm(items), _largest_norm(residual)
+        in_blocks(code.astype(np.int8), rows), starts, step, _largest_norm(items), _largest_norm(residual)
     )
 
 
@@ -87,7 +87,7 @@ def _norms(rows: Singles) -> Floats:
     return np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
 
 
-def _packed(code: NDArray[Any], rows: int) -> NDArray[Any]:
+def in_blocks(code: NDArray[Any], rows: int) -> NDArray[Any]:
     """Codes [n, D] in the order of the block product, flat: blocks, fours of dimensions, rows, 4."""
     n, dims = code.shape
     blocks, steps = -(-n // rows), -(-dims // 4)
@@ -125,7 +125,7 @@ class CodedUsers:
         residual = scaled - rounded
         return cls(
             vectors,
-            _packed(code.astype(np.int8), lanes).view(np.uint8) ^ np.uint8(128),
+            in_blocks(code.astype(np.int8), lanes).view(np.uint8) ^ np.uint8(128),
             step.astype(np.float64),
             _norms(rounded),
             _norms(residual),

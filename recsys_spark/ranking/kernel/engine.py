@@ -137,7 +137,13 @@ class CompiledEngine:
     ) -> int:
         """Take the shard's items `columns` by their codes; how many scores were near enough to look at.
 
-        fine [users]: how far a float32 score may be from the exact one. Only where `code_loops` are.
+        Only where `code_loops` are.
+
+        tile: the items' codes.
+        columns: the items' places within the shard.
+        users: int64 [n], which of the engine's users.
+        coded: their codes, in the same order.
+        fine: [n], how far a float32 score may be from the exact one.
         """
         loops: Any = code_loops()
         unit = self._best.unit[users]
@@ -177,6 +183,14 @@ class Pool:
 
     @classmethod
     def of(cls, row: Any, places: Any, shard: Shard, low: Floats, high: Floats) -> Pool:
+        """Pairs of a user and an item of the shard as candidates.
+
+        row: int64 [P], the user of each pair.
+        places: int64 [P], the item's place in the catalogue.
+        shard: that holds the items.
+        low: [P], lower bounds of the exact scores.
+        high: [P], upper bounds; where the two are equal the score is exact.
+        """
         return cls(row, shard.item[places - shard.first].astype(np.int64), places, low, high)
 
     def where(self, chosen: NDArray[Any]) -> Pool:

@@ -41,7 +41,14 @@ def part_scores(shard: Shard, users: PlacedUsers, rows: Ints, places: Ints) -> P
 
 
 def dense_scores(shard: Shard, users: PlacedUsers, rows: Ints, local: Ints, dimensions: slice) -> Floats:
-    """Sum over the dimensions, ascending, of user · item for each pair."""
+    """Sum over the dimensions, ascending, of user · item for each pair, float64 [P].
+
+    shard: that holds the items.
+    users: their dense part.
+    rows: [P], the user of each pair.
+    local: [P], the item's place within the shard.
+    dimensions: which of them are summed.
+    """
     total = np.zeros(rows.size)
     for start in range(0, rows.size, PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
@@ -71,8 +78,8 @@ def looked_up(matrix: Csr | None, rows: Ints, columns: Ints) -> Floats:
     """matrix[rows[p], columns[p]], 0 where nothing is stored. Rows must be sorted by column."""
     if matrix is None or matrix.values is None or matrix.indices.size == 0:
         return np.zeros(rows.size)
-    at, found = _sought(matrix, rows, columns)
-    return np.where(found, matrix.values[at], 0.0)
+    at, is_stored = _sought(matrix, rows, columns)
+    return np.where(is_stored, matrix.values[at], 0.0)
 
 
 def holds(matrix: Csr | None, rows: Ints, columns: Ints) -> NDArray[np.bool_]:

@@ -1,8 +1,8 @@
 """The compiled inner loops of the top-K kernel (numba). Nothing else may import this module directly:
-`kernel_engine.compiled_loops` finds it a home where numba can cache, also when the package is zipped.
+`engine.compiled_loops` finds it a home where numba can cache, also when the package is zipped.
 
 No function here is compiled with fast-math: the float64 sums are the definition of the score, term by
-term in ascending order, and must equal those of `kernel_exact` bit by bit.
+term in ascending order, and must equal those of `exact` bit by bit.
 
 numba counts the users of an array whenever one is passed or taken from a tuple, by an instruction that locks
 the memory: in loops this small a seventh of the time. What allocates nothing is compiled without (`_nrt`).
@@ -88,10 +88,22 @@ def add_sparse(
     rare_lanes: NDArray[np.int32],
     rare_values: NDArray[np.float32],
 ) -> None:
-    """Add the sparse part to a tile [items, users]: for each item term the users who have it.
+    """Add the sparse part to a tile: for each term of an item, the users who have it.
 
-    The other arrays are those of `kernel_parts.Profiles`. Most terms are those of few users, and a row for
-    every term would be longer than the cache.
+    Most terms are those of few users, and a row for every term would be longer than the cache. So terms are
+    common or rare; see `parts.Profiles`, of which the last five arrays are.
+
+    tile: float32 [items, lanes], added to.
+    first: the place of the tile's first item within the shard.
+    terms_ptr: int64 [n + 1], where the terms of each item of the shard begin.
+    terms: int32, the terms.
+    term_values: float32, their weights.
+    scale: what the weights are multiplied by.
+    number: int32 [V], a term's own number, -1 for one that no user has.
+    common: float32 [C, lanes], the users' weights of the common terms, numbers below C.
+    rare_ptr: int64, where the users of each rare term begin.
+    rare_lanes: int32, the lane of each of these users.
+    rare_values: float32, their weights.
     """
     width, n_common = tile.shape[1], common.shape[0]
     for j in range(tile.shape[0]):
@@ -341,7 +353,15 @@ def take_additive(best: Best, scored: Scored, items: Items, masks: Masks) -> Non
 def take_zero(
     u: int, by_item: NDArray[np.int64], best: Best, scored: Scored, items: Items, masks: Masks
 ) -> None:
-    """Offer the shard's first k items in item order to a user to whom all are worth exactly 0."""
+    """Offer the shard's first k items in item order to a user to whom all are worth exactly 0.
+
+    u: which user of the tile.
+    by_item: int64 [n], the shard's items, places within it, by their index.
+    best: the running best of all users of the tile, changed.
+    scored: what the exact scores need.
+    items: the shard.
+    masks: what a user may not get.
+    """
     given = 0
     for j in by_item:
         if given == best.lows.shape[1] or best.floor[u] > 0:
@@ -381,8 +401,15 @@ def take_tile(
 ) -> None:
     """Take the shard's items start, start + 1, … into the running best of `users`, one a lane.
 
-    tile [items, lanes] is overwritten; its lanes beyond the users are padding. margin [users]: how far a
-    score may be from the exact one. bar [lanes]: room for what a score must exceed to matter.
+    tile: float32 scores [items, lanes], overwritten; lanes beyond the users are padding.
+    start: the place of the first item within the shard.
+    users: int64 [users], which users of the tile of users.
+    margin: [users], how far a score may be from the exact one.
+    bar: float32 [lanes], room for what a score must exceed to matter.
+    best: the running best of all users, changed.
+    scored: what the exact scores need.
+    items: the shard.
+    masks: what a user may not get.
     """
     # Locals, and functions of a few arrays: a call that hands on the whole tuples costs more than a scan.
     entry, n, lows, n_lows, floor = best.entry, best.n, best.lows, best.n_lows, best.floor

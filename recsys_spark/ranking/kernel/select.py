@@ -1,11 +1,11 @@
 """The exact top-K: the best k items of each user over the whole catalogue, under masks.
 
-Scores are defined in float64 with a fixed order of summation (see `kernel_exact`), ties go to the lower
+Scores are defined in float64 with a fixed order of summation (see `exact`), ties go to the lower
 item index, and so the result depends on nothing else: not on tiles, shards, partitions, cores or the engine.
 
 For U users, I items and D dense dimensions the work is at most a float32 product, 2·U·I·D FLOP, tile by
 tile into a reused buffer; items come by falling norm, and a user who can gain nothing more leaves the tile
-(see `kernel_shards`). float32 alone is not exact: by the usual bound on an inner product of n terms in any
+(see `shards`). float32 alone is not exact: by the usual bound on an inner product of n terms in any
 order (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1) a float32 score is within
 
     margin = γ_n · Σ_b ‖u_b‖·max‖v_b‖,   γ_n = n·2⁻²⁴ / (1 − n·2⁻²⁴),   n = D + item terms + 2
@@ -15,7 +15,7 @@ the sparse weights to float32. A user keeps every item whose score plus margin r
 minus margin; these are scored again in float64.
 
 Where the processor multiplies bytes (AVX-512 VNNI) and there is no sparse part, 8-bit codes of the factors
-are screened before that, with a bound of their own (see `kernel_codes`), and only what passes is scored in
+are screened before that, with a bound of their own (see `codes`), and only what passes is scored in
 float32: on normal random factors 0.4 of the time of the bare product, which is otherwise 1.3. A tile of whose
 scores more than NEAR_SHARE pass tells too little, and its users go on in float32.
 
@@ -79,10 +79,17 @@ def select(
 
     score = (Σ_d users.dense·items.dense + Σ_t users.sparse·items.sparse) + users.additive, in float64, d and
     t ascending. Best first; of equal scores the lower index. Excluded and not allowed items never count
-    towards k; a user with fewer than k items left gets a short list. The tiles change the time, nothing else.
+    towards k. A user with fewer than k items left gets a short list.
 
-    ValueError: k or a tile below 1, NaN or infinity in any part, shapes that do not fit, and a user whose
-    Σ_b ‖u_b‖·max‖v_b‖ or additive value reaches 1e300, since scores might then overflow float64.
+    items: I of them, or their shards.
+    users: U of them.
+    k: how many items, from 1.
+    tile_users: users that are scored at a time; it changes the time, nothing else.
+    tile_items: items that are scored at a time; likewise.
+
+    Raises ValueError for k or a tile below 1, NaN or infinity in any part, and shapes that do not fit.
+    Likewise for a user whose Σ_b ‖u_b‖·max‖v_b‖ or additive value reaches 1e300, since scores might overflow
+    float64.
     """
     if min(k, tile_users, tile_items) < 1:
         raise ValueError(f"k={k}, tile_users={tile_users}, tile_items={tile_items}: expected 1 or more")
@@ -163,7 +170,14 @@ class _Tile:
         buffer: NDArray[np.float32],
         tile_items: int,
     ) -> None:
-        """Score the users against the items of a shard, tile by tile."""
+        """Score the users against the items of a shard, tile by tile.
+
+        shard: the items.
+        outline: of the catalogue.
+        ceilings: the largest norms of each tile of the shard.
+        buffer: float32, room for the scores of a tile.
+        tile_items: items of a tile.
+        """
         self.engine.begin(shard)
         scan: _Scan | None = None
         start = 0
@@ -231,6 +245,14 @@ class _Products:
     def of(
         cls, tile: _Tile, shard: Shard, n_items: int, outline: Outline, buffer: NDArray[np.float32]
     ) -> _Products:
+        """The tile's active users, ready for the shard.
+
+        tile: of users.
+        shard: the items.
+        n_items: how many of them are taken at a time.
+        outline: of the catalogue.
+        buffer: float32, room for the scores of n_items items and all lanes.
+        """
         chosen, bounds = tile.active, tile.bounds
         vectors = np.zeros((outline.n_dims, _lanes_for(chosen.size)), np.float32)
         vectors[:, : chosen.size] = tile.near_one().T

@@ -25,7 +25,7 @@ class Shard:
     """A run of n items in places first … first + n.
 
     dense float32 [n, D]; norms float64 [n, B + 1]; item int32 [n], each one's index in item order; sparse
-    [n, V]; allowed uint8 [G, ceil(n / 8)], packed. coded: what `kernel_codes` made of it, by tile size.
+    [n, V]; allowed uint8 [G, ceil(n / 8)], packed. coded: what `codes` made of it, by tile size.
     """
 
     first: int

@@ -48,10 +48,20 @@ def block_above(  # type: ignore[no-untyped-def]
 ) -> Any:
     """Whether any sum of a block of ROWS items × LANES users exceeds its user's bar; only then above is set.
 
-    item_codes int8, from item_at on [steps, ROWS, 4]; starts int32, from start_at on [ROWS]: what each sum
-    begins with; user_codes uint8, from user_at on [steps, LANES, 4]; bars int32 [LANES]; above uint32 [ROWS]:
-    bit l of row r is set where the sum of item r and user l is more than bars[l]. All flat and contiguous.
-    Nothing is checked.
+    All arrays are flat and contiguous. Nothing is checked.
+
+    typing_context: numba's.
+    item_codes: int8, from item_at on [steps, ROWS, 4].
+    item_at: where the block's items begin.
+    starts: int32, from start_at on [ROWS]: what each item's sums begin with.
+    start_at: where the block's starts begin.
+    user_codes: uint8, from user_at on [steps, LANES, 4].
+    user_at: where the block's users begin.
+    steps: fours of dimensions.
+    bars: int32 [LANES], what a user's sums must exceed.
+    above: uint32 [ROWS]: bit l of row r is set where the sum of item r and user l is more than bars[l].
+
+    Source: Intel's manual, see the module's first lines.
     """
     operands = item_codes, item_at, starts, start_at, user_codes, user_at, steps, bars, above
     return types.boolean(*operands), _write_above
@@ -70,9 +80,22 @@ def block_largest(  # type: ignore[no-untyped-def]
     largest,  # noqa: ANN001
     number,  # noqa: ANN001
 ) -> Any:
-    """Write each user's largest sum of the block to row `number` of largest, int32 [n, LANES], contiguous.
+    """Write each user's largest sum of a block of ROWS items × LANES users.
 
-    The other operands are those of block_above.
+    All arrays are contiguous, codes and starts flat. Nothing is checked.
+
+    typing_context: numba's.
+    item_codes: int8, from item_at on [steps, ROWS, 4].
+    item_at: where the block's items begin.
+    starts: int32, from start_at on [ROWS]: what each item's sums begin with.
+    start_at: where the block's starts begin.
+    user_codes: uint8, from user_at on [steps, LANES, 4].
+    user_at: where the block's users begin.
+    steps: fours of dimensions.
+    largest: int32 [n, LANES], written.
+    number: the row of largest to write.
+
+    Source: Intel's manual, see the module's first lines.
     """
     operands = item_codes, item_at, starts, start_at, user_codes, user_at, steps, largest, number
     return types.none(*operands), _write_largest
@@ -191,14 +214,14 @@ class _Block:
         levels = [self._load(bars, _VECTOR, WIDTH * n, _INT) for n in range(LANES // WIDTH)]
         bits = [[builder.icmp_signed(">", value, levels[n]) for n, value in enumerate(row)] for row in sums]
         some = bits[0][0]
-        for found in [found for row in bits for found in row][1:]:
-            some = builder.or_(some, found)
+        for flag in [flag for row in bits for flag in row][1:]:
+            some = builder.or_(some, flag)
         is_any = builder.icmp_unsigned("!=", builder.bitcast(some, mask), mask(0))
         with builder.if_then(is_any, likely=False):
             for r, row in enumerate(bits):
-                for n, found in enumerate(row):
+                for n, flag in enumerate(row):
                     place = self._at(above, mask, len(row) * r + n)
-                    builder.store(builder.bitcast(found, mask), place).align = 2
+                    builder.store(builder.bitcast(flag, mask), place).align = 2
         return is_any
 
     def store_largest(self, sums: list[list[Any]], into: Any) -> None:

@@ -30,37 +30,41 @@ def by_name(findings: list[doctor.Finding]) -> dict[str, doctor.Finding]:
     return {finding.name: finding for finding in findings}
 
 
+def cheap(settings: Settings) -> dict[str, doctor.Finding]:
+    return by_name(doctor.cheap_checks(settings))
+
+
 def test_a_machine_that_runs_these_tests_is_ready(
     spark: SparkSession, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_MEMORY_GB", 0.1)
+    monkeypatch.setattr(doctor, "MEMORY_GB", 0.1)
     found = by_name(doctor.examine(settings))
     assert [finding for finding in found.values() if not (finding.is_ok or finding.is_optional)] == []
-    assert found["lake"].found == f"Delta round trip of 3 rows at {settings.lake.path}"
+    assert found["lake"].observed == f"Delta round trip of 3 rows at {settings.lake.path}"
     assert found["log store"].is_ok
 
 
 def test_a_lake_that_cannot_be_written_is_found(
     spark: SparkSession, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_MEMORY_GB", 0.1)
+    monkeypatch.setattr(doctor, "MEMORY_GB", 0.1)
     (tmp_path / "lake").write_text("a file where the lake should be")
     found = by_name(doctor.examine(settings))["lake"]
     assert not found.is_ok
-    assert "the lake cannot be written" in found.found
+    assert "the lake cannot be written" in found.observed
 
 
 def test_a_lake_on_s3_needs_a_log_store_for_several_writers(settings: Settings, tmp_path: Path) -> None:
     on_s3 = settings.model_copy(update={"lake": Place(path="s3a://bucket/lake")})
-    before = doctor._log_store(on_s3)
+    before = cheap(on_s3)["log store"]
     assert (before.is_ok, before.is_optional) == (False, True)
-    assert "two runs at once can lose commits" in before.found
+    assert "two runs at once can lose commits" in before.observed
     assert "spark.delta.logStore.s3a.impl" in before.advice
     conf = tmp_path / "conf" / "spark-cluster.conf"
     conf.write_text(conf.read_text(encoding="utf-8") + STORE, encoding="utf-8")
-    assert doctor._log_store(on_s3).is_ok
+    assert cheap(on_s3)["log store"].is_ok
     conf.write_text(STORE.replace("S3DynamoDB", "S3SingleDriver"), encoding="utf-8")
-    assert not doctor._log_store(on_s3).is_ok
+    assert not cheap(on_s3)["log store"].is_ok
 
 
 def test_a_source_in_a_database_needs_its_driver(
@@ -70,9 +74,9 @@ def test_a_source_in_a_database_needs_its_driver(
         update={"format": "jdbc", "url": "jdbc:postgresql://h/d", "table": "t", "path": ""}
     )
     with_database = settings.model_copy(update={"sources": {"events": source}})
-    assert doctor._driver(with_database).is_ok
+    assert cheap(with_database)["JDBC driver"].is_ok
     monkeypatch.setattr("pyspark.__file__", str(tmp_path / "pyspark.py"))
-    assert (doctor._driver(with_database).is_ok, doctor._driver(settings).is_ok) == (False, True)
+    assert (cheap(with_database)["JDBC driver"].is_ok, cheap(settings)["JDBC driver"].is_ok) == (False, True)
 
 
 def java_that_says(folder: Path, version: str) -> Path:
@@ -91,9 +95,9 @@ def test_a_java_that_spark_does_not_run_on_is_found(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, is_ok: bool
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(java_that_says(tmp_path / "java", version)))
-    found = doctor._java(settings)
+    found = cheap(settings)["Java"]
     assert (found.is_ok, found.advice) == (is_ok, "apt-get install openjdk-17-jre-headless")
-    assert found.found == f"{version.split('.', maxsplit=1)[0]} at {tmp_path}/java/bin/java"
+    assert found.observed == f"{version.split('.', maxsplit=1)[0]} at {tmp_path}/java/bin/java"
 
 
 def test_what_is_missing_is_named_with_what_to_type(
@@ -102,8 +106,8 @@ def test_what_is_missing_is_named_with_what_to_type(
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "no java"))
     monkeypatch.setenv("PYSPARK_PYTHON", str(tmp_path / "no python"))
     monkeypatch.setattr("pyspark.__file__", str(tmp_path / "pyspark.py"))
-    monkeypatch.setattr(doctor, "_MEMORY_GB", 1e6)
-    monkeypatch.setattr(doctor, "_DISK_GB", 1e6)
+    monkeypatch.setattr(doctor, "MEMORY_GB", 1e6)
+    monkeypatch.setattr(doctor, "DISK_GB", 1e6)
     found = by_name(doctor.examine(settings))
     assert "lake" not in found, "no round trip where its needs are not met"
     told = {name: one.advice for name, one in found.items() if not (one.is_ok or one.is_optional)}
@@ -114,7 +118,7 @@ def test_what_is_missing_is_named_with_what_to_type(
         "memory": "free 1e+06 GB, or lower spark.driver.memory in conf/spark-local.conf",
         "disk": "free 1e+06 GB there",
     }
-    assert found["Delta JARs"].found == f"missing {', '.join(doctor.DELTA_JARS)}"
+    assert found["Delta JARs"].observed == f"missing {', '.join(doctor.DELTA_JARS)}"
 
 
 def test_the_command_tells_what_to_type_and_fails(

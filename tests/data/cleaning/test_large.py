@@ -89,7 +89,7 @@ def left_behind(lake: Lake, table: Table) -> list[str]:
 def test_a_large_delivery_ends_in_the_tables_of_a_small_one(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "_MOST_TWINS", 2.0)
+    monkeypatch.setattr(batch, "MOST_TWINS", 2.0)
     small = job_in(spark, tmp_path / "small", large_batch_rows=1_000_000)
     large = job_in(spark, tmp_path / "large", large_batch_rows=1)
     figures = []
@@ -169,7 +169,7 @@ def test_what_a_gate_refuses_or_a_count_misses_leaves_no_file(
                 ingest.run(job)
         assert left_behind(job.lake, BRONZE_INTERACTIONS) == []
     ingest.run(job)
-    monkeypatch.setattr(batch, "_MOST_TWINS", 2.0)
+    monkeypatch.setattr(batch, "MOST_TWINS", 2.0)
     with monkeypatch.context() as broken:
         broken.setattr(batch, "added_up", stopped)
         with pytest.raises(KeyboardInterrupt):
@@ -207,7 +207,7 @@ def test_a_lake_of_an_earlier_version_keeps_its_partitions(spark: SparkSession, 
 def test_where_delta_maps_columns_a_large_delivery_ends_in_the_same_tables(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "_MOST_TWINS", 2.0)
+    monkeypatch.setattr(batch, "MOST_TWINS", 2.0)
 
     def taken(name: str) -> list[list[str]]:
         job = job_in(spark, tmp_path / name, large_batch_rows=1)

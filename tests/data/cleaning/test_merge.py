@@ -70,7 +70,7 @@ def test_the_latest_delivery_of_an_event_stands_under_its_own_date(
     batches, lake = [FIRST, CORRECTED, AGAIN], Lake(spark, str(tmp_path))
     for number in order:
         # One of them as if it were too large to be sent to the table's rows.
-        monkeypatch.setattr(merge, "_SENT_ROWS", 0 if number == 1 else 500_000)
+        monkeypatch.setattr(merge, "SENT_ROWS", 0 if number == 1 else 500_000)
         merge_batch(lake, SILVER_INTERACTIONS, frame(spark, batches[number]), identity=("event_id",))
     rows = lake.read(SILVER_INTERACTIONS).collect()
     assert sorted((row["event_id"], row["event_date"], row["item_id"]) for row in rows) == sorted(

@@ -17,16 +17,15 @@ from recsys_spark.config.sections import Settings
 from recsys_spark.data.gates import judge as quality
 from recsys_spark.data.gates.bounds import Check
 from recsys_spark.data.gates.figures import (
-    PROFILE,
+    BATCH_METRIC,
+    checkpointed_and_counted,
     counted,
-    counted_while_kept,
     duplicate_keys,
     good_figures,
     reason_figures,
     unknown_items,
 )
 from recsys_spark.data.gates.past_nights import Past, past_nights
-from recsys_spark.data.gates.preference_gate import judge_preferences
 from recsys_spark.data.gates.suites import (
     audience_check,
     freshness_check,
@@ -35,8 +34,8 @@ from recsys_spark.data.gates.suites import (
     list_check,
     outcome_check,
     preference_check,
-    profile_check,
     user_check,
+    whole_check,
 )
 from recsys_spark.errors import QualityGateError
 from recsys_spark.lake.job import Job
@@ -46,6 +45,7 @@ from recsys_spark.lake.tables import OPS_METRICS, OPS_QUALITY, SILVER_ITEMS, SIL
 from recsys_spark.push.gate import Verdict
 from recsys_spark.push.list_suite import list_figures
 from recsys_spark.runtime.rows import frame_of
+from recsys_spark.stages.preferences import judge_preferences
 from tests.conftest import Frame
 
 DAY = date(2024, 6, 2)
@@ -117,13 +117,13 @@ def test_a_batch_is_judged_as_a_whole_and_beside_the_last_nights(
     settings: Settings, change: dict, past: Past, broken: dict
 ) -> None:
     figures = {**GOOD, **change}
-    check = profile_check(figures, quality=settings.quality, clean=settings.clean, run_date=DAY, past=past)
+    check = whole_check(figures, quality=settings.quality, clean=settings.clean, run_date=DAY, past=past)
     assert failed(check) == {name: bounds(*values) for name, values in broken.items()}
 
 
 def test_few_rows_are_not_compared_by_their_shares(settings: Settings) -> None:
     figures = {**GOOD, "rows": 999, "events_view": 0}
-    check = profile_check(figures, quality=settings.quality, clean=settings.clean, run_date=DAY, past=USUAL)
+    check = whole_check(figures, quality=settings.quality, clean=settings.clean, run_date=DAY, past=USUAL)
     assert failed(check) == {}
 
 
@@ -206,7 +206,7 @@ def test_great_expectations_agrees_and_tells_what_it_saw_and_what_was_allowed(
     settings: Settings, tmp_path: Path
 ) -> None:
     figures = {**GOOD, "null_user_id": 1, "duplicate_keys": 0, "rejected": 1111, "events_purchase": 30}
-    whole = profile_check(figures, quality=settings.quality, clean=settings.clean, run_date=DAY, past=USUAL)
+    whole = whole_check(figures, quality=settings.quality, clean=settings.clean, run_date=DAY, past=USUAL)
     checks = [interaction_check(figures), whole]
     results = quality.validate(checks, docs=tmp_path, stage="clean")
     unmet = {result.column for result in results if not result.is_success}
@@ -259,7 +259,7 @@ def test_figures_are_counts_of_the_rows_and_hold_none_of_their_values(
         **good_figures("interactions", clean=clean, among=is_good),
         **reason_figures(["bad", "worse"]),
     }
-    kept, found = counted_while_kept(events, expressions, StorageLevel.MEMORY_AND_DISK)
+    kept, found = checkpointed_and_counted(events, expressions, StorageLevel.MEMORY_AND_DISK)
     assert kept.count() == len(rows)
     assert {name: found.pop(name) for name in ("rejected", "reject_bad", "reject_worse")} == {
         "rejected": 1,
@@ -334,7 +334,7 @@ def test_the_past_sums_deliveries_of_a_night_and_takes_the_last_of_what_was_made
 ) -> None:
     lake = Lake(spark, str(tmp_path))
 
-    def record(day: int, label: str, value: float, hour: int = 0, metric: str = PROFILE) -> tuple:
+    def record(day: int, label: str, value: float, hour: int = 0, metric: str = BATCH_METRIC) -> tuple:
         at = datetime(2024, 5, day, hour, tzinfo=UTC)
         return ("r", at.date(), "clean", metric, label, float(value), at)
 
@@ -386,9 +386,7 @@ def test_preferences_that_fail_are_told_and_are_gone(
     assert {"rows", "bad_strength", "unknown_item_share", "null_user_id"} <= set(verdicts)
 
 
-def test_the_profile_of_the_lists_counts_slots_that_no_list_may_have(
-    frame: Frame, settings: Settings
-) -> None:
+def test_the_figures_of_the_lists_count_slots_that_no_list_may_have(frame: Frame, settings: Settings) -> None:
     rows = [
         ("email", "weekly_staples", "u1", 1, "i1", 1.0),
         ("email", "weekly_staples", "u1", 11, "i2", 1.0),

@@ -17,7 +17,7 @@ from recsys_spark.cli import app
 from recsys_spark.commands.repair import quarantine_tables
 from recsys_spark.config.load import load_settings
 from recsys_spark.config.sections import Settings
-from recsys_spark.data.quarantine.discard import discard
+from recsys_spark.data.quarantine.discard import waiting_file
 from recsys_spark.data.quarantine.reprocess import reprocess
 from recsys_spark.data.quarantine.samples import Rejected, by_reason, masked, shape
 from recsys_spark.errors import ConfigError, QualityGateError
@@ -136,9 +136,9 @@ def test_a_refused_file_is_left_out_by_its_content_and_its_correction_is_taken(
         clean.run(job)
     later = replace(job, run_date=date(2024, 5, 9))  # whichever night it is asked for in
     with pytest.raises(ConfigError, match=f"4 files .* called 'events.csv': .*content {wrong[:12]}"):
-        discard(later, "events.csv")
+        waiting_file(later.lake, "events.csv")
     with pytest.raises(ConfigError, match=r"no file 'orders.csv' waits for silver .*events.csv \(web"):
-        discard(later, "orders.csv")
+        waiting_file(later.lake, "orders.csv")
     monkeypatch.setattr(quarantine_tables, "job_of", lambda *_: later)
     given = ["quarantine", "--env", "demo", "--discard", wrong[:8]]
     told = CliRunner().invoke(app, [*given, "--json", str(tmp_path / "told.json")])
@@ -156,7 +156,7 @@ def test_a_refused_file_is_left_out_by_its_content_and_its_correction_is_taken(
     taken = job.read(SILVER_INTERACTIONS).select("event_id", "item_id").collect()
     assert [tuple(row) for row in taken] == [("w1", "i1")]
     with pytest.raises(ConfigError, match=r"no file '/shop/events.csv' waits .* None waits"):
-        discard(later, "/shop/events.csv")
+        waiting_file(later.lake, "/shop/events.csv")
 
 
 def rows_of(job: Job, table: Table) -> list[str]:

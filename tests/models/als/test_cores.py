@@ -20,8 +20,8 @@ from tests.models.als.test_fit import PAIRS, TRAINERS, als
 PROGRAM = """
 import sys
 from pathlib import Path
-from recsys_spark.lake.session import properties, start_session
-from tests.models.test_als_cores import digests
+from recsys_spark.runtime.session import properties, start_session
+from tests.models.als.test_cores import digests
 from tests.shop import FEW_ROWS, QUICK_JAVA
 conf, master, folder = sys.argv[1:]
 few = dict(line.split() for line in FEW_ROWS.strip().splitlines())

@@ -369,15 +369,24 @@ def test_a_user_whom_no_later_item_can_help_costs_nothing_more(engine, monkeypat
     dense[4_000:] += np.random.default_rng(25).random((96, 4)).astype(np.float32) + 1
     scored = {"codes": 0, "products": 0}
 
-    def counted(name, take):
-        def taken(self, columns, margin):
-            scored[name] += self.users.size * (columns.stop - columns.start)
-            return take(self, columns, margin)
+    def counting_codes(take):
+        def taken(self, tile, columns, users, *rest):
+            scored["codes"] += users.size * (columns.stop - columns.start)
+            return take(self, tile, columns, users, *rest)
 
         return taken
 
-    for name, kind in (("codes", kernel._Codes), ("products", kernel._Products)):
-        monkeypatch.setattr(kind, "take", counted(name, kind.take))
+    def counting_products(take):
+        def taken(self, tile, start, users, margin):
+            scored["products"] += users.size * tile.shape[0]
+            return take(self, tile, start, users, margin)
+
+        return taken
+
+    compiled_engine = kernel_engine.CompiledEngine
+    monkeypatch.setattr(compiled_engine, "take_codes", counting_codes(compiled_engine.take_codes))
+    for kind in (compiled_engine, kernel_engine.PlainEngine):
+        monkeypatch.setattr(kind, "take", counting_products(kind.take))
     users = UserParts(np.random.default_rng(26).random((64, 4)))
     assert_exact(ItemParts(dense), users, 10, tile_items=64)
     in_one_go = kernel.CODED_TILES if engine == "codes" else 1
@@ -768,7 +777,7 @@ def test_a_cache_folder_that_others_could_write_to_is_not_used(monkeypatch, tmp_
     folder.mkdir()
     folder.chmod(0o777)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    chosen = compiled._private_folder()
+    chosen = compiled.private_folder()
     assert chosen != folder
     assert chosen.stat().st_mode & 0o077 == 0
     shutil.rmtree(chosen)
@@ -851,8 +860,8 @@ def test_the_block_product_is_that_of_whole_numbers(engine):
     users = rng.integers(-127, 128, (2 * LANES, 20)).astype(np.int8)
     expected = (items.astype(np.int64) @ users.T.astype(np.int64))[ROWS:, LANES:]
     starts = (-128 * items.astype(np.int64).sum(axis=1)).astype(np.int32)
-    packed_items = kernel_codes._packed(items, ROWS)
-    packed_users = kernel_codes._packed(users, LANES).view(np.uint8) ^ np.uint8(128)
+    packed_items = kernel_codes.in_blocks(items, ROWS)
+    packed_users = kernel_codes.in_blocks(users, LANES).view(np.uint8) ^ np.uint8(128)
     second = (packed_items, ROWS * 20, starts, ROWS, packed_users, LANES * 20, 5)
     bars = np.sort(expected, axis=0)[-3].astype(np.int32)
     above = np.zeros(ROWS, np.uint32)
@@ -873,10 +882,12 @@ def test_codes_that_tell_nothing_apart_leave_the_scan_to_float32(engine, monkeyp
     users = rng.standard_normal((70, 8))
     users[:, 0] = 1000
     taken = []
-    plain = kernel._Products.take
-    monkeypatch.setattr(
-        kernel._Products, "take", lambda self, *args: taken.append(args[0].start) or plain(self, *args)
-    )
+
+    def noting(take):
+        return lambda self, tile, start, *rest: taken.append(start) or take(self, tile, start, *rest)
+
+    for kind in (kernel_engine.CompiledEngine, kernel_engine.PlainEngine):
+        monkeypatch.setattr(kind, "take", noting(kind.take))
     assert_exact(ItemParts(dense), UserParts(users), 3)
     assert min(taken) == (kernel.CODED_TILES * kernel.TILE_ITEMS * 2 if engine == "codes" else 0)
 
