@@ -52,8 +52,8 @@ lint: setup ## style and types only
 	@$(BIN)/python scripts/check.py --lint
 golden: setup setup-airflow ## accept the present output as the golden files (look at git diff afterwards)
 	@GOLDEN=accept $(BIN)/python scripts/check.py --golden
-soak: setup ## the tests that take long
-	@$(BIN)/pytest tests --ignore=tests/dags -m soak || { code=$$?; [ $$code -eq 5 ] && echo 'no test is marked soak yet'; }
+soak: setup setup-airflow ## the tests that take long, at most an hour
+	@$(BIN)/python scripts/check.py --soak
 
 docs: setup setup-docs ## the reference pages, the README's pictures and the site, build/site/index.html
 	@$(BIN)/python scripts/reference.py

@@ -1,6 +1,6 @@
-"""Style, types and tests, as `make test` runs them: `check.py [--lint | --quick | --golden]`.
+"""Style, types and tests, as `make test` runs them: `check.py [--lint | --quick | --golden | --soak]`.
 
---quick leaves out every test that starts Spark, and those of the DAGs.
+--quick leaves out every test that starts Spark, and those of the DAGs; --soak runs only what takes long.
 
 Every step runs, also after one has failed, and the last line adds up the test runners' own figures.
 """
@@ -109,6 +109,8 @@ def main() -> int:
         tests, alone = pytest_steps("-k", "golden"), []
     elif "--quick" in sys.argv:
         tests, alone = pytest_steps("-m", "not spark and not soak", "--durations=5")[:1], lint_steps()
+    elif "--soak" in sys.argv:
+        tests, alone = pytest_steps("-m", "soak"), []
     else:
         tests, alone = pytest_steps(), [*lint_steps(), *site_steps()]
     # The DAGs' tests wait a lot (for Airflow, for executors to start): side by side all end sooner.

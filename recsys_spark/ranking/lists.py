@@ -82,7 +82,7 @@ def lists(
     One pass: at most U·I·(d + 2 + G) multiply-adds per variant, G groups with a popularity of their own, plus
     the words of the users' profiles. Another pass goes over the newcomers where places are kept for them.
     Memory of a task: a batch of users, the kernel's tiles and one shard of items. A batch is 2,048 users, or
-    16,384 where items come in shards, and at most 64 MB of rows. It does not grow with users, nor with
+    16,384 where items come in shards, and at most 64 MB of rows. Memory does not grow with users, nor with
     anyone's history beyond their row.
 
     users: (user_id, unique). A column group (string) is for the catalogue's forbidden items; null or an

@@ -162,7 +162,7 @@ def share_items(
     """Ship item data to all executors.
 
     Cost: one write, and one transfer per executor. The files are emptied by `release()`, and removed when the
-        driver's Python ends or shares items in a later session.
+    driver's Python ends or shares items in a later session.
 
     spark: the session.
     parts: I items, in ascending order of their ids.

@@ -51,8 +51,8 @@ def top_k(
     repeated rows of exclude and candidates do not matter.
 
     Cost: at most 2·U·I·D float32 FLOP in one pass over the users, plus the shuffle of users and exclude by
-        user. Items come by falling norm, and a user leaves the pass when no later item can enter their list.
-        On factors of a real shop that was a third of the product.
+    user. Items come by falling norm, and a user leaves the pass when no later item can enter their list. On
+    factors of a real shop that was a third of the product.
 
     Calling it runs the job that collects the items: 4·I·D bytes on the driver, and files of that size per
     executor. The rest runs with the result, and the files stay until `release` or the driver's end.

@@ -109,6 +109,17 @@ def test_a_rejected_input_ends_the_night_without_another_try(tmp_path: Path, air
     assert night.published == []
 
 
+def test_a_good_night_runs_every_stage_in_order_and_announces_its_lists(
+    tmp_path: Path, airflow_home: Path
+) -> None:
+    home = jobs_that_exit(tmp_path, {})
+    night = run_night(airflow_home, home=home, env="demo", run_date=RUN_DATE)
+    assert night.states == dict.fromkeys(STAGES, "success"), night.output[-3000:]
+    assert list(night.states) == list(STAGES), "each began after the one before it"
+    assert [call["stage"] for call in calls_of(home)] == list(STAGES)
+    assert night.published == [{"run_date": RUN_DATE}]
+
+
 @pytest.mark.parametrize(
     ("exit_code", "exception", "words"),
     [

@@ -1,6 +1,7 @@
-"""The real jobs of a small night: by Airflow, spark-submit and a standalone cluster, against local mode.
+"""The real jobs of a small night on a standalone cluster, against local mode; in `make soak` by Airflow.
 
-The two workers run an environment of their own and do not see the checkout, so a path or a module of the
+In every run the stages are one application, which starts one JVM for all of them. Under Airflow each stage is an
+application of its own: nine times a driver and two executors. The two workers run an environment of their own and do not see the checkout, so a path or a module of the
 driver that leaks into a task fails here.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from test_nightly_run import Night, run_night
+from test_nightly_run import run_night
 from test_policy import STAGES
 
 sys.path.insert(0, str(ROOT))
@@ -94,13 +95,14 @@ def local_lake(here: Path, shop: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Both:
-    """The same night twice: the lake that local mode made, and the one of the cluster."""
+class Prepared:
+    """A cluster with a shop that its workers see too, and what each way to run a night there is given."""
 
-    local: Path
-    cluster: Path
+    master: str
+    shared: Path
+    shop: Path
     conf: Path
-    night: Night
+    environment: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
 
 
 @pytest.fixture(scope="module")
-def both(cluster: tuple[Path, str], airflow_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Both:
+def prepared(cluster: tuple[Path, str]) -> Prepared:
     folder, master = cluster
     shared = folder / "shared"
     shop = open_shop(shared / "shop").folder
@@ -121,37 +123,78 @@ def both(cluster: tuple[Path, str], airflow_home: Path, tmp_path_factory: pytest
     unjudged = "\n[evaluation]\nwindow_days = 365\n"
     conf = write_conf(folder / "conf", base=ROOT / "conf", shop=shop, root=shared, extra=unjudged)
     [package] = (ROOT / "dist").glob("*.zip")
-    worker_python = (folder / "worker-python").read_text().strip()
-    archive_classes(conf, worker_python, package)
-    night = run_night(
-        airflow_home,
-        home=ROOT,
-        env="slice",
-        run_date=RUN_DATE,
-        RECSYS_CONF=str(conf),
-        RECSYS_PYTHON=worker_python,
-        RECSYS_PY_FILES=str(package),
-        RECSYS_SPARK_CONF=f"{conf}/spark-cluster.conf",
-        AIRFLOW_CONN_SPARK_DEFAULT=json.dumps({"conn_type": "spark", "host": master}),
+    environment = {
+        "RECSYS_CONF": str(conf),
+        "RECSYS_PYTHON": (folder / "worker-python").read_text().strip(),
+        "RECSYS_PY_FILES": str(package),
+        "RECSYS_SPARK_CONF": f"{conf}/spark-cluster.conf",
+    }
+    return Prepared(master, shared, shop, conf, environment)
+
+
+@pytest.fixture(scope="module")
+def local(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return local_lake(tmp_path_factory.mktemp("local"), prepared.shop)
+
+
+def submit_night(prepared: Prepared) -> None:
+    """All stages up to the publication in one application on the cluster."""
+    command = [f"{BIN}/spark-submit", "--master", prepared.master]
+    command += ["--properties-file", prepared.environment["RECSYS_SPARK_CONF"]]
+    command += ["--py-files", prepared.environment["RECSYS_PY_FILES"]]
+    command += [f"{ROOT}/tests/dags/whole_night.py", "slice", RUN_DATE]
+    told(
+        command,
+        **prepared.environment,
+        PYSPARK_PYTHON=prepared.environment["RECSYS_PYTHON"],
+        PYSPARK_DRIVER_PYTHON=PYTHON,
     )
-    return Both(local_lake(tmp_path_factory.mktemp("local"), shop), shared / "lake", conf, night)
 
 
-def test_every_stage_succeeds_and_the_lists_are_announced(both: Both) -> None:
-    assert both.night.states == dict.fromkeys(STAGES, "success"), both.night.output[-6000:]
-    assert list(both.night.states) == list(STAGES), "each began after the one before it"
-    assert both.night.published == [{"run_date": RUN_DATE}]
-
-
-def test_the_cluster_gives_the_same_lists_as_local_mode(both: Both) -> None:
+def require_the_same_lists(local: Path, prepared: Prepared) -> None:
     """Of 300 lists all but three the same items in the same order: MLlib's factors differ in their last bits.
 
     Only slots that are as good as tied may swap places.
     """
-    compare = ["runs", "diff", str(both.local), str(both.cluster), "--env", "slice", "--run-date", RUN_DATE]
-    said = told([f"{BIN}/recsys", *compare], RECSYS_CONF=str(both.conf))
+    compare = [
+        "runs",
+        "diff",
+        str(local),
+        f"{prepared.shared}/lake",
+        "--env",
+        "slice",
+        "--run-date",
+        RUN_DATE,
+    ]
+    said = told([f"{BIN}/recsys", *compare], RECSYS_CONF=str(prepared.conf))
     equal, difference = re.search(
         rf"(\d+) of {LISTS} lists hold the same items in the same order .* in a common slot (\S+)", said
     ).groups()
     assert int(equal) >= LISTS - 3, said
     assert float(difference) < 1e-4, said
+
+
+def test_the_cluster_gives_the_same_lists_as_local_mode(prepared: Prepared, local: Path) -> None:
+    submit_night(prepared)
+    require_the_same_lists(local, prepared)
+
+
+@pytest.mark.soak  # nine applications, each with a driver and two executors of its own
+def test_under_airflow_every_stage_succeeds_the_lists_are_announced_and_the_same(
+    prepared: Prepared, local: Path, airflow_home: Path
+) -> None:
+    shutil.rmtree(prepared.shared / "lake", ignore_errors=True)
+    package = Path(prepared.environment["RECSYS_PY_FILES"])
+    archive_classes(prepared.conf, prepared.environment["RECSYS_PYTHON"], package)
+    night = run_night(
+        airflow_home,
+        home=ROOT,
+        env="slice",
+        run_date=RUN_DATE,
+        AIRFLOW_CONN_SPARK_DEFAULT=json.dumps({"conn_type": "spark", "host": prepared.master}),
+        **prepared.environment,
+    )
+    assert night.states == dict.fromkeys(STAGES, "success"), night.output[-6000:]
+    assert list(night.states) == list(STAGES), "each began after the one before it"
+    assert night.published == [{"run_date": RUN_DATE}]
+    require_the_same_lists(local, prepared)

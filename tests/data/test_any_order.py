@@ -19,21 +19,21 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.load import load_settings
 from recsys_spark.config.sections import Settings
 from recsys_spark.data.cleaning import batch
 from recsys_spark.data.reading import preferences_on
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import SILVER_INTERACTIONS, SILVER_QUARANTINE
 from recsys_spark.stages import clean, ingest
-from tests.data.cleaning.test_clean import bronze
+from tests.data.deliveries import KEYS, events_in
 from tests.data.test_events import Event, oracle
+from tests.settings import demo_in
+from tests.tables import bronze
 
 FIRST = datetime(2024, 5, 1, tzinfo=UTC)
 RUN_DATES = [date(2024, 5, 3), date(2024, 5, 6)]
 HEADER = "id,user,item,what,at,pieces,undoes"
-COLUMNS = {"event_id": "id", "user_id": "user", "item_id": "item", "event_type": "what", "event_at": "at"}
-COLUMNS |= {"quantity": "pieces", "cancels_event_id": "undoes"}
+COLUMNS = KEYS | {"event_type": "what", "quantity": "pieces", "cancels_event_id": "undoes"}
 
 Figures = dict[tuple[str, str], float]
 Take = Callable[["World", list["File"], list["File"]], Figures]
@@ -144,11 +144,11 @@ def one_place() -> list[File]:
     """A file that is replaced by another content, and then by the first again."""
     rows = [Row("s1", "u1", "i1", "purchase", FIRST, "1"), Row("s2", "u2", "i1", "purchase", FIRST, "1")]
     other = [replace(rows[0], pieces="9"), replace(rows[1], item="i2", at=FIRST + timedelta(days=1))]
-    found = []
+    files = []
     for day, content in ((2, rows), (3, other), (4, rows)):
         text = "\n".join([HEADER, *(row.line() for row in content)]) + "\n"
-        found.append(File("web/stock.csv", day, text, tuple(Sent("web", day, row) for row in content)))
-    return found
+        files.append(File("web/stock.csv", day, text, tuple(Sent("web", day, row) for row in content)))
+    return files
 
 
 class World:
@@ -156,19 +156,12 @@ class World:
 
     def __init__(self, spark: SparkSession, root: Path, *, large_batch_rows: int) -> None:
         self.root, self.spark = root, spark
-        base = load_settings("demo").model_dump()
-        wide = {"max_rejected_share": 1.0, "max_unknown_item_share": 1.0}
-        sources = {
-            name: {"kind": "interactions", "format": "csv", "path": f"{root}/{name}", "columns": COLUMNS}
-            for name in ("tills", "web")
-        }
-        changed = {
-            "lake": {**base["lake"], "path": f"{root}/lake", "large_batch_rows": large_batch_rows},
-            "output": {"path": f"{root}/output"},
-            "quality": {**base["quality"], **wide},
-            "sources": sources,
-        }
-        self.settings = Settings.model_validate({**base, **changed})
+        self.settings = demo_in(
+            root,
+            lake={"large_batch_rows": large_batch_rows},
+            quality={"max_rejected_share": 1.0, "max_unknown_item_share": 1.0},
+            sources={name: events_in(root / name, columns=COLUMNS) for name in ("tills", "web")},
+        )
         self.texts: dict[str, str] = {}
 
     def job(self, day: date) -> Job:
@@ -218,14 +211,14 @@ def standing(silver: list[tuple], sent: list[Sent]) -> list[Event]:
     events = []
     for values in silver:
         row = dict(zip(names, values, strict=True))
-        found = (row["user_id"], row["item_id"], row["event_type"], row["event_at"].replace(tzinfo=UTC))
-        found += (f"{row['quantity']:.0f}", row["cancels_event_id"] or "")
+        said = (row["user_id"], row["item_id"], row["event_type"], row["event_at"].replace(tzinfo=UTC))
+        said += (f"{row['quantity']:.0f}", row["cancels_event_id"] or "")
         candidates = latest.pop(row["event_id"])
         assert row["delivered_at"].replace(tzinfo=UTC) == moment(candidates[0].day)
         assert row["event_date"] == row["event_at"].date()
-        assert row["source"] == max(one.source for one in candidates if astuple(one.row)[1:] == found)
-        other = {"at": found[3], "quantity": row["quantity"], "cancels": row["cancels_event_id"]}
-        events.append(Event(row["event_id"], *found[:3], **other))
+        assert row["source"] == max(one.source for one in candidates if astuple(one.row)[1:] == said)
+        other = {"at": said[3], "quantity": row["quantity"], "cancels": row["cancels_event_id"]}
+        events.append(Event(row["event_id"], *said[:3], **other))
     assert not latest
     return events
 
@@ -269,10 +262,10 @@ def by_batches(world: World, _: list[File], taken: list[File]) -> Figures:
         for fields in [dict(zip(HEADER.split(","), line.split(","), strict=True))]
     ]
     job = world.job(RUN_DATES[0])
-    found = batch.judged_batch(job, "interactions", bronze(world.spark, rows), [])
-    found.merge(job)
-    found.close()
-    return found.counts
+    judged = batch.judged_batch(job, "interactions", bronze(world.spark, rows), [])
+    judged.merge(job)
+    judged.close()
+    return judged.counts
 
 
 def two_lakes(

@@ -62,9 +62,9 @@ def events() -> list[tuple]:
 
 
 def test_each_rule_names_who_breaks_it_with_what_was_seen_and_allowed(frame: Frame) -> None:
-    found = excluded_users(frame(SCHEMA, events()), DAY, bots=STRICT).collect()
-    assert all(row["run_date"] == DAY for row in found)
-    assert {(row["user_id"], row["reason"]): (row["observed"], row["allowed"]) for row in found} == {
+    excluded = excluded_users(frame(SCHEMA, events()), DAY, bots=STRICT).collect()
+    assert all(row["run_date"] == DAY for row in excluded)
+    assert {(row["user_id"], row["reason"]): (row["observed"], row["allowed"]) for row in excluded} == {
         # 41 on one day; 40 are allowed.
         ("hurried", "events_per_day"): (41.0, 40.0),
         # All 120 items that anyone had.
@@ -78,8 +78,8 @@ def test_each_rule_names_who_breaks_it_with_what_was_seen_and_allowed(frame: Fra
 
 def test_rules_of_many_events_judge_nobody_with_fewer(frame: Frame) -> None:
     lenient = STRICT.model_copy(update={"min_events": 121})
-    found = excluded_users(frame(SCHEMA, events()), DAY, bots=lenient).collect()
-    assert [(row["user_id"], row["reason"]) for row in found] == [("hurried", "events_per_day")]
+    excluded = excluded_users(frame(SCHEMA, events()), DAY, bots=lenient).collect()
+    assert [(row["user_id"], row["reason"]) for row in excluded] == [("hurried", "events_per_day")]
     without_days = lenient.model_copy(update={"max_events_per_day": 0})
     assert excluded_users(frame(SCHEMA, events()), DAY, bots=without_days).collect() == []
 

@@ -20,14 +20,7 @@ from tests.settings import with_defaults
 
 DAY = date(2024, 6, 2)
 MIDNIGHT = datetime(2024, 6, 2, tzinfo=UTC)
-CLEAN = with_defaults(
-    Clean,
-    event_types=["purchase", "view", "rating"],
-    max_id_length=20,
-    max_text_length=30,
-    max_abs_value=1e6,
-    future_tolerance_days=1,
-)
+CLEAN = with_defaults(Clean, event_types=["purchase", "view", "rating"])
 RATINGS = Ratings(event_type="", min=1, max=5, neutral=3, low="exclude")
 BURSTS_AND_RATINGS = (
     CLEAN.model_copy(update={"burst_seconds": 5}),
@@ -135,7 +128,7 @@ def made_up(seed: int, users: int = 150) -> list[Event]:
     return events
 
 
-def found(
+def what_counts(
     spark: SparkSession, events: list[Event], day: date, clean: Clean, ratings: Ratings, parts: int
 ) -> dict:
     frame = frame_of(spark, [event.row() for event in events], SCHEMA).repartition(parts)
@@ -150,7 +143,7 @@ def assert_as_by_hand(spark: SparkSession, seed: int, day: date, clean: Clean, r
     events = made_up(seed)
     random.Random(seed).shuffle(events)
     expected = oracle(events, day, burst_seconds=clean.burst_seconds, rated=ratings.event_type)
-    left = found(spark, events, day, clean, ratings, seed % 4 + 1)
+    left = what_counts(spark, events, day, clean, ratings, seed % 4 + 1)
     assert {key: None if q is None else round(q, 9) for key, q in left.items()} == {
         key: None if q is None else round(q, 9) for key, q in expected.items()
     }
@@ -213,7 +206,7 @@ def test_stories_of_what_counts(spark: SparkSession) -> None:
         Event("s1", "rates", kind="rating", at=at(1), value=5.0),
         Event("s2", "rates", kind="rating", at=at(50), value=1.0),
     ]
-    assert found(spark, events, DAY, *BURSTS_AND_RATINGS, 3) == {
+    assert what_counts(spark, events, DAY, *BURSTS_AND_RATINGS, 3) == {
         "b1": 1.0,
         "b4": 1.0,
         "r2": None,

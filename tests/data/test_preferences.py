@@ -74,14 +74,14 @@ def oracle(rows: list[tuple], *, per_user: int = 1, per_item: int = 1) -> dict[t
     return {pair: (value, pair in excluded) for pair, value in strength.items()}
 
 
-def found(frame, settings: Preferences = KNOBS, outcomes=None) -> dict[tuple, tuple[float, bool]]:
+def strengths_of(frame, settings: Preferences = KNOBS, outcomes=None) -> dict[tuple, tuple[float, bool]]:
     rows = preferences(frame, run_date=DAY, settings=settings, outcomes=outcomes).collect()
     return {(row["user_id"], row["item_id"]): (row["strength"], row["is_excluded"]) for row in rows}
 
 
 def test_strength_is_the_decayed_sum_of_weights_less_what_lowers_it_with_a_cap(frame: Frame) -> None:
     rows = many()
-    expected, strengths = oracle(rows), found(frame(EVENTS, rows))
+    expected, strengths = oracle(rows), strengths_of(frame(EVENTS, rows))
     assert strengths.keys() == expected.keys()
     for pair, (strength, is_excluded) in expected.items():
         assert strengths[pair] == (pytest.approx(strength, abs=1e-12), is_excluded), pair
@@ -111,8 +111,8 @@ def test_active_days_are_those_with_an_event_for_the_item_and_span_from_the_firs
         if kind == "view":
             days[user] |= {age} if age < 384 else set()
     expected = {user: (len(known), max(known) - min(known) if known else 0) for user, known in days.items()}
-    told = preferences(frame(EVENTS, rows), run_date=DAY, settings=KNOBS).collect()
-    assert {row["user_id"]: (row["active_days"], row["span_days"]) for row in told} == expected
+    pairs = preferences(frame(EVENTS, rows), run_date=DAY, settings=KNOBS).collect()
+    assert {row["user_id"]: (row["active_days"], row["span_days"]) for row in pairs} == expected
     assert max(count for count, _ in expected.values()) > 5
 
 
@@ -120,7 +120,7 @@ def test_too_few_events_of_a_user_then_of_an_item_leave_nothing_to_train_on(fram
     rows = many(users=60, count=900)
     bounds = {"min_events_per_user": 12, "min_events_per_item": 105}
     expected = oracle(rows, per_user=12, per_item=105)
-    strengths = found(frame(EVENTS, rows), KNOBS.model_copy(update=bounds))
+    strengths = strengths_of(frame(EVENTS, rows), KNOBS.model_copy(update=bounds))
     assert {pair for pair, (strength, _) in strengths.items() if strength > 0} == {
         pair for pair, (strength, _) in expected.items() if strength > 0
     }
@@ -149,8 +149,8 @@ def test_ratings_weigh_by_their_place_above_neutral_and_low_ones_exclude_or_lowe
     whole = frame(EVENTS, rows)
     on = SCALE.model_copy(update={"event_type": "rating"})
     excluded = {("u", item): (0.0, True) for item in ("neutral", "bad", "bought and bad")}
-    told = preferences(whole, run_date=DAY, settings=KNOBS.model_copy(update={"ratings": on}))
-    rows_by_item = {row["item_id"]: row for row in told.collect()}
+    pairs = preferences(whole, run_date=DAY, settings=KNOBS.model_copy(update={"ratings": on}))
+    rows_by_item = {row["item_id"]: row for row in pairs.collect()}
     assert {
         ("u", item): (row["strength"], row["is_excluded"]) for item, row in rows_by_item.items()
     } == liked | excluded
@@ -165,7 +165,7 @@ def test_ratings_weigh_by_their_place_above_neutral_and_low_ones_exclude_or_lowe
     }
     lower = on.model_copy(update={"low": "lower"})
     lowered = {("u", "bought and bad"): (pytest.approx(0.7), False)}
-    assert found(whole, KNOBS.model_copy(update={"ratings": lower})) == liked | lowered
+    assert strengths_of(whole, KNOBS.model_copy(update={"ratings": lower})) == liked | lowered
 
 
 def test_what_a_mail_was_told_counts_like_an_event_up_to_the_run_date(frame: Frame) -> None:
@@ -180,7 +180,7 @@ def test_what_a_mail_was_told_counts_like_an_event_up_to_the_run_date(frame: Fra
         ("u", None, "unsubscribe", at, at.date()),
         ("u", None, "dislike", at, at.date()),
     ]
-    assert found(frame(EVENTS, rows), outcomes=frame(OUTCOMES, outcomes)) == {
+    assert strengths_of(frame(EVENTS, rows), outcomes=frame(OUTCOMES, outcomes)) == {
         ("u", "disliked"): (0.0, True),
         ("u", "never had"): (0.0, True),
         ("u", "skipped"): (pytest.approx(0.7), False),
@@ -193,14 +193,16 @@ def test_the_last_bit_of_a_strength_does_not_depend_on_partitions(frame: Frame) 
     rows = [event("u", "i", datetime(2024, 1, 1) + timedelta(days=n)) for n in range(150)]
     wide = KNOBS.model_copy(update={"cap": 99.0})
     strengths = {
-        found(frame(EVENTS, rows[::step], n), wide)["u", "i"] for n, step in ((1, 1), (2, -1), (7, 1))
+        strengths_of(frame(EVENTS, rows[::step], n), wide)["u", "i"] for n, step in ((1, 1), (2, -1), (7, 1))
     }
     assert len(strengths) == 1
 
 
 def test_an_event_of_long_ago_keeps_its_pair_known(frame: Frame) -> None:
     rows = [event("u", "i", datetime(1971, 1, 1))]
-    [(strength, _)] = found(frame(EVENTS, rows), KNOBS.model_copy(update={"half_life_days": 1.0})).values()
+    [(strength, _)] = strengths_of(
+        frame(EVENTS, rows), KNOBS.model_copy(update={"half_life_days": 1.0})
+    ).values()
     assert strength == 2.0**-44
 
 
@@ -215,9 +217,9 @@ def test_a_million_events_of_one_pair_sum_exactly_and_overflow_is_the_cap(spark:
         F.lit(None).cast("double").alias("value"),
     )
     eighth = {"event_weights": {"purchase": 0.125}, "cap": 1e7}
-    assert found(events, KNOBS.model_copy(update=eighth)) == {("bot", "i"): (125_000.0, False)}
+    assert strengths_of(events, KNOBS.model_copy(update=eighth)) == {("bot", "i"): (125_000.0, False)}
     heavy = {"event_weights": {"purchase": 1e6}, "cap": 1e7}
-    assert found(events, KNOBS.model_copy(update=heavy)) == {("bot", "i"): (1e7, False)}
+    assert strengths_of(events, KNOBS.model_copy(update=heavy)) == {("bot", "i"): (1e7, False)}
 
 
 def test_an_index_is_the_rank_of_the_sorted_id_whatever_the_partitions(frame: Frame) -> None:

@@ -15,8 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config.load import load_settings
-from recsys_spark.config.sections import LakePlace, Privacy
+from recsys_spark.config.sections import Privacy
 from recsys_spark.data.pseudonyms import (
     key_mark,
     personal_fields,
@@ -28,7 +27,7 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job
 from recsys_spark.stages import ingest
 from tests.conftest import Frame
-from tests.settings import a_source, with_defaults
+from tests.settings import a_source, demo_in
 
 KEY = b"0123456789abcdef0123456789abcdef"
 VARIABLE = "RECSYS_TEST_PSEUDONYM_KEY"
@@ -128,13 +127,8 @@ def test_no_plain_user_id_reaches_the_lake_and_the_pseudonyms_of_all_kinds_agree
         constants={"channel": "email", "campaign": "again"},
     )
     monkeypatch.setenv(VARIABLE, KEY.decode())
-    settings = load_settings("demo").model_copy(
-        update={
-            "lake": with_defaults(LakePlace, path=str(tmp_path / "lake"), wait_seconds=0),
-            "privacy": ON,
-            "sources": {"events": events, "mails": mails},
-        }
-    )
+    privacy, sources = {"pseudonym_key_env": VARIABLE}, {"events": events, "mails": mails}
+    settings = demo_in(tmp_path, lake={"wait_seconds": 0}, privacy=privacy, sources=sources)
     ingest.run(Job(spark, settings, date(2024, 6, 2)))
     files = list((tmp_path / "lake").rglob("*.parquet"))
     rows = [row for path in files for row in pq.ParquetFile(path).read().to_pylist()]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 
 from recsys_spark.data.bots import excluded_users
 from tests.conftest import Frame
-from tests.data.test_bots import OFF, SCHEMA
+from tests.data.test_bots import DAY, NOON, OFF, SCHEMA
 
-DAY = date(2024, 6, 2)
-NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 RINGS = OFF.model_copy(
     update={
         "max_identical_profiles": 3,
@@ -57,13 +55,13 @@ def events() -> list[tuple]:
 
 def test_rings_are_found_by_their_number_and_twins_below_the_bound_are_left_alone(frame: Frame) -> None:
     whole = frame(WIDER, events())
-    found = excluded_users(whole, DAY, bots=RINGS).collect()
-    assert {(row["user_id"], row["reason"], row["observed"], row["allowed"]) for row in found} == {
+    excluded = excluded_users(whole, DAY, bots=RINGS).collect()
+    assert {(row["user_id"], row["reason"], row["observed"], row["allowed"]) for row in excluded} == {
         *((f"copy{n}", "identical_profiles", 4.0, 3.0) for n in range(4)),
         # Three or more events with nothing but the item, and four of its five users; of milk they are half.
         *((f"pusher{n}", "one_item_profiles", 4.0, 3.0) for n in range(4)),
     }
-    assert {row["run_date"] for row in found} == {DAY}
+    assert {row["run_date"] for row in excluded} == {DAY}
     both = RINGS.model_copy(update={"max_identical_profiles": 0, "max_events_per_day": 8})
     reasons = {(row["user_id"], row["reason"]) for row in excluded_users(whole, DAY, bots=both).collect()}
     of_ring = {(f"pusher{n}", "one_item_profiles") for n in range(4)}

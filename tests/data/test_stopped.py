@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -13,8 +12,6 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
-from recsys_spark.config.load import load_settings
-from recsys_spark.config.sections import Settings
 from recsys_spark.data.cleaning import batch
 from recsys_spark.data.cleaning.clean import deduplicate
 from recsys_spark.data.gates.past_nights import past_nights
@@ -33,8 +30,10 @@ from recsys_spark.lake.tables import (
 )
 from recsys_spark.night import run_stage
 from recsys_spark.runtime.memory import MemoryWatch
-from recsys_spark.runtime.rows import frame_of
 from recsys_spark.stages import ingest
+from tests.data.deliveries import events_in, stopping, two_items
+from tests.settings import demo_in
+from tests.tables import rows_for
 
 DAY = date(2024, 5, 3)
 # Two repeats (one under another date), one bad row, and blank lines, which are no rows.
@@ -48,39 +47,14 @@ e3,,i1,2024-05-02 12:00:00,x
 {blanks}
 e4,u2,i2,2024-05-02 12:00:00,x
 """.format(blanks="   ")
-ITEMS = '{"sku":"i1","name":"tea"}\n{"sku":"i2","name":"tea"}\n'
 
 
 @pytest.fixture
 def job(spark: SparkSession, tmp_path: Path) -> Job:
     (tmp_path / "events.csv").write_text(EVENTS, encoding="utf-8")
-    (tmp_path / "items.jsonl").write_text(ITEMS, encoding="utf-8")
-    base = load_settings("demo").model_dump()
-    columns = {"event_id": "id", "user_id": "user", "item_id": "item", "event_at": "at"}
-    events = {"kind": "interactions", "format": "csv", "path": f"{tmp_path}/events.csv", "columns": columns}
-    items = {"kind": "items", "format": "jsonl", "path": f"{tmp_path}/items.jsonl"}
-    changed = {
-        "lake": {**base["lake"], "path": f"{tmp_path}/lake"},
-        "output": {"path": f"{tmp_path}/output"},
-        "quality": {**base["quality"], "max_rejected_share": 0.5},
-        "sources": {
-            "web": {**events, "constants": {"event_type": "purchase"}},
-            "items": {**items, "columns": {"item_id": "sku", "title": "name"}},
-        },
-    }
-    return Job(spark, Settings.model_validate({**base, **changed}), DAY)
-
-
-def stopping(write: Callable[..., None], table: Table, *, after: bool) -> Callable[..., None]:
-    """The lake's write, but for a stop before or after it where it is into the table."""
-
-    def writing(lake: Lake, into: Table, *arguments: object, **named: object) -> None:
-        if into != table or after:
-            write(lake, into, *arguments, **named)
-        if into == table:
-            raise KeyboardInterrupt
-
-    return writing
+    web = events_in(tmp_path / "events.csv", constants={"event_type": "purchase"})
+    sources = {"web": web, "items": two_items(tmp_path)}
+    return Job(spark, demo_in(tmp_path, quality={"max_rejected_share": 0.5}, sources=sources), DAY)
 
 
 def ids(job: Job, table: Table, name: str) -> list[str]:
@@ -147,14 +121,11 @@ def test_rows_lost_in_judgement_do_not_pass_for_duplicates(job: Job, monkeypatch
     given |= dict.fromkeys(("delivered_at", "ingested_at"), datetime(2024, 5, 3))
     days = {"e1": (1, 1), "e2": (1, 2), "e3": (2,)}  # e1 twice, e2 once more under another date
     rows = [
-        tuple(
-            {**given, "event_id": event, "event_at": f"2024-05-0{day}"}.get(name)
-            for name in BRONZE_INTERACTIONS.columns
-        )
+        {**given, "event_id": event, "event_at": f"2024-05-0{day}"}
         for event, on in days.items()
         for day in on
     ]
-    bronze = frame_of(job.spark, rows, BRONZE_INTERACTIONS.schema)
+    bronze = rows_for(job.spark, BRONZE_INTERACTIONS, *rows)
     counts = batch.judged_batch(job, "interactions", bronze, []).counts
     assert counts == {
         ("rows_in", "interactions"): 5,

@@ -32,6 +32,7 @@ from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
 from recsys_spark.runtime.checkpoints import checkpointed
 from recsys_spark.runtime.rows import frame_of
+from tests.settings import changed
 
 TODAY = date(2024, 3, 10)
 NEXT, LONG_AGO = TODAY + timedelta(days=1), date(2024, 1, 1)
@@ -110,10 +111,8 @@ DEALT = dealt_to_others(FUTURE, seed=3)
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    given = load_settings("demo")
-    quick = given.als.model_copy(update={"trainer": "cg", "rank": 6, "iterations": 4})
-    words = given.content.model_copy(update={"fields": ["title"]})
-    return given.model_copy(update={"als": quick, "content": words})
+    quick = {"trainer": "cg", "rank": 6, "iterations": 4}
+    return changed(load_settings("demo"), als=quick, content={"fields": ["title"]})
 
 
 class World:
@@ -152,10 +151,10 @@ class World:
         """Precision at 10 of each user, by task and model, where these events come next."""
         relevant = relevant_items(events, self.pairs)
         rows = user_scores(self.ranked, relevant, ks=[10], item_popularity=None).where("n > 0").collect()
-        found: dict[tuple[str, str], list[float]] = {}
+        of_model: dict[tuple[str, str], list[float]] = {}
         for row in rows:
-            found.setdefault((row["task"], row["model"]), []).append(row["precision@10"])
-        return {key: np.array(values) for key, values in found.items()}
+            of_model.setdefault((row["task"], row["model"]), []).append(row["precision@10"])
+        return {key: np.array(values) for key, values in of_model.items()}
 
     def slots(self) -> list[tuple[Any, ...]]:
         return sorted(map(tuple, self.ranked.collect()))
@@ -187,8 +186,8 @@ def test_models_of_shuffled_pairs_find_the_future_as_by_chance(
 ) -> None:
     silver = events_of(spark, shuffled(PAST, seed=5), FUTURE)
     world = World(silver, titled(spark, at=LONG_AGO, tells_taste=False), settings)
-    found = world.precision(events_of(spark, [], FUTURE))
-    assert [key for key, values in found.items() if not is_by_chance(values)] == []
+    precision = world.precision(events_of(spark, [], FUTURE))
+    assert [key for key, values in precision.items() if not is_by_chance(values)] == []
 
 
 def test_events_and_words_of_the_next_day_change_no_list(
@@ -199,16 +198,16 @@ def test_events_and_words_of_the_next_day_change_no_list(
         titled(spark, at=NEXT, tells_taste=True)
     )
     assert World(events_of(spark, PAST, FUTURE), later, settings).slots() == night.slots()
-    found = night.precision(events_of(spark, [], FUTURE))
-    assert found["new_items_only", "content"].mean() < 2 * CHANCE
+    precision = night.precision(events_of(spark, [], FUTURE))
+    assert precision["new_items_only", "content"].mean() < 2 * CHANCE
 
 
 def test_a_night_that_looks_a_day_ahead_would_be_seen(spark: SparkSession, settings: Settings) -> None:
     """The tests above can fail: the same events and words, one day too early."""
     world = World(events_of(spark, PAST, DEALT), titled(spark, at=NEXT, tells_taste=True), settings, day=NEXT)
-    found = world.precision(events_of(spark, [], DEALT))
+    precision = world.precision(events_of(spark, [], DEALT))
     for model in ("hybrid", "history", "als"):
-        assert not is_by_chance(found["repeats_allowed", model])
-        assert found["repeats_allowed", model].mean() > 2 * CHANCE
+        assert not is_by_chance(precision["repeats_allowed", model])
+        assert precision["repeats_allowed", model].mean() > 2 * CHANCE
     by_words = world.precision(events_of(spark, [], FUTURE))["new_items_only", "content"]
     assert by_words.mean() > 4 * CHANCE

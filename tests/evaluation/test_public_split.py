@@ -128,7 +128,7 @@ def test_the_figures_are_those_of_the_literature(spark):
     """Popularity in plain Python, with the definitions that LightGCN's and its followers' code use."""
     split = split_of(1)
     als = load_settings("demo").als.model_copy(update={"rank": 4, "iterations": 5, "alpha": 10.0})
-    found = judge_split(spark, split, als=als, seed=7)
+    judgement = judge_split(spark, split, als=als, seed=7)
     count: dict[str, int] = {}
     for _, item in split.train:
         count[item] = count.get(item, 0) + 1
@@ -144,21 +144,23 @@ def test_the_figures_are_those_of_the_literature(spark):
         sums["recall_capped@20"] += sum(gains) / min(20, len(wanted))
         sums["ndcg@20"] += sum(gain / math.log2(place + 2) for place, gain in enumerate(gains)) / ideal
     for metric, total in sums.items():
-        assert found.values["popularity_ever"][metric] == pytest.approx(total / len(users))
-    assert (found.users, found.items, found.test_pairs) == (61, 60, 241)
-    assert set(found.values) >= {"als", "popularity_ever", "item_knn", "user_knn", "svd", "random"}
-    assert found.values[found.best]["ndcg@20"] == max(of["ndcg@20"] for of in found.values.values())
-    assert set(found.leads) == {"als", found.best}
-    for leader, leads in found.leads.items():
-        assert set(leads) == set(found.values) - {leader}
+        assert judgement.values["popularity_ever"][metric] == pytest.approx(total / len(users))
+    assert (judgement.users, judgement.items, judgement.test_pairs) == (61, 60, 241)
+    assert set(judgement.values) >= {"als", "popularity_ever", "item_knn", "user_knn", "svd", "random"}
+    assert judgement.values[judgement.best]["ndcg@20"] == max(
+        of["ndcg@20"] for of in judgement.values.values()
+    )
+    assert set(judgement.leads) == {"als", judgement.best}
+    for leader, leads in judgement.leads.items():
+        assert set(leads) == set(judgement.values) - {leader}
         for model, lead in leads.items():
-            apart = found.values[leader]["ndcg@20"] - found.values[model]["ndcg@20"]
+            apart = judgement.values[leader]["ndcg@20"] - judgement.values[model]["ndcg@20"]
             assert lead.mean == pytest.approx(apart)
             assert lead.low <= lead.mean <= lead.high
-    assert found.leads["als"]["random"].excludes_zero
+    assert judgement.leads["als"]["random"].excludes_zero
     for model in ("als", "item_knn", "user_knn"):  # svd of 60 users by 64 directions only remembers
         # 14 items of a user's taste are new to them and 4 of those are right: 20 places hold them all.
-        assert found.values[model]["recall@20"] > 0.95
+        assert judgement.values[model]["recall@20"] > 0.95
 
 
 def test_the_command_prints_and_writes_the_figures(spark, file, tmp_path, monkeypatch):

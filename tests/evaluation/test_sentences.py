@@ -9,13 +9,13 @@ FAR, NEAR = Interval(0.2, 0.1, 0.3), Interval(0.01, 0.004, 0.016)
 
 
 def test_a_leader_is_told_with_the_one_that_comes_nearest():
-    told = verdict({"als": FAR, "item_knn": NEAR})
-    assert told == "hybrid leads all 2 others in NDCG@10; nearest is item_knn by 0.0100 [0.0040, 0.0160]."
+    sentence = verdict({"als": FAR, "item_knn": NEAR})
+    assert sentence == "hybrid leads all 2 others in NDCG@10; nearest is item_knn by 0.0100 [0.0040, 0.0160]."
 
 
 def test_a_lead_that_may_be_none_is_told_as_such():
-    told = verdict({"als": FAR, "svd": Interval(0.001, -0.002, 0.004)}, leader="als", of="NDCG@20")
-    assert told == (
+    sentence = verdict({"als": FAR, "svd": Interval(0.001, -0.002, 0.004)}, leader="als", of="NDCG@20")
+    assert sentence == (
         "als leads all 2 others in NDCG@20; nearest is svd by 0.0010 [-0.0020, 0.0040], "
         "which does not exclude zero."
     )

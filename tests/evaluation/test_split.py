@@ -156,10 +156,10 @@ def test_a_sample_of_users_judges_by_all_that_they_had(frame):
     """New to a user is what the user did not have before: a user drawn must bring the history along."""
     before = [(f"u{n}", item) for n in range(60) for item in ("a", "b")]
     events = [("e", user, item, OPENS) for user, _ in before for item in ("b", "c")]
-    found = judged_items(frame(EVENTS, events), frame(PAIRS, before), at_most=20).collect()
-    users = {row["user_id"] for row in found}
+    judged = judged_items(frame(EVENTS, events), frame(PAIRS, before), at_most=20).collect()
+    users = {row["user_id"] for row in judged}
     assert len(users) == 20
-    assert {(row["task"], row["user_id"], row["item_id"]) for row in found} == {
+    assert {(row["task"], row["user_id"], row["item_id"]) for row in judged} == {
         (task, user, item)
         for user in users
         for task, item in (("repeats_allowed", "b"), ("repeats_allowed", "c"), ("new_items_only", "c"))

@@ -11,7 +11,7 @@ def row(model: str, metric: str, value: float, low: float | None = None, high: f
 
 
 def test_a_stored_judgement_gives_figures_who_wins_and_slices():
-    found = stored(
+    figures = stored(
         [
             row("als", "ndcg@10", 0.3, 0.05, 0.15),
             row("item_knn", "ndcg@10", 0.42, -0.03, -0.01),
@@ -21,8 +21,8 @@ def test_a_stored_judgement_gives_figures_who_wins_and_slices():
             row("als", "ndcg@10|segment:a: b", 0.2),
         ]
     )
-    assert found.metrics["repeats_allowed"]["hybrid"] == {"ndcg@10": 0.4, "mrr@10": 0.7}
-    assert found.verdicts == {
+    assert figures.metrics["repeats_allowed"]["hybrid"] == {"ndcg@10": 0.4, "mrr@10": 0.7}
+    assert figures.verdicts == {
         "repeats_allowed": "item_knn beats hybrid in NDCG@10 by 0.0200 [0.0100, 0.0300]."
     }
-    assert found.slices == {"repeats_allowed": {"segment": {"a: b": (40, {"hybrid": 0.5, "als": 0.2})}}}
+    assert figures.slices == {"repeats_allowed": {"segment": {"a: b": (40, {"hybrid": 0.5, "als": 0.2})}}}

@@ -57,10 +57,11 @@ def written(tmp_path: Path) -> set[str]:
 
 
 def sentence(capsys: pytest.CaptureFixture[str]) -> str:
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    assert "\tat " not in told
-    return told
+    """What is told on standard error, which holds no stack trace of Python or Java."""
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    assert "\tat " not in printed
+    return printed
 
 
 def test_a_missing_path(stage_run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,19 +102,19 @@ def test_what_clean_refuses_never_reaches_silver(
     assert stage_run(run_date="2020-01-01") == 3
     assert "no events on or before 2020-01-01: the first known event is of 2024-05-01" in sentence(capsys)
     assert stage_run("\n[quality]\nmax_age_days = 2\n", run_date="2024-06-01") == 3
-    told = sentence(capsys)
-    assert "no data for 2024-06-01: the newest known event is of 2024-05-02" in told
-    assert "expect_column_max_to_be_between(newest_age_days) observed 30, allowed <= 2" in told
+    stale = sentence(capsys)
+    assert "no data for 2024-06-01: the newest known event is of 2024-05-02" in stale
+    assert "expect_column_max_to_be_between(newest_age_days) observed 30, allowed <= 2" in stale
     assert written(tmp_path) >= {"bronze/interactions", "ops/quality_results"}
     pages = (tmp_path / "output" / "2024-06-01" / "data_docs" / "clean").rglob("*.html")
     assert any("newest_age_days" in page.read_text(encoding="utf-8") for page in pages)
     users = "user,group,consent\nu1,g,true\n,g,true\n"
     (tmp_path / "shop" / "users.csv").write_text(users, encoding="utf-8")
     assert stage_run(sources=["events", "items", "users"]) == 3
-    told = sentence(capsys)
+    refused = sentence(capsys)
     for suite in ("silver.interactions.profile", "silver.users"):
         seen = "expect_column_max_to_be_between(rejected_share) observed 0.5, allowed <= 0.05"
-        assert f"{suite}: {seen}" in told
+        assert f"{suite}: {seen}" in refused
     assert not {table for table in written(tmp_path) if table.startswith(("silver", "gold"))}
 
 
@@ -150,7 +151,7 @@ def test_a_stage_that_is_skipped_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "told"),
+    ("action", "expected"),
     [
         (lambda: parse_date("03.12.2017"), "--run-date '03.12.2017' is not a date. Expected YYYY-MM-DD."),
         (lambda: stages_between("publsh", "deliver"), "Did you mean publish?"),
@@ -159,7 +160,7 @@ def test_a_stage_that_is_skipped_is_left_out() -> None:
     ],
 )
 def test_wrong_words_on_the_command_line(
-    action: Callable[[], None], told: str, capsys: pytest.CaptureFixture[str]
+    action: Callable[[], None], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert guarded(action) == 2
-    assert told in sentence(capsys)
+    assert expected in sentence(capsys)

@@ -22,6 +22,7 @@ from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import hybrids, rankable_catalogue, user_factors
 from tests.jobs.conftest import Night
+from tests.settings import changed
 from tests.shop import ITEMS
 
 SMALL = {"enabled": True, "min_items": 20, "dims": 10}
@@ -32,17 +33,14 @@ THIRD_DAY = date(2024, 1, 3)
 def test_a_nights_lists_keep_places_where_cold_items_are_switched_on(
     night: Night, enabled: bool, kept: float
 ) -> None:
-    settings = night.job.settings
-    cold = settings.cold_items.model_copy(update={"enabled": enabled, "places": 0.3})
-    job = replace(night.job, settings=settings.model_copy(update={"cold_items": cold}))
+    cold = {"enabled": enabled, "places": 0.3}
+    job = replace(night.job, settings=changed(night.job.settings, cold_items=cold))
     assert {blend.newcomers for blend in hybrids(job, job.run.run_id).values()} == {kept}
 
 
 @pytest.mark.soak  # one more training; tests/models/test_cold_items.py holds the map to its oracle
 def test_items_without_an_event_compete_by_their_words(night: Night) -> None:
-    settings = night.job.settings
-    enabled = settings.cold_items.model_copy(update=SMALL)
-    job = replace(night.job, settings=settings.model_copy(update={"cold_items": enabled}))
+    job = replace(night.job, settings=changed(night.job.settings, cold_items=SMALL))
     pairs = preferences_on(job, THIRD_DAY)
     version = train_earlier_once(job, THIRD_DAY, pairs)
     warm, cold = (
@@ -80,10 +78,9 @@ def test_withheld_items_are_known_by_their_words_only(night: Night, monkeypatch:
         train_once(job, version, *args, **knobs)
 
     monkeypatch.setattr("recsys_spark.evaluation.cold_start.train_once", noted)
-    settings = night.job.settings
-    small = settings.cold_items.model_copy(update={**SMALL, "enabled": False})
-    job = replace(night.job, settings=settings.model_copy(update={"cold_items": small}))
-    found = judge_cold_start(job)
+    small = SMALL | {"enabled": False}
+    job = replace(night.job, settings=changed(night.job.settings, cold_items=small))
+    judgement = judge_cold_start(job)
     (version,) = versions
     warm, mapped, sold = (
         {row["item_id"] for row in of_version(job, table, version).collect()}
@@ -95,11 +92,11 @@ def test_withheld_items_are_known_by_their_words_only(night: Night, monkeypatch:
     sold_at_all = {row["item_id"] for row in job.read(SILVER_INTERACTIONS).select("item_id").collect()}
     strangers = sold_at_all - known - warm
     assert strangers
-    assert found.items == len(mapped) + len(strangers)
+    assert judgement.items == len(mapped) + len(strangers)
     assert not mapped & (warm | sold)
     # 50 places of 120 items hold much by chance; what one category's words tell is more than that.
-    assert 0.4 < found.random < 0.5
-    assert found.recall["content"].low > found.random
-    assert found.recall["als"].mean > found.random
-    assert found.recall["popularity"].mean < found.random
-    assert found.rest["popularity"][1].mean == 0, "words change no popularity"
+    assert 0.4 < judgement.random < 0.5
+    assert judgement.recall["content"].low > judgement.random
+    assert judgement.recall["als"].mean > judgement.random
+    assert judgement.recall["popularity"].mean < judgement.random
+    assert judgement.rest["popularity"][1].mean == 0, "words change no popularity"

@@ -6,7 +6,6 @@ from collections import defaultdict
 from datetime import timedelta
 
 import pytest
-from deltalake import DeltaTable
 from typer.testing import CliRunner
 
 from recsys_spark.cli import app
@@ -19,6 +18,7 @@ from recsys_spark.models.versions import last_one_version
 from recsys_spark.names import COMPONENTS, TASKS
 from tests.jobs.conftest import Night
 from tests.shop import RUN_DATE, STRANGERS, UNASKED, USERS
+from tests.tables import rows_of
 
 # Two more trainings, and all baselines: tests/evaluation holds each of the parts to its oracle.
 pytestmark = pytest.mark.soak
@@ -76,7 +76,7 @@ def test_slices_by_history_add_up_to_the_whole(judged: Judgement) -> None:
 
 
 def test_baselines_are_stored_with_the_night_and_told_in_its_report(judged: Judgement, night: Night) -> None:
-    stored = DeltaTable(night.job.lake.path(MODEL_METRICS)).to_pyarrow_table().to_pylist()
+    stored = rows_of(night.job.lake, MODEL_METRICS)
     assert {row["model"] for row in stored} == set(judged.models())
     report = gather(night.job)
     assert report.verdicts == {task: verdict(judged.differences[task]) for task in TASKS}
@@ -86,15 +86,12 @@ def test_baselines_are_stored_with_the_night_and_told_in_its_report(judged: Judg
 
 
 def test_leave_last_one_keeps_each_users_last_event_from_the_models(night: Night) -> None:
-    found = judge_by_last_one(night.job)
-    assert found.users["repeats_allowed"] == USERS + len(STRANGERS) + len(UNASKED)
-    for values in found.values["repeats_allowed"].values():
+    judgement = judge_by_last_one(night.job)
+    assert judgement.users["repeats_allowed"] == USERS + len(STRANGERS) + len(UNASKED)
+    for values in judgement.values["repeats_allowed"].values():
         assert values["hit_rate@10"] == pytest.approx(values["recall@10"])  # one item each
-    events = [
-        row
-        for row in DeltaTable(night.job.lake.path(SILVER_INTERACTIONS)).to_pyarrow_table().to_pylist()
-        if str(row["event_date"]) <= RUN_DATE
-    ]
+    silver = rows_of(night.job.lake, SILVER_INTERACTIONS)
+    events = [row for row in silver if str(row["event_date"]) <= RUN_DATE]
     last: dict[str, tuple] = {}
     for row in events:
         key = (row["event_at"], row["event_id"])
@@ -106,7 +103,7 @@ def test_leave_last_one_keeps_each_users_last_event_from_the_models(night: Night
             users[row["item_id"]] |= {row["user_id"]} if row["event_date"] > recently else set()
     counts = {
         row["item_id"]: row["users"]
-        for row in DeltaTable(night.job.lake.path(MODEL_POPULARITY)).to_pyarrow_table().to_pylist()
+        for row in rows_of(night.job.lake, MODEL_POPULARITY)
         if row["model_version"] == last_one_version(night.job)
     }
     assert counts == {item: len(had) for item, had in users.items()}

@@ -5,7 +5,6 @@ Half of each delivery is in silver already, so that what is killed are merges in
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from deltalake import DeltaTable
 
 from tests.conftest import ROOT
 from tests.shop import RUN_DATE, open_shop, write_conf
+from tests.tables import content, rows_at
 
 pytestmark = pytest.mark.soak
 
@@ -63,8 +63,6 @@ TABLES = (
 # Some of the shop's users count as bots, so that there is something in each table.
 BOTS = "\n[bots]\nmax_events_per_day = 3\n"
 NIGHT_BEFORE = "2024-06-01"
-# Clocks of the runs themselves.
-CLOCKS = ("ingested_at",)
 
 
 def start(conf: Path, *words: str, run_date: str = RUN_DATE) -> subprocess.Popen[bytes]:
@@ -78,31 +76,24 @@ def start(conf: Path, *words: str, run_date: str = RUN_DATE) -> subprocess.Popen
     )
 
 
-def content(lake: Path) -> dict[str, list[str]]:
-    """All rows of all tables, in an order of their own."""
-    found = {}
-    for name in TABLES:
-        rows = DeltaTable(str(lake / name)).to_pyarrow_table().to_pylist()
-        kept = [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
-        found[name] = sorted(json.dumps(row, default=str, sort_keys=True) for row in kept)
-    found["counts"] = counts(lake)
-    return found
+def content_of(lake: Path) -> dict[str, list[str]]:
+    """All rows of all tables, and what the night counted."""
+    return {name: content(rows_at(lake / name)) for name in TABLES} | {"counts": counts(lake)}
 
 
 def counts(lake: Path) -> list[str]:
-    """What the night counted: sums in `ingest` and `clean`, what was told last in `preferences`."""
+    """What the night counted: sums in `ingest` and `clean`, the last figure in `preferences`."""
     summed: dict[str, float] = defaultdict(float)
-    told: dict[str, float] = {}
-    rows = DeltaTable(str(lake / "ops" / "metrics")).to_pyarrow_table().to_pylist()
-    for row in sorted(rows, key=lambda row: row["recorded_at"]):
+    last: dict[str, float] = {}
+    for row in sorted(rows_at(lake / "ops" / "metrics"), key=lambda row: row["recorded_at"]):
         name = f"{row['stage']} {row['metric']} {row['label']}"
         if str(row["run_date"]) != RUN_DATE or not row["label"] or row["metric"] == "wrote":
             continue
         if row["stage"] == "clean" or row["metric"] in {"rows_read", "rows_ingested", "files_ingested"}:
             summed[name] += row["value"]
         if row["stage"] == "preferences":
-            told[name] = row["value"]
-    return sorted(f"{name} {value}" for name, value in (*summed.items(), *told.items()))
+            last[name] = row["value"]
+    return sorted(f"{name} {value}" for name, value in (*summed.items(), *last.items()))
 
 
 @dataclass(frozen=True)
@@ -123,16 +114,16 @@ def halfway(tmp_path_factory: pytest.TempPathFactory) -> Halfway:
     root = tmp_path_factory.mktemp("halfway")
     shop = open_shop(root / "shop").folder
     whole = {path: path.read_bytes() for path in shop.iterdir()}
-    for path, content in whole.items():
+    for path, delivered in whole.items():
         if path.name == "items.jsonl":  # all of them, for events of unknown items stop a night
-            path.write_bytes(content.replace(b"maker 0", b"nobody"))
+            path.write_bytes(delivered.replace(b"maker 0", b"nobody"))
         else:
-            lines = content.splitlines(keepends=True)
+            lines = delivered.splitlines(keepends=True)
             path.write_bytes(b"".join(lines[: len(lines) // 2]))
     conf = write_conf(root / "conf", base=ROOT / "conf", shop=shop, root=root, extra=BOTS)
     assert start(conf, "never", "0", run_date=NIGHT_BEFORE).wait() == 0
-    for path, content in whole.items():
-        path.write_bytes(content)
+    for path, delivered in whole.items():
+        path.write_bytes(delivered)
     return Halfway(shop, root / "lake")
 
 
@@ -141,11 +132,11 @@ def undisturbed(halfway: Halfway, tmp_path_factory: pytest.TempPathFactory) -> d
     root = tmp_path_factory.mktemp("undisturbed")
     conf = halfway.conf_in(root)
     assert start(conf, "never", "0").wait() == 0
-    found = content(root / "lake")
-    assert all(found.values())
-    for name, rows in content(halfway.lake).items():
-        assert len(found[name]) > len(rows) or name in {"silver/items", "counts"}
-    return found
+    whole = content_of(root / "lake")
+    assert all(whole.values())
+    for name, rows in content_of(halfway.lake).items():
+        assert len(whole[name]) > len(rows) or name in {"silver/items", "counts"}
+    return whole
 
 
 @pytest.fixture
@@ -176,7 +167,7 @@ def test_a_kill_between_two_writes_leaves_nothing_behind_that_a_rerun_does_not_m
     conf, lake = night
     assert start(conf, moment, str(number)).wait() == -signal.SIGKILL
     assert start(conf, "never", "0").wait() == 0
-    assert content(lake) == undisturbed
+    assert content_of(lake) == undisturbed
 
 
 @pytest.mark.parametrize("table", ["bronze/interactions", "silver/interactions", "silver/preferences"])
@@ -193,4 +184,4 @@ def test_a_kill_between_files_and_commit_leaves_no_row(
     process.wait()
     assert DeltaTable(str(folder)).version() == version
     assert start(conf, "never", "0").wait() == 0
-    assert content(lake) == undisturbed
+    assert content_of(lake) == undisturbed

@@ -16,15 +16,14 @@ from recsys_spark.lake.tables import MODEL_BLEND_WEIGHTS
 from recsys_spark.names import COMPONENTS, TASKS
 from recsys_spark.ranking.rankable import hybrids
 from tests.jobs.conftest import Night
+from tests.settings import changed
 
 VERSION = "learned for a test"
 
 
 def learning(job: Job, **changes: object) -> Job:
-    blend = job.settings.blend.model_copy(
-        update={"weights": "learned", "min_users": 60, "bins": [0, 12], **changes}
-    )
-    return replace(job, settings=job.settings.model_copy(update={"blend": blend}))
+    blend = {"weights": "learned", "min_users": 60, "bins": [0, 12], **changes}
+    return replace(job, settings=changed(job.settings, blend=blend))
 
 
 def stored(job: Job, version: str) -> dict:
@@ -55,15 +54,15 @@ def test_weights_are_learned_from_the_window_that_ends_with_the_day_and_kept(
     notes = weigh_once(job, VERSION, job.run_date)
     assert looked == [(job.run_date - timedelta(days=28), 28)]
     assert any("NDCG@10" in note for note in notes)
-    found = stored(job, VERSION)
-    assert set(found) == {(task, at, name) for task in TASKS for at in (0, 12) for name in COMPONENTS}
-    assert found["repeats_allowed", 0, "history"] > 0, "half of all purchases are staples"
-    assert found["new_items_only", 0, "history"] == 0
+    weights = stored(job, VERSION)
+    assert set(weights) == {(task, at, name) for task in TASKS for at in (0, 12) for name in COMPONENTS}
+    assert weights["repeats_allowed", 0, "history"] > 0, "half of all purchases are staples"
+    assert weights["new_items_only", 0, "history"] == 0
     blend = hybrids(job, VERSION)["repeats_allowed"]
-    assert blend.weights["history"] == found["repeats_allowed", 0, "history"]
+    assert blend.weights["history"] == weights["repeats_allowed", 0, "history"]
     assert set(blend.longer) == {12}
     assert weigh_once(job, VERSION, job.run_date) == ()
-    assert stored(job, VERSION) == found
+    assert stored(job, VERSION) == weights
 
 
 def test_where_there_is_too_little_to_learn_from_the_configured_weights_stand(night: Night) -> None:

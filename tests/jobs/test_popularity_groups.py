@@ -16,7 +16,9 @@ from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import in_groups, rankable_catalogue
 from recsys_spark.runtime.rows import frame_of
+from tests.frames import frames
 from tests.jobs.conftest import Night
+from tests.settings import changed
 
 DAY, PRIOR = date(2024, 6, 2), 10.0
 ALONE = Variant("repeats_allowed", "popularity", {name: float(name == "popularity") for name in COMPONENTS})
@@ -24,15 +26,14 @@ ALONE = Variant("repeats_allowed", "popularity", {name: float(name == "popularit
 
 def test_a_user_without_an_event_gets_what_their_segment_buys(night: Night, spark: SparkSession) -> None:
     changes = {"by": ["segment"], "group_prior": PRIOR, "max_groups": 3}
-    given = night.job.settings.popularity.model_copy(update=changes)
-    job = replace(night.job, settings=night.job.settings.model_copy(update={"popularity": given}))
+    job = replace(night.job, settings=changed(night.job.settings, popularity=changes))
     train_popularity_once(job, "grouped", DAY)
 
     segment = {row["user_id"]: row["segment"] for row in job.read(SILVER_USERS).collect()}
     recent = {
         (row["user_id"], row["item_id"])
         for row in liked_on(job, DAY).collect()
-        if (DAY - row["event_date"]).days < given.window_days
+        if (DAY - row["event_date"]).days < job.settings.popularity.window_days
     }
     buyers = {user for user, _ in recent}
     sizes = Counter(segment[user] for user in buyers)
@@ -45,9 +46,9 @@ def test_a_user_without_an_event_gets_what_their_segment_buys(night: Night, spar
         for item in share
     }
     stored = of_version(job, MODEL_GROUP_POPULARITY, "grouped").collect()
-    found = {(row["group"], row["item_id"]): row["users"] for row in stored}
-    assert found.keys() == expected.keys()
-    assert all(abs(found[key] - expected[key]) < 1e-9 for key in expected)
+    users_of = {(row["group"], row["item_id"]): row["users"] for row in stored}
+    assert users_of.keys() == expected.keys()
+    assert all(abs(users_of[key] - expected[key]) < 1e-9 for key in expected)
 
     # As if two of the shop's users had never bought anything: one of a segment that is counted, one not.
     left_out = next(name for name in sizes if name not in largest)
@@ -55,8 +56,7 @@ def test_a_user_without_an_event_gets_what_their_segment_buys(night: Night, spar
     catalogue = rankable_catalogue(job, "grouped", DAY)
     rows = lists(
         in_groups(job, frame_of(spark, [(user,) for user in users.values()], "user_id string"), DAY),
-        preferences=frame_of(spark, [], "user_id string, item_id string, strength double"),
-        user_factors=frame_of(spark, [], "user_id string, factors array<float>"),
+        **frames(spark, preferences=[], user_factors=[]),
         catalogue=catalogue,
         variants=[ALONE],
         k=5,

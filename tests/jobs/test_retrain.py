@@ -33,6 +33,7 @@ from recsys_spark.ranking.lists import lists
 from recsys_spark.ranking.rankable import rankable_catalogue, user_factors
 from recsys_spark.runtime.rows import frame_of
 from tests.jobs.conftest import Night
+from tests.settings import changed
 
 ALS_ALONE = Variant("new_items_only", "als", {name: float(name == "als") for name in COMPONENTS})
 NEW = {"i006": 3.0, "i012": 1.0, "i024": 2.0}  # a newcomer who loves the first category
@@ -40,8 +41,7 @@ NEW = {"i006": 3.0, "i012": 1.0, "i024": 2.0}  # a newcomer who loves the first 
 
 def later(night: Night, days: int, **als: Any) -> Job:
     """The night so many days later, opened, with other settings of als."""
-    settings = night.job.settings
-    settings = settings.model_copy(update={"als": settings.als.model_copy(update=als)})
+    settings = changed(night.job.settings, als=als)
     job = Job(night.job.spark, settings, night.job.run_date + timedelta(days=days))
     open_run(job.lake, settings, job.run_date)
     return job
@@ -98,8 +98,7 @@ def test_a_user_who_came_after_training_gets_factors_and_a_list_without_training
     # What was taken over is not taken over again: the night that trained is, while it is young enough.
     next_day = later(night, 3, retrain_days=4)
     assert trained_before(next_day, next_day.run.run_id, next_day.run_date) == trained
-    als = next_day.settings.als.model_copy(update={"retrain_days": 3})
-    next_day = replace(next_day, settings=next_day.settings.model_copy(update={"als": als}))
+    next_day = replace(next_day, settings=changed(next_day.settings, als={"retrain_days": 3}))
     assert trained_before(next_day, next_day.run.run_id, next_day.run_date) is None
 
 
@@ -111,42 +110,37 @@ def test_only_factors_of_equal_settings_are_taken_over_and_a_backtest_takes_thos
     names = {job.run.run_id: job.run_date, backtest_version(job, cutoff): cutoff, "backtest-other": cutoff}
     earlier = backtest_version(night.job, cutoff - timedelta(days=1))
     none = [None, None, None]
-    for section, changed, expected in (
+    for section, values, expected in (
         ("als", {}, [night.job.run.run_id, earlier, None]),
         ("als", {"rank": 9}, none),
         ("preferences", {"half_life_days": 9.0}, none),
     ):
-        given = getattr(job.settings, section).model_copy(update=changed)
-        other = replace(job, settings=job.settings.model_copy(update={section: given}))
+        other = replace(job, settings=changed(job.settings, **{section: values}))
         assert [trained_before(other, version, day) for version, day in names.items()] == expected
 
 
 def test_users_of_too_few_events_are_folded_in_from_all_that_they_have(night: Night) -> None:
-    settings = night.job.settings
-    strict = settings.preferences.model_copy(update={"min_events_per_user": 25, "min_events_per_item": 2})
-    job = replace(night.job, settings=settings.model_copy(update={"preferences": strict}))
+    strict = {"min_events_per_user": 25, "min_events_per_item": 2}
+    job = replace(night.job, settings=changed(night.job.settings, preferences=strict))
     pairs = preferences_on(job, job.run_date)
     trained = {row["user_id"] for row in pairs.where("strength > 0").select("user_id").distinct().collect()}
     afresh = partial(lenient_preferences_on, job, job.run_date)
-    found = {
-        (row["user_id"], row["item_id"]): row["strength"]
-        for row in fold_in_pairs(pairs, job.settings, afresh=afresh).collect()
-    }
-    expected = {
-        (row["user_id"], row["item_id"]): row["strength"] for row in preferences_of(night.job).collect()
-    }
+    folded_in, expected = (
+        {(row["user_id"], row["item_id"]): row["strength"] for row in rows.collect()}
+        for rows in (fold_in_pairs(pairs, job.settings, afresh=afresh), preferences_of(night.job))
+    )
     few = {user for user, _ in expected} - trained
     assert 20 < len(few) < 180
-    assert {key: value for key, value in found.items() if key[0] in few} == {
+    assert {key: value for key, value in folded_in.items() if key[0] in few} == {
         key: value for key, value in expected.items() if key[0] in few
     }
-    assert {user for user, _ in found} == {user for user, _ in expected}
+    assert {user for user, _ in folded_in} == {user for user, _ in expected}
 
 
 def test_a_night_of_explicit_feedback_is_trained_on_ratings_low_ones_too(
     night: Night, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That both trainers predict what they are given is shown in tests/models/test_als.py."""
+    """That both trainers predict what they are given is shown in tests/models/als/test_fit.py."""
     given: list[tuple[Any, ...]] = []
 
     class Noted(Exception):  # noqa: N818 - no error: nothing is to be stored
@@ -160,9 +154,7 @@ def test_a_night_of_explicit_feedback_is_trained_on_ratings_low_ones_too(
     monkeypatch.setattr("recsys_spark.models.versions.fit_als", noted)
     rows = [("u0", "liked", 0.7, 4.5), ("u0", "hated", 0.0, 0.5), ("u1", "bought", 3.0, None)]
     pairs = frame_of(spark, rows, "user_id string, item_id string, strength double, rating double")
-    settings = night.job.settings
-    explicit = settings.als.model_copy(update={"feedback": "explicit"})
-    job = replace(night.job, settings=settings.model_copy(update={"als": explicit}))
+    job = replace(night.job, settings=changed(night.job.settings, als={"feedback": "explicit"}))
     with pytest.raises(Noted):
         train_als_once(job, "explicit", pairs)
     assert sorted(given) == [("u0", "hated", 0.5), ("u0", "liked", 4.5)]

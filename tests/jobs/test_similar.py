@@ -6,7 +6,6 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from deltalake import DeltaTable
 from typer.testing import CliRunner
 
 from recsys_spark.cli import app
@@ -15,17 +14,17 @@ from recsys_spark.lake.tables import (
     GOLD_SIMILAR,
     SILVER_ITEMS,
     SILVER_PREFERENCES,
-    Table,
 )
 from recsys_spark.ranking.goes_with import STRONGEST
 from recsys_spark.ranking.reasons import REASONS
 from tests.jobs.conftest import Night
 from tests.shop import CATEGORIES, ITEMS, RUN_DATE
+from tests.tables import rows_of
 
 
 def test_every_item_goes_with_ten_others_mostly_of_what_its_buyers_love(night: Night) -> None:
     lists = defaultdict(list)
-    for row in DeltaTable(night.job.lake.path(GOLD_SIMILAR)).to_pyarrow_table().to_pylist():
+    for row in rows_of(night.job.lake, GOLD_SIMILAR):
         assert (str(row["run_date"]), row["run_id"]) == (RUN_DATE, night.job.run.run_id)
         lists[row["item_id"]].append(row)
     assert set(lists) == {f"i{item:03d}" for item in range(ITEMS)}
@@ -41,27 +40,25 @@ def test_every_item_goes_with_ten_others_mostly_of_what_its_buyers_love(night: N
 
 
 def test_a_reason_names_what_the_user_has_and_the_item_goes_with(night: Night) -> None:
-    def rows(table: Table) -> list[dict]:
-        return DeltaTable(night.job.lake.path(table)).to_pyarrow_table().to_pylist()
-
-    title = {row["item_id"]: row["title"] for row in rows(SILVER_ITEMS)}
+    lake = night.job.lake
+    title = {row["item_id"]: row["title"] for row in rows_of(lake, SILVER_ITEMS)}
     goes = defaultdict(set)
-    for row in rows(GOLD_SIMILAR):
+    for row in rows_of(lake, GOLD_SIMILAR):
         goes[row["similar_item_id"]].add(row["item_id"])
     liked: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for row in rows(SILVER_PREFERENCES):
+    for row in rows_of(lake, SILVER_PREFERENCES):
         if row["strength"] > 0:
             liked[row["user_id"]].append((-row["strength"], row["item_id"]))
-    told = 0
-    for row in rows(GOLD_RECOMMENDATIONS):
+    named = 0
+    for row in rows_of(lake, GOLD_RECOMMENDATIONS):
         dearest = [item for _, item in sorted(liked[row["user_id"]])[:STRONGEST]]
         naming = [item for item in dearest if item in goes[row["item_id"]]]
         if row["source"] != "history" and naming:
             assert row["reason"] == f"Goes with {title[naming[0]]}"
-            told += 1
+            named += 1
         else:
             assert row["reason"] == REASONS[row["source"]]
-    assert told > 500
+    assert named > 500
 
 
 def test_a_person_sees_titles_best_first(night: Night, tmp_path: Path) -> None:
@@ -69,10 +66,10 @@ def test_a_person_sees_titles_best_first(night: Night, tmp_path: Path) -> None:
     options = ["--env", "slice", "--run-date", RUN_DATE, "--json", str(file)]
     done = CliRunner().invoke(app, ["similar", "--item", "i007", *options])
     assert done.exit_code == 0, done.output
-    content = json.loads(file.read_text(encoding="utf-8"))
-    assert [row["rank"] for row in content] == list(range(1, 11))
-    assert all(CATEGORIES[_category(row["similar_item_id"])] in row["title"] for row in content)
-    assert content[0]["similar_item_id"] in done.output
+    listed = json.loads(file.read_text(encoding="utf-8"))
+    assert [row["rank"] for row in listed] == list(range(1, 11))
+    assert all(CATEGORIES[_category(row["similar_item_id"])] in row["title"] for row in listed)
+    assert listed[0]["similar_item_id"] in done.output
 
 
 def test_what_goes_with_nothing_is_a_sentence(night: Night) -> None:

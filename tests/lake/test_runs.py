@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pyspark.sql import SparkSession
 
 from recsys_spark.lake.runs import delivered_files
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import BRONZE_INTERACTIONS, BRONZE_ITEMS, Table
-from recsys_spark.runtime.rows import frame_of
+from tests.tables import bronze
 
 
 def deliver(lake: Lake, table: Table, file: str, content: str) -> None:
     now = datetime(2024, 1, 1, tzinfo=UTC)
-    given: dict[str, Any] = {"source": "shop", "source_file": file, "content_hash": content, "row": 1}
-    given |= {"ingest_date": date(2024, 1, 1), "delivered_at": now, "ingested_at": now}
-    row = tuple(given.get(name) for name in table.columns)
-    lake.append(table, frame_of(lake.spark, [row], table.schema))
+    row = {"source_file": file, "content_hash": content, "delivered_at": now, "ingested_at": now}
+    lake.append(table, bronze(lake.spark, [{**row, "ingest_date": now.date()}], table))
 
 
 def seen(lake: Lake) -> tuple[list[tuple[str, str, str]], int]:
@@ -29,10 +26,10 @@ def seen(lake: Lake) -> tuple[list[tuple[str, str, str]], int]:
     context.setJobGroup("delivered", "")
     before = len(context.statusTracker().getJobIdsForGroup("delivered"))
     try:
-        found = [(file.kind, file.file, file.content_hash) for file in delivered_files(lake)]
+        files = [(file.kind, file.file, file.content_hash) for file in delivered_files(lake)]
     finally:
         context.setLocalProperty("spark.jobGroup.id", None)
-    return found, len(context.statusTracker().getJobIdsForGroup("delivered")) - before
+    return files, len(context.statusTracker().getJobIdsForGroup("delivered")) - before
 
 
 def test_delivered_files_are_read_again_only_when_bronze_has_changed(

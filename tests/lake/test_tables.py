@@ -19,6 +19,7 @@ from recsys_spark.lake.tables import (
     Table,
 )
 from recsys_spark.runtime.rows import frame_of
+from tests.tables import rows_for
 
 
 def bounds_of(lake: Lake, table: Table) -> set[str]:
@@ -33,10 +34,10 @@ def test_files_are_told_apart_by_what_reads_narrow_by_and_by_no_more(
     lake = Lake(spark, str(tmp_path))
     known = {"event_date": date(2024, 1, 1), "event_at": datetime(2024, 1, 1, tzinfo=UTC), "quantity": -1.0}
     for table in (SILVER_INTERACTIONS, BRONZE_INTERACTIONS, SILVER_USERS):
-        values = {**dict.fromkeys(table.columns), "ingest_date": date(2024, 1, 1), "user_id": "u"} | known
-        row = tuple(values[name] for name in table.columns)
+        values = {"ingest_date": date(2024, 1, 1), "user_id": "u"} | known
+        row = {name: value for name, value in values.items() if name in table.columns}
         for _ in range(2):  # the second commit finds the table there
-            lake.append(table, frame_of(spark, [row], table.schema))
+            lake.append(table, rows_for(spark, table, row))
     assert bounds_of(lake, SILVER_INTERACTIONS) == {"event_at", "quantity", "cancels_event_id"}
     assert bounds_of(lake, BRONZE_INTERACTIONS) == set()
     assert "user_id" in bounds_of(lake, SILVER_USERS)
@@ -46,8 +47,7 @@ def test_what_seldom_repeats_is_written_without_a_dictionary(spark: SparkSession
     lake = Lake(spark, str(tmp_path))
     given = {"event_date": date(2024, 1, 1), "event_at": datetime(2024, 1, 1, tzinfo=UTC), "row_hash": 1}
     given |= {"event_id": "e", "user_id": "u", "basket_id": "b", "event_type": "view"}
-    row = tuple({**dict.fromkeys(SILVER_INTERACTIONS.columns), **given}.values())
-    lake.append(SILVER_INTERACTIONS, frame_of(spark, [row] * 9, SILVER_INTERACTIONS.schema))
+    lake.append(SILVER_INTERACTIONS, rows_for(spark, SILVER_INTERACTIONS, *[given] * 9))
     assert {"event_id", "event_at", "basket_id", "row_hash"} <= plain_columns(lake.path(SILVER_INTERACTIONS))
     assert "user_id" not in plain_columns(lake.path(SILVER_INTERACTIONS))
     # Of a large batch each file is of many users.
@@ -70,10 +70,10 @@ def test_the_newest_version_and_its_rows_are_those_that_the_history_tells(
 ) -> None:
     lake = Lake(spark, str(tmp_path))
     assert (lake.version(SILVER_USERS), lake.rows_written(SILVER_USERS)) == (-1, 0)
-    values = dict.fromkeys(SILVER_USERS.columns)
     for users in (1, 3, 2):
-        rows = [tuple({**values, "user_id": f"u{n}"}.values()) for n in range(users)]
-        lake.append(SILVER_USERS, frame_of(spark, rows, SILVER_USERS.schema))
+        lake.append(
+            SILVER_USERS, rows_for(spark, SILVER_USERS, *({"user_id": f"u{n}"} for n in range(users)))
+        )
     newest = DeltaTable(lake.path(SILVER_USERS)).history(1)[0]
     assert lake.version(SILVER_USERS) == newest["version"] == 2
     assert lake.rows_written(SILVER_USERS) == int(newest["operationMetrics"]["numOutputRows"]) == 2

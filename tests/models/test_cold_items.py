@@ -62,11 +62,11 @@ def test_cold_items_come_back_first_for_those_whose_taste_their_words_tell(frame
     rows = cold_item_factors(
         given["factors"], vectors=given["vectors"], preferences=given["preferences"], settings=SETTINGS
     ).collect()
-    found = {row["item_id"]: row["factors"] for row in rows}
-    assert set(found) == {f"i{i:03d}" for i in range(WARM, ITEMS)}, "all that have words and no factor"
+    cold = {row["item_id"]: row["factors"] for row in rows}
+    assert set(cold) == {f"i{i:03d}" for i in range(WARM, ITEMS)}, "all that have words and no factor"
     mapped = factors.copy()
     for i in range(WARM, ITEMS):
-        mapped[i] = found[f"i{i:03d}"]
+        mapped[i] = cold[f"i{i:03d}"]
     tastes = np.random.default_rng(9).normal(size=(200, RANK))
     recall = []
     for taste in tastes:

@@ -18,6 +18,7 @@ from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
 from recsys_spark.runtime.rows import frame_of
 from tests.conftest import Frame
+from tests.frames import frames, ids
 from tests.settings import with_defaults
 
 ITEMS = "item_id string, title string, category string, brand string, tags array<string>"
@@ -110,20 +111,13 @@ def test_who_buys_what_is_cheap_is_shown_it_first_where_the_price_is_read(
 ) -> None:
     """Odd items are cheap, and the user had all but the last. By the words alone the first is as good."""
     withheld, bought = f"i{N - 1:02d}", [f"i{n:02d}" for n in range(1, N - 1, 2)]
-    nothing = frame_of(spark, [], "item_id string, users long, new_users long, is_reference boolean")
     catalogue = catalogue_of(
-        frame_of(spark, [(f"i{n:02d}",) for n in range(N)], "item_id string"),
-        factors=frame_of(spark, [], "item_id string, factors array<float>"),
+        **frames(spark, items=ids(f"i{n:02d}" for n in range(N)), factors=[], popularity=[]),
         vectors=planted(spark, features),
-        popularity=nothing,
     )
     by_content = Variant("new_items_only", "content", {name: float(name == "content") for name in COMPONENTS})
     rows = lists(
-        frame_of(spark, [("u",)], "user_id string"),
-        preferences=frame_of(
-            spark, [("u", item, 1.0) for item in bought], "user_id string, item_id string, strength double"
-        ),
-        user_factors=frame_of(spark, [], "user_id string, factors array<float>"),
+        **frames(spark, users=[("u",)], preferences=[("u", item, 1.0) for item in bought], user_factors=[]),
         catalogue=catalogue,
         variants=[by_content],
         k=1,
@@ -145,9 +139,8 @@ def test_factors_of_an_item_that_nobody_had_follow_its_price_where_it_is_read(
     ]
     pairs = [(f"u{u}", item, 1.0) for item, _ in warm for u in range(3)]
     rows = cold_item_factors(
-        frame_of(spark, warm, "item_id string, factors array<float>"),
+        **frames(spark, factors=warm, preferences=pairs),
         vectors=planted(spark, features),
-        preferences=frame_of(spark, pairs, "user_id string, item_id string, strength double"),
         settings=with_defaults(ColdItems, enabled=True, dims=3, length=1.0, min_items=10, seed=1),
     ).collect()
     found = {row["item_id"]: np.array(row["factors"]) for row in rows}

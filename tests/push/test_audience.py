@@ -7,13 +7,12 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.load import load_settings
-from recsys_spark.config.sections import Campaign, LakePlace
+from recsys_spark.config.sections import Campaign
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.tables import SILVER_OUTCOMES, SILVER_PREFERENCES, SILVER_USERS, Table
+from recsys_spark.lake.tables import SILVER_OUTCOMES, SILVER_PREFERENCES, SILVER_USERS
 from recsys_spark.push.audience import audience_of, people_on
-from recsys_spark.runtime.rows import frame_of
-from tests.settings import a_campaign, with_defaults
+from tests.settings import a_campaign, demo_in
+from tests.tables import rows_for
 
 DAY, EVER, NEVER = date(2024, 6, 2), date(1970, 1, 1), date(9999, 12, 31)
 MAIL = a_campaign(channel="email", k=5, repeat_allowed=True)
@@ -23,7 +22,7 @@ def user(name: str, *, since: date = EVER, until: date = NEVER, consents: bool =
     return {"user_id": name, "is_consented": consents, "valid_from": since, "valid_to": until}
 
 
-def told(name: str, what: str, at: datetime, channel: str = "email") -> dict:
+def outcome(name: str, what: str, at: datetime, channel: str = "email") -> dict:
     version = {"event_id": f"{name} {what}", "event_date": at.date(), "campaign": "another", "run_date": EVER}
     return {"user_id": name, "outcome_type": what, "event_at": at, "channel": channel, **version}
 
@@ -44,33 +43,26 @@ USERS = [
 ]
 SPRING = datetime(2024, 5, 1, 12)
 OUTCOMES = [
-    told("reads", "open", SPRING),
-    told("left", "unsubscribe", SPRING, "Email"),
-    told("left tonight", "unsubscribe", datetime(2024, 6, 2, 23, 59)),
-    told("leaves tomorrow", "unsubscribe", datetime(2024, 6, 3)),
-    told("left the app", "unsubscribe", SPRING, "push"),
-    told("left on the day of a new version", "unsubscribe", SPRING),
-    told("came back", "unsubscribe", SPRING),
-    {**told("came back and left", "unsubscribe", SPRING), "event_id": "first"},
-    told("came back and left", "unsubscribe", datetime(2024, 5, 20)),
-    told("changed since, without consent", "unsubscribe", SPRING),
-    told("a stranger", "unsubscribe", SPRING),
+    outcome("reads", "open", SPRING),
+    outcome("left", "unsubscribe", SPRING, "Email"),
+    outcome("left tonight", "unsubscribe", datetime(2024, 6, 2, 23, 59)),
+    outcome("leaves tomorrow", "unsubscribe", datetime(2024, 6, 3)),
+    outcome("left the app", "unsubscribe", SPRING, "push"),
+    outcome("left on the day of a new version", "unsubscribe", SPRING),
+    outcome("came back", "unsubscribe", SPRING),
+    {**outcome("came back and left", "unsubscribe", SPRING), "event_id": "first"},
+    outcome("came back and left", "unsubscribe", datetime(2024, 5, 20)),
+    outcome("changed since, without consent", "unsubscribe", SPRING),
+    outcome("a stranger", "unsubscribe", SPRING),
 ]
 
 
 def test_lists_of_who_unsubscribed_from_the_channel_are_made_and_may_not_be_sent(
     spark: SparkSession, tmp_path: Path
 ) -> None:
-    settings = load_settings("demo").model_copy(
-        update={"lake": with_defaults(LakePlace, path=str(tmp_path), wait_seconds=0)}
-    )
-    job = Job(spark, settings, DAY)
-
-    def keep(table: Table, rows: list[dict]) -> None:
-        job.append(table, frame_of(spark, rows, table.schema).repartition(3))
-
-    keep(SILVER_USERS, USERS)
-    keep(SILVER_OUTCOMES, OUTCOMES)
+    job = Job(spark, demo_in(tmp_path, lake={"wait_seconds": 0}), DAY)
+    for table, rows in ((SILVER_USERS, USERS), (SILVER_OUTCOMES, OUTCOMES)):
+        job.append(table, rows_for(spark, table, *rows))
 
     def sendable(campaign: Campaign) -> set[str]:
         nobody = job.read(SILVER_PREFERENCES)

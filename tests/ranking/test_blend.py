@@ -18,6 +18,7 @@ from recsys_spark.ranking.lists import catalogue_of, lists, sources
 from recsys_spark.ranking.reasons import explained
 from recsys_spark.ranking.weight_cases import candidates
 from recsys_spark.runtime.rows import frame_of
+from tests.frames import factor_rows, frames, ids, word_rows
 
 USERS, ITEMS, RANK, TERMS, K = 12, 30, 3, 7, 6
 REPEATS = {"als": 0.7, "content": 0.4, "history": 1.5, "popularity": 0.2, "trial": 0.0}
@@ -125,27 +126,17 @@ def ranked_lists(
         for i in range(ITEMS)
         if world["s"][u, i] > 0
     ]
-    vectors = [
-        (f"i{i:02d}", [int(n) for n in np.nonzero(row)[0]], [float(w) for w in row[row > 0]])
-        for i, row in enumerate(world["t"])
-    ]
+    kinds = [(f"i{i:02d}", kind_of(i)) for i in range(ITEMS)][::-1]
     catalogue = catalogue_of(
-        frame_of(
-            spark, [(f"i{i:02d}", kind_of(i)) for i in range(ITEMS)][::-1], "item_id string, kind string"
-        ).repartition(3),
-        factors=frame_of(
+        frame_of(spark, kinds, "item_id string, kind string").repartition(3),
+        **frames(
             spark,
-            [(f"i{i:02d}", [float(v) for v in world["y"][i]]) for i in range(ITEMS - 1)],
-            "item_id string, factors array<float>",
-        ),
-        vectors=frame_of(spark, vectors, "item_id string, terms array<int>, weights array<float>"),
-        popularity=frame_of(
-            spark,
-            [
+            factors=factor_rows("i", world["y"], range(ITEMS - 1)),
+            vectors=word_rows(world["t"]),
+            popularity=[
                 (f"i{i:02d}", int(world["n"][i]), int(world["f"][i]), bool(world["ref"][i]))
                 for i in range(ITEMS - 1)
             ],
-            "item_id string, users long, new_users long, is_reference boolean",
         ),
         **(catalogue_rules(spark) if ruled else {}),
     )
@@ -158,21 +149,10 @@ def ranked_lists(
             spark, [(f"u{u:02d}", group_of(u)) for u in range(USERS)], "user_id string, group string"
         ).repartition(3),
         preferences=preferences if ruled else preferences.drop("fade"),
-        user_factors=frame_of(
-            spark,
-            [(f"u{u:02d}", [float(v) for v in world["x"][u]]) for u in range(1, USERS)],
-            "user_id string, factors array<float>",
-        ),
+        **frames(spark, user_factors=factor_rows("u", world["x"], range(1, USERS))),
         catalogue=catalogue,
         partitions=2,
-        **(
-            {
-                "exclude": frame_of(spark, excluded, "user_id string, item_id string"),
-                "caps": {"kind": 2},
-            }
-            if ruled
-            else {}
-        ),
+        **({**frames(spark, exclude=excluded), "caps": {"kind": 2}} if ruled else {}),
     ).collect()
     assert catalogue.shared.outline.n_shards == (1 if not ruled else 3)
     catalogue.shared.release()
@@ -181,13 +161,9 @@ def ranked_lists(
 
 def catalogue_rules(spark: SparkSession) -> dict:
     forbidden = [("minor", f"i{i:02d}") for i in range(0, ITEMS, 2)] + [("adult", "i03"), ("adult", "i99")]
-    candidates = [(f"i{i:02d}",) for i in range(ITEMS) if is_candidate(i)]
-    return {
-        "candidates": frame_of(spark, [*candidates, ("unknown",)], "item_id string"),
-        "forbidden": frame_of(spark, forbidden, "group string, item_id string"),
-        "labels": ["kind"],
-        "max_item_share": 1e-9,
-    }
+    candidates = ids([*(f"i{i:02d}" for i in range(ITEMS) if is_candidate(i)), "unknown"])
+    rules = frames(spark, candidates=candidates, forbidden=forbidden)
+    return {**rules, "labels": ["kind"], "max_item_share": 1e-9}
 
 
 @pytest.fixture(scope="module")
@@ -321,25 +297,25 @@ def test_the_source_of_a_slot_is_the_component_that_gave_it_most(spark: SparkSes
     weights["als"] = np.array(
         [1.0, 1.0, 1.0, 1.0, 0.0, 1.0]
     )  # the fifth is of a user for whom it does not count
-    found = sources(scores, weights).to_pylist()
-    assert found == ["als", "content", "als", "popularity", "content", "popularity_group"]
-    frame = frame_of(spark, [*zip("abcdef", found, strict=True)], "item_id string, source string")
-    told = {row["item_id"]: row for row in explained(frame).collect()}
-    assert told["b"]["reason"] == "Similar to what you buy"
-    cold = frame_of(spark, [("a",), ("b",), ("f",)], "item_id string")
-    told = {row["item_id"]: row for row in explained(frame, cold).collect()}
-    expected = dict(zip("abcdef", found, strict=True)) | {"a": "cold_item", "f": "cold_item"}
-    assert {name: row["source"] for name, row in told.items()} == expected
-    assert told["a"]["reason"].startswith("New here")
+    carried_by = sources(scores, weights).to_pylist()
+    assert carried_by == ["als", "content", "als", "popularity", "content", "popularity_group"]
+    frame = frame_of(spark, [*zip("abcdef", carried_by, strict=True)], "item_id string, source string")
+    slots = {row["item_id"]: row for row in explained(frame).collect()}
+    assert slots["b"]["reason"] == "Similar to what you buy"
+    cold = frame_of(spark, ids("abf"), "item_id string")
+    slots = {row["item_id"]: row for row in explained(frame, cold).collect()}
+    expected = dict(zip("abcdef", carried_by, strict=True)) | {"a": "cold_item", "f": "cold_item"}
+    assert {name: row["source"] for name, row in slots.items()} == expected
+    assert slots["a"]["reason"].startswith("New here")
 
 
 def test_a_quadratic_form_is_that_of_the_formula_and_has_the_same_bits_in_any_batch(monkeypatch):
     rows = sparse.random(40, 300, 0.01, "csr", random_state=1)  # some rows are empty
     words = sparse.random(500, 300, 0.02, "csr", random_state=2)
     gram = (words.T @ words).tocsr()
-    found = blend.quadratic_forms(rows, gram)
+    forms = blend.quadratic_forms(rows, gram)
     dense, full = rows.toarray(), gram.toarray()
-    np.testing.assert_allclose(found, [row @ full @ row for row in dense], rtol=1e-12)
-    np.testing.assert_array_equal(found[5:9], blend.quadratic_forms(rows[5:9], gram))
+    np.testing.assert_allclose(forms, [row @ full @ row for row in dense], rtol=1e-12)
+    np.testing.assert_array_equal(forms[5:9], blend.quadratic_forms(rows[5:9], gram))
     monkeypatch.setattr(blend, "compiled", lambda _name: None)
-    np.testing.assert_array_equal(found, blend.quadratic_forms(rows, gram))
+    np.testing.assert_array_equal(forms, blend.quadratic_forms(rows, gram))

@@ -13,6 +13,7 @@ from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
 from recsys_spark.ranking.reasons import explained
 from recsys_spark.runtime.rows import frame_of
+from tests.frames import frames, ids
 
 # By item: users and first-time users lately, or None for an item that nobody has had; i5 is of long ago.
 COUNTS = {"i0": (40, 9), "i1": (9, 8), "i2": (2, 1), "i3": (1, 0), "i4": None, "i5": (0, 0), "i6": None}
@@ -25,27 +26,20 @@ def test_unknown_popularity_is_the_mean_of_what_is_sold(spark: SparkSession, pri
     cold = [item for item, counts in COUNTS.items() if counts is None]
     known = [(item, *counts, item in REFERENCE) for item, counts in COUNTS.items() if counts]
     catalogue = catalogue_of(
-        frame_of(spark, [(item,) for item in COUNTS], "item_id string"),
-        factors=frame_of(spark, [], "item_id string, factors array<float>"),
-        vectors=frame_of(
-            spark, [("i0", [0], [1.0])], "item_id string, terms array<int>, weights array<float>"
-        ),
-        popularity=frame_of(spark, known, "item_id string, users long, new_users long, is_reference boolean"),
+        **frames(spark, items=ids(COUNTS), factors=[], vectors=[("i0", [0], [1.0])], popularity=known),
         cold=frame_of(spark, [(item, [0.0]) for item in cold], "item_id string, factors array<float>"),
         prior=prior,
     )
     is_sold = catalogue.shared.load().extra["is_sold"].tolist()
     ranked = lists(
-        frame_of(spark, [("u",)], "user_id string"),
-        preferences=frame_of(spark, [], "user_id string, item_id string, strength double"),
-        user_factors=frame_of(spark, [], "user_id string, factors array<float>"),
+        **frames(spark, users=[("u",)], preferences=[], user_factors=[]),
         catalogue=catalogue,
         variants=[Variant("new_items_only", "hybrid", WEIGHTS)],
         k=len(COUNTS),
         partitions=1,
     )
-    rows = explained(ranked, cold_items=frame_of(spark, [(i,) for i in cold], "item_id string"))
-    found = {row["item_id"]: row for row in rows.collect()}
+    rows = explained(ranked, cold_items=frame_of(spark, ids(cold), "item_id string"))
+    slots = {row["item_id"]: row for row in rows.collect()}
     catalogue.shared.release()
 
     score = dict.fromkeys(COUNTS, 0.0)
@@ -55,42 +49,34 @@ def test_unknown_popularity_is_the_mean_of_what_is_sold(spark: SparkSession, pri
         logs |= dict.fromkeys(cold, prior * float(np.mean(reference)))
         deviation = np.std(reference)
         for item, value in logs.items():
-            given = found[item]["component_scores"][name]
+            given = slots[item]["component_scores"][name]
             assert given == pytest.approx(value / deviation, abs=1e-6), (item, name)
             score[item] += WEIGHTS[name] * value / deviation
     order = sorted(COUNTS, key=lambda item: (-round(score[item], 6), item))
-    assert sorted(found, key=lambda item: found[item]["rank"]) == order
+    assert sorted(slots, key=lambda item: slots[item]["rank"]) == order
     assert is_sold == [bool(counts and counts[0]) for counts in COUNTS.values()], "a prior sells nothing"
-    sources = {item: found[item]["source"] for item in ("i0", *cold)}
+    sources = {item: slots[item]["source"] for item in ("i0", *cold)}
     assert sources == {"i0": "popularity", "i4": "cold_item", "i6": "cold_item"}
-    assert set(COMPONENTS) >= set(found["i4"]["component_scores"])
+    assert set(COMPONENTS) >= set(slots["i4"]["component_scores"])
 
 
 def test_the_prior_holds_for_the_popularity_of_a_group_too(spark: SparkSession) -> None:
     counts = {"i0": 8.0, "i1": 3.0, "i2": 1.0}
     catalogue = catalogue_of(
-        frame_of(spark, [(item,) for item in (*counts, "new")], "item_id string"),
-        factors=frame_of(spark, [], "item_id string, factors array<float>"),
-        vectors=frame_of(
-            spark, [("i0", [0], [1.0])], "item_id string, terms array<int>, weights array<float>"
-        ),
-        popularity=frame_of(
+        **frames(
             spark,
-            [(item, 1, 1, True) for item in counts],
-            "item_id string, users long, new_users long, is_reference boolean",
+            items=ids([*counts, "new"]),
+            factors=[],
+            vectors=[("i0", [0], [1.0])],
+            popularity=[(item, 1, 1, True) for item in counts],
+            group_popularity=[("segment=a", item, users) for item, users in counts.items()],
+            cold=[("new",)],
         ),
-        group_popularity=frame_of(
-            spark,
-            [("segment=a", item, users) for item, users in counts.items()],
-            "group string, item_id string, users double",
-        ),
-        cold=frame_of(spark, [("new",)], "item_id string"),
         prior=1.0,
     )
     ranked = lists(
         frame_of(spark, [("u", "segment=a")], "user_id string, popularity_group string"),
-        preferences=frame_of(spark, [], "user_id string, item_id string, strength double"),
-        user_factors=frame_of(spark, [], "user_id string, factors array<float>"),
+        **frames(spark, preferences=[], user_factors=[]),
         catalogue=catalogue,
         variants=[Variant("new_items_only", "hybrid", WEIGHTS)],
         k=4,

@@ -10,29 +10,20 @@ from recsys_spark.names import COMPONENTS, TASKS
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
 from recsys_spark.runtime.rows import frame_of
+from tests.frames import frames, ids
 
 
 def test_an_excluded_pair_is_in_no_list_and_one_of_strength_0_counts_as_seen(spark: SparkSession) -> None:
-    items = ["a", "b", "c", "d"]
-    catalogue = catalogue_of(
-        frame_of(spark, [(item,) for item in items], "item_id string"),
-        factors=frame_of(spark, [], "item_id string, factors array<float>"),
-        vectors=frame_of(spark, [], "item_id string, terms array<int>, weights array<float>"),
-        popularity=frame_of(
-            spark,
-            [(item, 9 - n, 1, True) for n, item in enumerate(items)],
-            "item_id string, users long, new_users long, is_reference boolean",
-        ),
-    )
+    counts = [(item, 9 - n, 1, True) for n, item in enumerate("abcd")]
+    catalogue = catalogue_of(**frames(spark, items=ids("abcd"), factors=[], vectors=[], popularity=counts))
     weights = {**dict.fromkeys(COMPONENTS, 0.0), "popularity": 1.0, "history": 1.0}
     pairs = [("u", "a", 0.0, True), ("u", "b", 0.0, False), ("u", "c", 2.0, False), ("v", "b", 0.0, True)]
     try:
         rows = lists(
-            frame_of(spark, [(user,) for user in "uvw"], "user_id string"),
+            **frames(spark, users=ids("uvw"), user_factors=[]),
             preferences=frame_of(
                 spark, pairs, "user_id string, item_id string, strength double, is_excluded boolean"
             ),
-            user_factors=frame_of(spark, [], "user_id string, factors array<float>"),
             catalogue=catalogue,
             variants=[Variant(task, "hybrid", weights) for task in TASKS],
             k=4,
@@ -40,10 +31,10 @@ def test_an_excluded_pair_is_in_no_list_and_one_of_strength_0_counts_as_seen(spa
         ).collect()
     finally:
         catalogue.shared.release()
-    found = defaultdict(str)
+    listed = defaultdict(str)
     for row in sorted(rows, key=lambda row: row["rank"]):
-        found[row["task"], row["user_id"]] += row["item_id"]
-    assert found == {
+        listed[row["task"], row["user_id"]] += row["item_id"]
+    assert listed == {
         ("repeats_allowed", "u"): "cbd",
         ("new_items_only", "u"): "d",
         ("repeats_allowed", "v"): "acd",

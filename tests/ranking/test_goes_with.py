@@ -58,8 +58,8 @@ def test_titles_are_readable_and_an_untitled_item_is_not_named(spark) -> None:
 def test_repeats_do_not_say_what_they_go_with(frame: Frame) -> None:
     rows = [("a", "als", "tea"), ("b", "trial", "tea"), ("c", "history", "tea"), ("d", "als", None)]
     ranked = frame("item_id string, source string, goes_with string", rows)
-    told = {row["item_id"]: row["reason"] for row in explained(ranked).collect()}
-    assert told == {
+    reasons = {row["item_id"]: row["reason"] for row in explained(ranked).collect()}
+    assert reasons == {
         "a": "Goes with tea",
         "b": "Goes with tea",
         "c": "You have bought this before",
@@ -70,9 +70,9 @@ def test_repeats_do_not_say_what_they_go_with(frame: Frame) -> None:
 
 def test_a_campaign_says_so_in_mails_unless_it_is_told_otherwise() -> None:
     [mail, *_] = load_settings("demo").campaigns.values()
-    told = defaultdict(list)
+    named = defaultdict(list)
     for channel in ("email", "push"):
         for given in (None, True, False):
             changed = mail.model_copy(update={"channel": channel, "goes_with": given})
-            told[channel].append(changed.tells_goes_with)
-    assert told == {"email": [True, True, False], "push": [False, True, False]}
+            named[channel].append(changed.tells_goes_with)
+    assert named == {"email": [True, True, False], "push": [False, True, False]}

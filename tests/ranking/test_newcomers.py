@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import Catalogue, catalogue_of, lists
 from recsys_spark.runtime.rows import frame_of
+from tests.frames import factor_rows, frames, ids, word_rows
 
 USERS, ITEMS, RANK, TERMS, K, KEPT = 60, 48, 3, 7, 10, 3
 NEW = range(30, ITEMS)
@@ -51,43 +52,25 @@ def world() -> dict:
     }
 
 
-def item_frames(spark: SparkSession, world: dict) -> dict[str, DataFrame]:
-    vectors = [
-        (f"i{i:02d}", [int(n) for n in np.nonzero(row)[0]], [float(w) for w in row[row > 0]])
-        for i, row in enumerate(world["t"])
-    ]
-    return {
-        "items": frame_of(
-            spark, [(f"i{i:02d}", kind_of(i)) for i in range(ITEMS)], "item_id string, kind string"
-        ),
-        "factors": frame_of(
-            spark,
-            [(f"i{i:02d}", [float(v) for v in row]) for i, row in enumerate(world["y"])],
-            "item_id string, factors array<float>",
-        ),
-        "vectors": frame_of(spark, vectors, "item_id string, terms array<int>, weights array<float>"),
-        "popularity": frame_of(
-            spark,
-            [(f"i{i:02d}", int(world["n"][i]), int(world["n"][i] // 2), True) for i in range(NEW.start)],
-            "item_id string, users long, new_users long, is_reference boolean",
-        ),
-        "cold": frame_of(spark, [(f"i{i:02d}",) for i in NEW], "item_id string"),
-        "candidates": frame_of(
-            spark, [(f"i{i:02d}",) for i in range(ITEMS) if is_candidate(i)], "item_id string"
-        ),
-        "forbidden": frame_of(
-            spark,
-            [("minor", f"i{i:02d}") for i in range(ITEMS) if is_forbidden(1, i)],
-            "group string, item_id string",
-        ),
-    }
-
-
 @pytest.fixture(scope="module")
 def catalogue(spark: SparkSession, world: dict) -> Iterator[Catalogue]:
-    frames = item_frames(spark, world)
+    kinds = [(f"i{i:02d}", kind_of(i)) for i in range(ITEMS)]
+    counts = world["n"].tolist()
     made = catalogue_of(
-        frames.pop("items"), **frames, prior=1.0, has_places=True, labels=["kind"], max_item_share=1e-6
+        frame_of(spark, kinds, "item_id string, kind string"),
+        **frames(
+            spark,
+            factors=factor_rows("i", world["y"], range(ITEMS)),
+            vectors=word_rows(world["t"]),
+            popularity=[(f"i{i:02d}", counts[i], counts[i] // 2, True) for i in range(NEW.start)],
+            cold=ids(f"i{i:02d}" for i in NEW),
+            candidates=ids(f"i{i:02d}" for i in range(ITEMS) if is_candidate(i)),
+            forbidden=[("minor", f"i{i:02d}") for i in range(ITEMS) if is_forbidden(1, i)],
+        ),
+        prior=1.0,
+        has_places=True,
+        labels=["kind"],
+        max_item_share=1e-6,
     )
     assert made.newcomers is not None
     assert made.newcomers.shared.n_items == sum(is_candidate(i) for i in NEW)
@@ -105,23 +88,18 @@ def ranked(
         for u, i in zip(*np.nonzero(world["s"]), strict=True)
     ]
     refused = [(f"u{u:02d}", f"i{i:02d}") for u in range(USERS) for i in range(ITEMS) if is_refused(u, i)]
-    found = lists(
+    known = factor_rows("u", world["x"], range(1, USERS))
+    rows = lists(
         frame_of(spark, users, "user_id string, group string").repartition(3),
-        preferences=frame_of(spark, pairs, "user_id string, item_id string, strength double"),
-        user_factors=frame_of(
-            spark,
-            [(f"u{u:02d}", [float(v) for v in world["x"][u]]) for u in range(1, USERS)],
-            "user_id string, factors array<float>",
-        ),
+        **frames(spark, preferences=pairs, user_factors=known, exclude=refused),
         catalogue=catalogue,
         variants=[PLAIN, KEEPING],
         k=K,
         partitions=2,
-        exclude=frame_of(spark, refused, "user_id string, item_id string"),
         caps=caps,
     )
     slots: dict[tuple[str, int], list] = {}
-    for row in sorted(found.collect(), key=lambda row: row["rank"]):
+    for row in sorted(rows.collect(), key=lambda row: row["rank"]):
         slots.setdefault((row["model"], int(row["user_id"][1:])), []).append(row)
     return slots
 
@@ -167,15 +145,15 @@ def test_the_last_places_hold_the_newcomers_that_suit_best(
         plain, keeping = slots["plain", user], slots["keeping", user]
         before = [int(row["item_id"][1:]) for row in plain]
         wanted, kept = expected(before, user, suit[user], caps.get("kind", K))
-        found = [int(row["item_id"][1:]) for row in keeping]
-        assert found[: K - KEPT] == before[: K - KEPT], user
-        assert sorted(found) == sorted(wanted), user
+        listed = [int(row["item_id"][1:]) for row in keeping]
+        assert listed[: K - KEPT] == before[: K - KEPT], user
+        assert sorted(listed) == sorted(wanted), user
         assert {int(row["item_id"][1:]) for row in keeping if row["source"] == "cold_item"} == kept, user
         scores = [row["score"] for row in keeping]
         assert scores == sorted(scores, reverse=True), user
         for row in keeping:
             parts = sum(WEIGHTS[name] * value for name, value in row["component_scores"].items())
             assert row["score"] == pytest.approx(parts, abs=1e-9)
-        replaced += len(set(found) - set(before))
+        replaced += len(set(listed) - set(before))
     assert replaced > USERS, "most lists would hold few of them"
     assert [row["item_id"] for row in slots["keeping", 0]] == [row["item_id"] for row in slots["plain", 0]]

@@ -13,6 +13,7 @@ from recsys_spark.ranking.blend import Variant
 from recsys_spark.ranking.lists import catalogue_of, lists
 from recsys_spark.ranking.reasons import explained
 from recsys_spark.runtime.rows import frame_of
+from tests.frames import frames, ids
 
 ITEMS = 12
 USERS = {number: (50 - 4 * number, number % 5) for number in range(ITEMS)}  # users, new users
@@ -50,15 +51,14 @@ def ranked(spark: SparkSession, *, with_groups: bool, partitions: int = 2) -> li
     factors = [(name(i), [float(v) for v in draw.normal(size=2)]) for i in range(ITEMS)]
     words = [(name(i), [i % 3], [1.0]) for i in range(ITEMS)]
     catalogue = catalogue_of(
-        frame_of(spark, [(name(i),) for i in range(ITEMS)], "item_id string"),
-        factors=frame_of(spark, factors, "item_id string, factors array<float>"),
-        vectors=frame_of(spark, words, "item_id string, terms array<int>, weights array<float>"),
-        popularity=frame_of(
-            spark, counts, "item_id string, users long, new_users long, is_reference boolean"
-        ),
-        group_popularity=frame_of(spark, grouped, "group string, item_id string, users double")
-        if with_groups
-        else None,
+        **frames(
+            spark,
+            items=ids(map(name, range(ITEMS))),
+            factors=factors,
+            vectors=words,
+            popularity=counts,
+            **({"group_popularity": grouped} if with_groups else {}),
+        )
     )
     users = [(user, group) for user, (_, _, group) in PEOPLE.items()]
     known = [(user, factors) for user, (factors, _, _) in PEOPLE.items() if factors]
@@ -68,15 +68,15 @@ def ranked(spark: SparkSession, *, with_groups: bool, partitions: int = 2) -> li
         preferences=frame_of(
             spark, pairs, "user_id string, item_id string, strength double, is_excluded boolean"
         ),
-        user_factors=frame_of(spark, known, "user_id string, factors array<float>"),
+        **frames(spark, user_factors=known),
         catalogue=catalogue,
         variants=variants,
         k=4,
         partitions=partitions,
     )
-    told = explained(rows).collect()
+    slots = explained(rows).collect()
     catalogue.shared.release()
-    return sorted(told, key=lambda row: (row["task"], row["user_id"], row["rank"]))
+    return sorted(slots, key=lambda row: (row["task"], row["user_id"], row["rank"]))
 
 
 @pytest.fixture(scope="module")

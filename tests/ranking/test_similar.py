@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from recsys_spark.config.sections import Similar
 from recsys_spark.ranking.catalogue import Catalogue, catalogue_of
 from recsys_spark.ranking.similar import pieces, sampled, similar_items
-from recsys_spark.runtime.rows import frame_of
 from tests.conftest import Frame
+from tests.frames import frames, ids
 
 ITEMS, TERMS, RANK = 150, 12, 4
 SETTINGS = Similar(
@@ -105,18 +105,9 @@ def opened(spark: SparkSession, world: World) -> Catalogue:
         for name in names
     ]
 
-    def frame(schema: str, rows: list) -> DataFrame:
-        return frame_of(spark, rows, schema).repartition(3)
-
-    return catalogue_of(
-        frame("item_id string", [(name,) for name in names]),
-        factors=frame("item_id string, factors array<float>", [*world.factors.items()]),
-        vectors=frame("item_id string, terms array<int>, weights array<float>", words),
-        popularity=frame(
-            "item_id string, users long, new_users long, is_reference boolean",
-            [(name, users, 0, True) for name, users in world.users.items()],
-        ),
-    )
+    counts = [(name, users, 0, True) for name, users in world.users.items()]
+    whole = frames(spark, items=ids(names), factors=world.factors.items(), vectors=words, popularity=counts)
+    return catalogue_of(**{name: frame.repartition(3) for name, frame in whole.items()})
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +118,7 @@ def catalogue(spark: SparkSession) -> Iterator[Catalogue]:
     made_of.shared.release()
 
 
-def found(
+def neighbours_of(
     catalogue: Catalogue, frame: Frame, world: World, settings: Similar = SETTINGS, **knobs
 ) -> dict[str, list]:
     together = [(n, item) for n, basket in enumerate(world.baskets) for item in sorted(basket)]
@@ -148,7 +139,7 @@ def found(
 def test_neighbours_are_those_of_all_blended_scores_sorted(catalogue, frame, neighbours):
     world = made()
     settings = SETTINGS.model_copy(update={"neighbours": neighbours})
-    lists = found(catalogue, frame, world, settings)
+    lists = neighbours_of(catalogue, frame, world, settings)
     right = expected(world, settings)
     assert len(right) == ITEMS
     for name, ranked in right.items():
@@ -164,11 +155,11 @@ def test_neighbours_are_those_of_all_blended_scores_sorted(catalogue, frame, nei
 
 def test_partitions_shards_and_batches_change_nothing(catalogue, frame, monkeypatch):
     world = made()
-    whole = found(catalogue, frame, world)
-    assert found(catalogue, frame, world, partitions=1) == whole
-    assert found(catalogue, frame, world, max_item_share=1e-6) == whole
+    whole = neighbours_of(catalogue, frame, world)
+    assert neighbours_of(catalogue, frame, world, partitions=1) == whole
+    assert neighbours_of(catalogue, frame, world, max_item_share=1e-6) == whole
     monkeypatch.setattr("recsys_spark.ranking.similar.PAIRS_AT_ONCE", 40)
-    assert found(catalogue, frame, world) == whole
+    assert neighbours_of(catalogue, frame, world) == whole
 
 
 def test_items_at_once_are_cut_by_the_work_of_their_baskets():
@@ -192,7 +183,7 @@ def test_of_too_many_lines_whole_baskets_are_drawn_the_same_whatever_the_order(f
 
 def test_items_that_nobody_had_have_neighbours_by_words_alone(catalogue, frame):
     world = made()
-    lists = found(catalogue, frame, world)
+    lists = neighbours_of(catalogue, frame, world)
     for name in (f"i{n}" for n in range(140, 150)):
         assert lists[name], name
         for row in lists[name]:
@@ -205,8 +196,8 @@ def test_items_that_nobody_had_have_neighbours_by_words_alone(catalogue, frame):
 def test_a_shop_without_sales_or_factors_has_no_neighbours_or_those_of_words(spark, frame):
     world = World(words={"a": {0: 1.0}, "b": {0: 1.0}, "c": {1: 1.0}})
     catalogue = opened(spark, world)
-    assert found(catalogue, frame, world) == {}
-    every = found(catalogue, frame, world, SETTINGS.model_copy(update={"neighbours": "on_sale"}))
+    assert neighbours_of(catalogue, frame, world) == {}
+    every = neighbours_of(catalogue, frame, world, SETTINGS.model_copy(update={"neighbours": "on_sale"}))
     assert {name: [row["similar_item_id"] for row in rows] for name, rows in every.items()} == {
         "a": ["b"],
         "b": ["a"],
@@ -215,8 +206,8 @@ def test_a_shop_without_sales_or_factors_has_no_neighbours_or_those_of_words(spa
 
 def test_a_basket_of_a_whole_shop_says_nothing(catalogue, frame, monkeypatch):
     world = made()
-    without = found(catalogue, frame, world)
+    without = neighbours_of(catalogue, frame, world)
     world.baskets.append(set(world.words))
-    assert found(catalogue, frame, world) != without
+    assert neighbours_of(catalogue, frame, world) != without
     monkeypatch.setattr("recsys_spark.ranking.similar.MAX_TOGETHER", ITEMS - 1)
-    assert found(catalogue, frame, world) == without
+    assert neighbours_of(catalogue, frame, world) == without

@@ -19,9 +19,9 @@ def test_steps_run_side_by_side_and_give_their_results_in_order() -> None:
 def test_the_first_fault_is_raised_when_all_steps_have_ended() -> None:
     both, ended = Barrier(2), []
 
-    def fails(told: str) -> None:
+    def fails(message: str) -> None:
         both.wait(20)
-        raise ValueError(told)
+        raise ValueError(message)
 
     def ends() -> None:
         ended.append(True)

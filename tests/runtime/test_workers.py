@@ -25,7 +25,7 @@ def test_a_settled_worker_keeps_the_tables_of_its_zips_and_collects_no_modules(
     with ZipFile(archive, "w") as into:
         into.writestr("found_in_a_zip.py", "answer = 42")
 
-    def told(_: Iterable[int]) -> Iterator[tuple[list[str], int]]:
+    def settled(_: Iterable[int]) -> Iterator[tuple[list[str], int]]:
         finder = zipimport.zipimporter(str(archive))
         warm_worker()
         archive.unlink()  # whoever reads its table now finds none
@@ -33,7 +33,7 @@ def test_a_settled_worker_keeps_the_tables_of_its_zips_and_collects_no_modules(
         importlib.invalidate_caches()
         yield sorted(finder._files), gc.get_freeze_count()
 
-    [(names, frozen)] = spark.sparkContext.parallelize([1], 1).mapPartitions(told).collect()
+    [(names, frozen)] = spark.sparkContext.parallelize([1], 1).mapPartitions(settled).collect()
     assert names == ["found_in_a_zip.py"]
     assert frozen > 10_000
 

@@ -85,8 +85,8 @@ def test_the_tables_hold_every_metric_and_slice(printed: tuple[str, dict]) -> No
 
 def test_a_sentence_under_each_task_says_who_wins(printed: tuple[str, dict]) -> None:
     text, _ = printed
-    told = "item_knn beats hybrid in NDCG@10 by 0.0040 [0.0010, 0.0060]."
-    assert text.splitlines().count(told) == len(TASKS)
+    sentence = "item_knn beats hybrid in NDCG@10 by 0.0040 [0.0010, 0.0060]."
+    assert text.splitlines().count(sentence) == len(TASKS)
     assert "something is left out" in text
 
 

@@ -59,16 +59,16 @@ def test_the_overlay_merged_into_the_environment_is_the_best_configuration(
 
 
 @pytest.mark.parametrize(
-    ("low", "better", "told"),
+    ("low", "better", "sentence"),
     [
         (0.004, {"als.rank": 31}, "1 failed"),
         (-0.001, {"als.rank": 31}, "The gain is not proven"),
         (0.0, {}, "the present configuration stands"),
     ],
 )
-def test_people_are_told_what_the_search_proves(low: float, better: dict, told: str) -> None:
+def test_people_are_told_what_the_search_proves(low: float, better: dict, sentence: str) -> None:
     lines = "\n".join(summary(outcome_of(load_settings("demo"), low, **better)))
-    assert told in lines
+    assert sentence in lines
     assert ("not proven" in lines) == (low < 0)
 
 

@@ -38,10 +38,10 @@ def test_a_machine_that_runs_these_tests_is_ready(
     spark: SparkSession, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "MEMORY_GB", 0.1)
-    found = by_name(doctor.examine(settings))
-    assert [finding for finding in found.values() if not (finding.is_ok or finding.is_optional)] == []
-    assert found["lake"].observed == f"Delta round trip of 3 rows at {settings.lake.path}"
-    assert found["log store"].is_ok
+    findings = by_name(doctor.examine(settings))
+    assert [finding for finding in findings.values() if not (finding.is_ok or finding.is_optional)] == []
+    assert findings["lake"].observed == f"Delta round trip of 3 rows at {settings.lake.path}"
+    assert findings["log store"].is_ok
 
 
 def test_a_lake_that_cannot_be_written_is_found(
@@ -49,9 +49,9 @@ def test_a_lake_that_cannot_be_written_is_found(
 ) -> None:
     monkeypatch.setattr(doctor, "MEMORY_GB", 0.1)
     (tmp_path / "lake").write_text("a file where the lake should be")
-    found = by_name(doctor.examine(settings))["lake"]
-    assert not found.is_ok
-    assert "the lake cannot be written" in found.observed
+    lake = by_name(doctor.examine(settings))["lake"]
+    assert not lake.is_ok
+    assert "the lake cannot be written" in lake.observed
 
 
 def test_a_lake_on_s3_needs_a_log_store_for_several_writers(settings: Settings, tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ def test_a_java_that_spark_does_not_run_on_is_found(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, is_ok: bool
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(java_that_says(tmp_path / "java", version)))
-    found = cheap(settings)["Java"]
-    assert (found.is_ok, found.advice) == (is_ok, "apt-get install openjdk-17-jre-headless")
-    assert found.observed == f"{version.split('.', maxsplit=1)[0]} at {tmp_path}/java/bin/java"
+    java = cheap(settings)["Java"]
+    assert (java.is_ok, java.advice) == (is_ok, "apt-get install openjdk-17-jre-headless")
+    assert java.observed == f"{version.split('.', maxsplit=1)[0]} at {tmp_path}/java/bin/java"
 
 
 def test_what_is_missing_is_named_with_what_to_type(
@@ -108,17 +108,17 @@ def test_what_is_missing_is_named_with_what_to_type(
     monkeypatch.setattr("pyspark.__file__", str(tmp_path / "pyspark.py"))
     monkeypatch.setattr(doctor, "MEMORY_GB", 1e6)
     monkeypatch.setattr(doctor, "DISK_GB", 1e6)
-    found = by_name(doctor.examine(settings))
-    assert "lake" not in found, "no round trip where its needs are not met"
-    told = {name: one.advice for name, one in found.items() if not (one.is_ok or one.is_optional)}
-    assert told == {
+    findings = by_name(doctor.examine(settings))
+    assert "lake" not in findings, "no round trip where its needs are not met"
+    advice = {name: one.advice for name, one in findings.items() if not (one.is_ok or one.is_optional)}
+    assert advice == {
         "Java": "apt-get install openjdk-17-jre-headless",
         "Delta JARs": "make setup",
         "PYSPARK_PYTHON": f"export PYSPARK_PYTHON={sys.executable}",
         "memory": "free 1e+06 GB, or lower spark.driver.memory in conf/spark-local.conf",
         "disk": "free 1e+06 GB there",
     }
-    assert found["Delta JARs"].observed == f"missing {', '.join(doctor.DELTA_JARS)}"
+    assert findings["Delta JARs"].observed == f"missing {', '.join(doctor.DELTA_JARS)}"
 
 
 def test_the_command_tells_what_to_type_and_fails(

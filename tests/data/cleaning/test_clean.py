@@ -6,15 +6,15 @@ import random
 from datetime import date, datetime
 
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Clean
 from recsys_spark.data.cleaning.clean import cleaned, deduplicate, good, quarantined
-from recsys_spark.lake.tables import BRONZE_INTERACTIONS, BRONZE_ITEMS
-from recsys_spark.runtime.rows import frame_of
+from recsys_spark.lake.tables import BRONZE_ITEMS
 from tests.conftest import Frame
 from tests.settings import a_source, with_defaults
+from tests.tables import bronze
 
 RULES = with_defaults(
     Clean,
@@ -28,23 +28,8 @@ SOURCES = {
     "shop": a_source(kind="interactions", format="csv", path="x"),
     "epoch": a_source(kind="interactions", format="csv", path="x", time_format="seconds"),
 }
-ARRIVED, LATER = datetime(2024, 5, 1), datetime(2024, 6, 1)
+LATER = datetime(2024, 6, 1)
 NO_TIME = {"delivered_at": datetime(1970, 1, 1), "ingested_at": LATER}
-
-
-def bronze(spark: SparkSession, rows: list[dict], table=BRONZE_INTERACTIONS) -> DataFrame:
-    base = {
-        "source": "shop",
-        "source_file": "f",
-        "content_hash": "h",
-        "delivered_at": ARRIVED,
-        "ingested_at": ARRIVED,
-        "ingest_date": ARRIVED.date(),
-        "event_type": "purchase",
-    }
-    whole = [{**dict.fromkeys(table.columns), **base, "row": n, **row} for n, row in enumerate(rows)]
-    values = [tuple(row[name] for name in table.columns) for row in whole]
-    return frame_of(spark, values, table.schema).repartition(3)
 
 
 GOOD = {"event_id": "e", "user_id": "u", "item_id": "i", "event_at": "2024-04-01 10:00:00"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -13,8 +13,6 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config.load import load_settings
-from recsys_spark.config.sections import Settings
 from recsys_spark.data.cleaning import batch
 from recsys_spark.data.cleaning.clean import deduplicate
 from recsys_spark.data.sources import rows_by_file
@@ -30,10 +28,13 @@ from recsys_spark.lake.tables import (
     SILVER_QUARANTINE,
     Table,
 )
-from recsys_spark.runtime.rows import frame_of
 from recsys_spark.stages import clean, ingest
+from tests.data.deliveries import KEYS, events_in, stopped
+from tests.settings import demo_in
+from tests.tables import content, rows_for, rows_of
 
 DAY = date(2024, 5, 3)
+TABLES = (BRONZE_INTERACTIONS, SILVER_INTERACTIONS, SILVER_QUARANTINE)
 FILES = {
     # e1 twice, e2 again under another date in the other file, one without a user, one of an unknown type
     "a b#1.csv": """id,user,item,what,at,pieces
@@ -49,7 +50,6 @@ e5,u2,i2,view,2024-05-02 13:00:00.25,
 e6,u3,i2,purchase,2024-05-02 12:00:00,-2
 """,
 }
-KEYS = {"event_id": "id", "user_id": "user", "item_id": "item", "event_type": "what", "event_at": "at"}
 
 
 def job_in(spark: SparkSession, root: Path, *, large_batch_rows: int, rejected: float = 0.5) -> Job:
@@ -58,22 +58,19 @@ def job_in(spark: SparkSession, root: Path, *, large_batch_rows: int, rejected: 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         os.utime(path, (1714700000.125 + number,) * 2)
-    base = load_settings("demo").model_dump()
-    events = {"kind": "interactions", "format": "csv", "path": f"{root.parent}/events"}
-    wide = {"max_rejected_share": rejected, "max_unknown_item_share": 1.0}
-    changed = {
-        "lake": {**base["lake"], "path": f"{root}/lake", "large_batch_rows": large_batch_rows},
-        "output": {"path": f"{root}/output"},
-        "quality": {**base["quality"], **wide},
-        "sources": {"web": {**events, "columns": {**KEYS, "quantity": "pieces"}}},
-    }
-    return Job(spark, Settings.model_validate({**base, **changed}), DAY)
+    columns = KEYS | {"event_type": "what", "quantity": "pieces"}
+    settings = demo_in(
+        root,
+        lake={"large_batch_rows": large_batch_rows},
+        quality={"max_rejected_share": rejected, "max_unknown_item_share": 1.0},
+        sources={"web": events_in(root.parent / "events", columns=columns)},
+    )
+    return Job(spark, settings, DAY)
 
 
-def content(lake: Lake, table: Table) -> list[str]:
-    """All rows as another reader of Delta sees them, but for the clock of the ingestion."""
-    rows = DeltaTable(lake.path(table)).to_pyarrow_table().to_pylist()
-    return sorted(repr(sorted((name, row[name]) for name in row if name != "ingested_at")) for row in rows)
+def require_same(tables: Sequence[Table], one: Lake, other: Lake) -> None:
+    for table in tables:
+        assert content(rows_of(one, table)) == content(rows_of(other, table))
 
 
 def left_behind(lake: Lake, table: Table) -> list[str]:
@@ -81,9 +78,9 @@ def left_behind(lake: Lake, table: Table) -> list[str]:
     folder = Path(lake.path(table))
     uris = DeltaTable(f"{folder}").file_uris() if lake.exists(table) else []
     named = {f"{Path(uri).relative_to(folder)}" for uri in uris}
-    found = {f"{path.relative_to(folder)}" for path in folder.rglob("*.parquet")}
+    files = {f"{path.relative_to(folder)}" for path in folder.rglob("*.parquet")}
     logs = {f"{path.relative_to(folder)}" for path in folder.glob("batch-*/_delta_log")}
-    return sorted((found | logs) - named)
+    return sorted((files | logs) - named)
 
 
 def test_a_large_delivery_ends_in_the_tables_of_a_small_one(
@@ -101,10 +98,9 @@ def test_a_large_delivery_ends_in_the_tables_of_a_small_one(
         )
     assert figures[0] == figures[1]
     assert figures[1]["rows_duplicate", "interactions"] == 2
-    for table in (BRONZE_INTERACTIONS, SILVER_INTERACTIONS, SILVER_QUARANTINE):
-        assert content(large.lake, table) == content(small.lake, table)
-        assert left_behind(large.lake, table) == []
-    assert len(content(large.lake, SILVER_INTERACTIONS)) == 4
+    require_same(TABLES, large.lake, small.lake)
+    assert [left_behind(large.lake, table) for table in TABLES] == [[], [], []]
+    assert len(rows_of(large.lake, SILVER_INTERACTIONS)) == 4
     written, known = delivered_files(large.lake), delivered_files(small.lake)
     assert written == known
     assert {Path(file.file).name for file in written} == {"a%20b%231.csv", "b.csv"}
@@ -137,12 +133,8 @@ def test_a_large_batch_without_a_twin_or_a_rejected_row_leaves_none_to_wait(
     small, large = (job_in(spark, tmp_path / f"{rows}", large_batch_rows=rows) for rows in (1_000_000, 1))
     for job in (small, large):
         assert (ingest.run(job).rows_out, clean.run(job).rows_out) == (3, 3)
-    assert content(large.lake, SILVER_INTERACTIONS) == content(small.lake, SILVER_INTERACTIONS)
+    require_same([SILVER_INTERACTIONS], large.lake, small.lake)
     assert left_behind(large.lake, SILVER_INTERACTIONS) == []
-
-
-def stopped(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
 
 
 def twice(rows: DataFrame, **named: object) -> DataFrame:
@@ -190,10 +182,10 @@ def test_what_a_gate_refuses_or_a_count_misses_leaves_no_file(
 
 def test_a_lake_of_an_earlier_version_keeps_its_partitions(spark: SparkSession, tmp_path: Path) -> None:
     job = job_in(spark, tmp_path / "large", large_batch_rows=1)
-    row = dict.fromkeys(BRONZE_INTERACTIONS.columns) | {"source": "web", "source_file": "old.csv", "row": 0}
     clock = datetime(2024, 5, 2, tzinfo=UTC)
-    row |= {"content_hash": "h", "ingest_date": date(2024, 5, 2), "delivered_at": clock, "ingested_at": clock}
-    old = frame_of(spark, [tuple(row.values())], BRONZE_INTERACTIONS.schema)
+    file = {"source": "web", "source_file": "old.csv", "row": 0, "content_hash": "h"}
+    file |= {"ingest_date": date(2024, 5, 2), "delivered_at": clock, "ingested_at": clock}
+    old = rows_for(spark, BRONZE_INTERACTIONS, file)
     old.write.format("delta").partitionBy("ingest_date").save(job.lake.path(BRONZE_INTERACTIONS))
     assert ingest.run(job).rows_out == 8
     assert job.lake.partition_columns(BRONZE_INTERACTIONS) == ("ingest_date",)
@@ -213,9 +205,8 @@ def test_where_delta_maps_columns_a_large_delivery_ends_in_the_same_tables(
         job = job_in(spark, tmp_path / name, large_batch_rows=1)
         assert (ingest.run(job).rows_out, clean.run(job).rows_out) == (8, 4)
         assert "web: nothing new" in ingest.run(job).notes
-        tables = (BRONZE_INTERACTIONS, SILVER_INTERACTIONS, SILVER_QUARANTINE)
-        found = [job.read(table).drop("ingested_at") for table in tables]
-        return [sorted(repr(row) for row in rows.collect()) for rows in found]
+        tables = [job.read(table).drop("ingested_at") for table in TABLES]
+        return [sorted(repr(row) for row in rows.collect()) for rows in tables]
 
     plain = taken("plain")
     mapping = "spark.databricks.delta.properties.defaults.columnMapping.mode"
@@ -232,9 +223,8 @@ def test_where_delta_maps_columns_a_large_delivery_ends_in_the_same_tables(
 
 
 def preferences(spark: SparkSession) -> DataFrame:
-    row = dict.fromkeys(SILVER_PREFERENCES.columns) | {"user_id": "u", "item_id": "i"}
-    frame = frame_of(spark, [tuple(row.values())], SILVER_PREFERENCES.schema).drop("run_date")
-    return frame.withColumn(PART, F.lit("x"))
+    rows = rows_for(spark, SILVER_PREFERENCES, {"user_id": "u", "item_id": "i"})
+    return rows.drop("run_date").withColumn(PART, F.lit("x"))
 
 
 def test_files_that_a_table_names_or_named_are_never_deleted_and_abandoned_ones_are_a_day_later(
@@ -244,17 +234,17 @@ def test_files_that_a_table_names_or_named_are_never_deleted_and_abandoned_ones_
     folder, partition = Path(lake.path(table)), {"x": {"run_date": DAY}}
     with monkeypatch.context() as clock:
         clock.setattr(time, "time", lambda now=time.time: now() - 90_000)
-        closed, stopped, removed, killed = (write_beside(lake, table, preferences(spark)) for _ in range(4))
-    for one in (closed, stopped, removed):
+        closed, ended, removed, killed = (write_beside(lake, table, preferences(spark)) for _ in range(4))
+    for one in (closed, ended, removed):
         take_in((one, partition))
         one.is_taken = False  # as where something is raised right after the commit
     closed.close()
     assert not (folder / closed.folder / "_delta_log").exists()
     lake.delete(table, "true")
-    take_in((stopped, partition))  # once more, so that one is named and the other is of an earlier version
+    take_in((ended, partition))  # once more, so that one is named and the other is of an earlier version
     young = write_beside(lake, table, preferences(spark))
     folders = {path.name for path in folder.glob("batch-*")}
-    assert folders == {closed.folder, stopped.folder, removed.folder, young.folder}
+    assert folders == {closed.folder, ended.folder, removed.folder, young.folder}
     assert killed.folder not in folders
     assert [path.parent.name for path in folder.glob("batch-*/_delta_log")] == [young.folder]
     assert [row["run_date"] for row in lake.read(table).collect()] == [DAY]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from datetime import date, datetime
 from pathlib import Path
 
 import pytest
 from delta.tables import DeltaTable
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.data.cleaning import merge
 from recsys_spark.data.cleaning.merge import merge_batch
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import SILVER_INTERACTIONS
-from recsys_spark.runtime.rows import frame_of
+from tests.tables import rows_for
 
 MONDAY, TUESDAY, FRIDAY = date(2024, 4, 1), date(2024, 4, 2), date(2024, 4, 5)
 Event = tuple[str, date, str, datetime]
@@ -36,7 +37,7 @@ AGAIN: list[Event] = [
 ]
 
 
-def frame(spark: SparkSession, events: list[Event]):
+def delivery(spark: SparkSession, events: list[Event]) -> DataFrame:
     rows = [
         {
             "event_id": event_id,
@@ -47,20 +48,20 @@ def frame(spark: SparkSession, events: list[Event]):
             "event_date": day,
             "source": "s",
             "delivered_at": delivered,
-            "row_hash": hash(item) % 1000,
+            "row_hash": zlib.crc32(item.encode()),
         }
         for event_id, day, item, delivered in events
     ]
-    return frame_of(spark, rows, SILVER_INTERACTIONS.schema).repartition(2)
+    return rows_for(spark, SILVER_INTERACTIONS, *rows)
 
 
 def latest(batches: list[list[Event]]) -> set[tuple[str, date, str]]:
     """The oracle: of each event the row delivered last."""
-    found: dict[str, Event] = {}
+    last: dict[str, Event] = {}
     for event in itertools.chain(*batches):
-        if event[0] not in found or event[3] > found[event[0]][3]:
-            found[event[0]] = event
-    return {(event_id, day, item) for event_id, day, item, _ in found.values()}
+        if event[0] not in last or event[3] > last[event[0]][3]:
+            last[event[0]] = event
+    return {(event_id, day, item) for event_id, day, item, _ in last.values()}
 
 
 @pytest.mark.parametrize("order", [(2, 1, 0), pytest.param((0, 1, 2), marks=pytest.mark.soak)])
@@ -71,7 +72,7 @@ def test_the_latest_delivery_of_an_event_stands_under_its_own_date(
     for number in order:
         # One of them as if it were too large to be sent to the table's rows.
         monkeypatch.setattr(merge, "SENT_ROWS", 0 if number == 1 else 500_000)
-        merge_batch(lake, SILVER_INTERACTIONS, frame(spark, batches[number]), identity=("event_id",))
+        merge_batch(lake, SILVER_INTERACTIONS, delivery(spark, batches[number]), identity=("event_id",))
     rows = lake.read(SILVER_INTERACTIONS).collect()
     assert sorted((row["event_id"], row["event_date"], row["item_id"]) for row in rows) == sorted(
         latest(batches)
@@ -83,10 +84,9 @@ def test_the_same_batch_twice_changes_no_row_and_new_dates_are_only_appended(
 ) -> None:
     lake = Lake(spark, str(tmp_path))
     for batch in (FIRST, FIRST, CORRECTED[2:]):
-        merge_batch(lake, SILVER_INTERACTIONS, frame(spark, batch), identity=("event_id",))
+        merge_batch(lake, SILVER_INTERACTIONS, delivery(spark, batch), identity=("event_id",))
     history = DeltaTable.forPath(spark, lake.path(SILVER_INTERACTIONS)).history().orderBy("version").collect()
     assert [row["operation"] for row in history] == ["WRITE", "MERGE", "WRITE"]
     assert history[1]["operationMetrics"]["numTargetRowsUpdated"] == "0"
     assert history[1]["operationMetrics"]["numTargetRowsInserted"] == "0"
-    found = {row["event_id"] for row in lake.read(SILVER_INTERACTIONS).collect()}
-    assert found == {"a", "b", "c", "d"}
+    assert {row["event_id"] for row in lake.read(SILVER_INTERACTIONS).collect()} == {"a", "b", "c", "d"}

@@ -47,6 +47,8 @@ from recsys_spark.push.list_suite import list_figures
 from recsys_spark.runtime.rows import frame_of
 from recsys_spark.stages.preferences import judge_preferences
 from tests.conftest import Frame
+from tests.settings import demo_in
+from tests.tables import rows_for
 
 DAY = date(2024, 6, 2)
 DAY_NUMBER = (DAY - date(1970, 1, 1)).days
@@ -214,12 +216,11 @@ def test_great_expectations_agrees_and_tells_what_it_saw_and_what_was_allowed(
     assert len(results) == sum(len(check.bounds) for check in checks)
     with pytest.raises(QualityGateError) as error:
         quality.require_success(results)
-    told = str(error.value)
-    assert (
-        "silver.interactions: expect_column_max_to_be_between(null_user_id) observed 1, allowed <= 0" in told
-    )
-    assert "(rejected_share) observed 0.505, allowed <= 0.05" in told
-    assert "(events_purchase_share) observed 0.015, allowed >= 0.02 and <= 0.3" in told
+    sentence = str(error.value)
+    null_users = "silver.interactions: expect_column_max_to_be_between(null_user_id) observed 1, allowed <= 0"
+    assert null_users in sentence
+    assert "(rejected_share) observed 0.505, allowed <= 0.05" in sentence
+    assert "(events_purchase_share) observed 0.015, allowed >= 0.02 and <= 0.3" in sentence
     assert error.value.exit_code == 3
 
 
@@ -259,15 +260,15 @@ def test_figures_are_counts_of_the_rows_and_hold_none_of_their_values(
         **good_figures("interactions", clean=clean, among=is_good),
         **reason_figures(["bad", "worse"]),
     }
-    kept, found = checkpointed_and_counted(events, expressions, StorageLevel.MEMORY_AND_DISK)
+    kept, figures = checkpointed_and_counted(events, expressions, StorageLevel.MEMORY_AND_DISK)
     assert kept.count() == len(rows)
-    assert {name: found.pop(name) for name in ("rejected", "reject_bad", "reject_worse")} == {
+    assert {name: figures.pop(name) for name in ("rejected", "reject_bad", "reject_worse")} == {
         "rejected": 1,
         "reject_bad": 1,
         "reject_worse": 0,
     }
     epoch = date(1970, 1, 1)
-    assert found == {
+    assert figures == {
         "rows": 4,
         "null_event_id": 0,
         "null_user_id": 1,
@@ -358,23 +359,15 @@ def test_the_past_sums_deliveries_of_a_night_and_takes_the_last_of_what_was_made
     assert last == Past(({"rows": 50, "events_view": 25}, {"rows": 30}, {"rows": 1000}), {})
 
 
-def test_preferences_that_fail_are_told_and_are_gone(
-    spark: SparkSession, settings: Settings, tmp_path: Path
-) -> None:
-    places = {
-        "lake": {"path": f"{tmp_path}/lake", "wait_seconds": 0},
-        "output": {"path": f"{tmp_path}/output"},
-    }
-    job = Job(spark, Settings.model_validate({**settings.model_dump(), **places}), DAY)
+def test_preferences_that_fail_are_told_and_are_gone(spark: SparkSession, tmp_path: Path) -> None:
+    job = Job(spark, demo_in(tmp_path, lake={"wait_seconds": 0}), DAY)
     at = datetime(2024, 6, 1)
     values = {"run_date": DAY, "item_id": "i1", "strength": 1.0, "events": 1, "last_event_at": at}
     values |= {"rating": None, "is_excluded": False, "active_days": 1, "span_days": 0}
     pairs = [{**values, "user_id": "u1"}, {**values, "user_id": "u1"}, {**values, "user_id": "u2"}]
     pairs.append({**values, "user_id": "u1", "run_date": date(2024, 6, 1)})
-    rows = [tuple(pair[name] for name in SILVER_PREFERENCES.columns) for pair in pairs]
-    job.append(SILVER_PREFERENCES, frame_of(spark, rows, SILVER_PREFERENCES.schema))
-    item = {**dict.fromkeys(SILVER_ITEMS.columns), "item_id": "i1"}
-    job.append(SILVER_ITEMS, frame_of(spark, [tuple(item.values())], SILVER_ITEMS.schema))
+    job.append(SILVER_PREFERENCES, rows_for(spark, SILVER_PREFERENCES, *pairs))
+    job.append(SILVER_ITEMS, rows_for(spark, SILVER_ITEMS, {"item_id": "i1"}))
     open_run(job.lake, job.settings, DAY)
     with pytest.raises(
         QualityGateError, match=r"preferences of 2024-06-02 were not kept: silver.preferences"

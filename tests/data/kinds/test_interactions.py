@@ -5,15 +5,16 @@ from __future__ import annotations
 from pyspark.sql import SparkSession
 
 from recsys_spark.data.cleaning.clean import cleaned
-from tests.data.cleaning.test_clean import GOOD, RULES, SOURCES, bronze
+from tests.data.cleaning.test_clean import GOOD, RULES, SOURCES
+from tests.tables import bronze
 
 
 def test_returns_are_quarantined_where_nothing_may_be_taken_back(spark: SparkSession) -> None:
     rows = [{**GOOD, "event_id": "return", "quantity": "-1"}, {**GOOD, "event_id": "sale", "quantity": "0"}]
     strict = RULES.model_copy(update={"returns": "quarantine"})
     judged = cleaned(bronze(spark, rows), "interactions", settings=strict, sources=SOURCES)
-    found = {row["event_id"]: row["reject_reasons"] for row in judged.collect()}
-    assert found == {"return": ["negative_quantity"], "sale": []}
+    reasons = {row["event_id"]: row["reject_reasons"] for row in judged.collect()}
+    assert reasons == {"return": ["negative_quantity"], "sale": []}
 
 
 def test_a_return_or_a_cancellation_without_an_id_is_not_the_purchase_it_takes_back(

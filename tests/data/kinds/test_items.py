@@ -21,8 +21,9 @@ from recsys_spark.lake.schema import conform
 from recsys_spark.lake.tables import BRONZE_AUDIENCES, BRONZE_ITEMS, BRONZE_USERS, SILVER_ITEMS, SILVER_USERS
 from recsys_spark.ranking.rankable import on_sale
 from tests.conftest import Frame
-from tests.data.cleaning.test_clean import RULES, bronze
+from tests.data.cleaning.test_clean import RULES
 from tests.settings import a_source
+from tests.tables import bronze
 
 GERMAN = {"shop": a_source(kind="items", format="csv", path="x", time_format="dd.MM.yyyy")}
 FIRST = date(2024, 1, 1)

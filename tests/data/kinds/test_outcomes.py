@@ -11,8 +11,9 @@ from recsys_spark.config.sections import Clean
 from recsys_spark.data.cleaning.clean import cleaned, deduplicate, good
 from recsys_spark.lake.schema import conform
 from recsys_spark.lake.tables import BRONZE_OUTCOMES, SILVER_OUTCOMES
-from tests.data.cleaning.test_clean import RULES, bronze
+from tests.data.cleaning.test_clean import RULES
 from tests.settings import a_source
+from tests.tables import bronze
 
 STRICT: Clean = RULES.model_copy(update={"max_id_length": 30})
 SOURCES = {"mailer": a_source(kind="outcomes", format="jsonl", path="x", time_format="seconds")}

@@ -15,8 +15,6 @@ from typer.testing import CliRunner
 
 from recsys_spark.cli import app
 from recsys_spark.commands.repair import quarantine_tables
-from recsys_spark.config.load import load_settings
-from recsys_spark.config.sections import Settings
 from recsys_spark.data.quarantine.discard import waiting_file
 from recsys_spark.data.quarantine.reprocess import reprocess
 from recsys_spark.data.quarantine.samples import Rejected, by_reason, masked, shape
@@ -31,10 +29,11 @@ from recsys_spark.lake.tables import (
     SILVER_INTERACTIONS,
     SILVER_ITEMS,
     SILVER_QUARANTINE,
-    Table,
 )
-from recsys_spark.runtime.rows import frame_of
 from recsys_spark.stages import clean, ingest
+from tests.data.deliveries import KEYS, events_in, stopping, two_items
+from tests.settings import demo_in
+from tests.tables import bronze, content, rows_for, rows_of
 
 DAY = date(2024, 5, 3)
 EVENTS = """id,user,item,at,seen,what
@@ -45,7 +44,6 @@ w1,u1,i1,2024-05-01 11:00:00,soon,view
 w5,,i1,2024-05-01 12:00:00,soon,view
 w6,u2,i2,2024-05-01 12:00:00,2024-05-01 12:00:00,view
 """
-ITEMS = '{"sku":"i1","name":"tea"}\n{"sku":"i2","name":"tea"}\n'
 
 Night = Callable[..., Job]
 
@@ -54,42 +52,35 @@ Night = Callable[..., Job]
 def night(spark: SparkSession, tmp_path: Path) -> Night:
     """`night(at, types)`: a job on a tiny shop whose events take their time from column `at`."""
     (tmp_path / "events.csv").write_text(EVENTS, encoding="utf-8")
-    (tmp_path / "items.jsonl").write_text(ITEMS, encoding="utf-8")
-    base = load_settings("demo").model_dump()
+    items = two_items(tmp_path)
 
     def job(at: str, *types: str, lake: str = "lake", unknown: float = 0.5) -> Job:
-        columns = {"event_id": "id", "user_id": "user", "item_id": "item", "event_at": at}
-        columns["event_type"] = "what"
-        events = {"kind": "interactions", "format": "csv", "path": f"{tmp_path}/events.csv"}
-        items = {"kind": "items", "format": "jsonl", "path": f"{tmp_path}/items.jsonl"}
-        changed = {
-            "lake": {**base["lake"], "path": f"{tmp_path}/{lake}"},
-            "output": {"path": f"{tmp_path}/output"},
-            "clean": {**base["clean"], "event_types": ["purchase", "view", *types]},
-            "quality": {
-                **base["quality"],
-                "max_rejected_share": 1.0,
-                "max_unknown_item_share": unknown,
-            },
-            "sources": {
-                "web": {**events, "columns": columns},
-                "items": {**items, "columns": {"item_id": "sku", "title": "name"}},
-            },
-        }
-        return Job(spark, Settings.model_validate({**base, **changed}), DAY)
+        web = events_in(tmp_path / "events.csv", columns=KEYS | {"event_at": at, "event_type": "what"})
+        settings = demo_in(
+            tmp_path,
+            lake={"path": f"{tmp_path}/{lake}"},
+            clean={"event_types": ["purchase", "view", *types]},
+            quality={"max_rejected_share": 1.0, "max_unknown_item_share": unknown},
+            sources={"web": web, "items": items},
+        )
+        return Job(spark, settings, DAY)
 
     return job
 
 
 def deliver(
-    job: Job, table: Table, content: str, *rows: dict[str, str], source: str = "web", day: date = DAY
+    job: Job,
+    content_hash: str,
+    *rows: dict[str, str],
+    table=BRONZE_INTERACTIONS,
+    source="web",
+    day: date = DAY,
 ) -> None:
-    """Bronze rows of one file of this content's hash, as ingest leaves them."""
+    """Rows of one file of this content, as `ingest` leaves them."""
     at = datetime(2024, 5, 3)
-    file = {"source": source, "source_file": "file:/shop/events.csv", "content_hash": content}
+    file = {"source": source, "source_file": "file:/shop/events.csv", "content_hash": content_hash}
     file |= {"delivered_at": at, "ingested_at": at, "ingest_date": day}
-    whole = [{**dict.fromkeys(table.columns), **file, **row, "row": place} for place, row in enumerate(rows)]
-    job.append(table, frame_of(job.spark, [tuple(row.values()) for row in whole], table.schema))
+    job.append(table, bronze(job.spark, [{**file, **row} for row in rows], table))
 
 
 def event(event_id: str, item: str = "i1", kind: str = "view") -> dict[str, str]:
@@ -97,17 +88,24 @@ def event(event_id: str, item: str = "i1", kind: str = "view") -> dict[str, str]
     return {**given, "event_at": "2024-05-01 11:00:00"}
 
 
+def waiting(
+    row: int, reasons: list[str], raw: str, *, file="f", of="h", day: date = DAY
+) -> dict[str, object]:
+    """A row of the quarantine; of: the content of its file."""
+    place = {"kind": "interactions", "source": "web", "source_file": file, "content_hash": of, "row": row}
+    return {**place, "reject_reasons": reasons, "raw": raw, "ingest_date": day}
+
+
 def test_a_row_repaired_by_a_rule_comes_back_and_one_that_is_not_stays(night: Night) -> None:
     """Of a file that is gone: judged as bronze has it."""
     repaired = night("at", "wish")
-    deliver(repaired, BRONZE_INTERACTIONS, "a", event("w1"), event("w2", kind="wish"), event("w3", kind="?"))
-    item = {**dict.fromkeys(SILVER_ITEMS.columns), "item_id": "i1"}
-    repaired.append(SILVER_ITEMS, frame_of(repaired.spark, [tuple(item.values())], SILVER_ITEMS.schema))
+    deliver(repaired, "a", event("w1"), event("w2", kind="wish"), event("w3", kind="?"))
+    repaired.append(SILVER_ITEMS, rows_for(repaired.spark, SILVER_ITEMS, {"item_id": "i1"}))
     rejected = [
-        ("interactions", "web", "file:/shop/events.csv", "a", row, ["unknown_event_type"], "as it was", DAY)
+        waiting(row, ["unknown_event_type"], "as it was", file="file:/shop/events.csv", of="a")
         for row in (1, 2)
     ]
-    repaired.append(SILVER_QUARANTINE, frame_of(repaired.spark, rejected, SILVER_QUARANTINE.schema))
+    repaired.append(SILVER_QUARANTINE, rows_for(repaired.spark, SILVER_QUARANTINE, *rejected))
     summary = reprocess(repaired)
     assert [row["event_id"] for row in repaired.read(SILVER_INTERACTIONS).collect()] == ["w2"]
     [left] = repaired.read(SILVER_QUARANTINE).collect()
@@ -126,11 +124,11 @@ def test_a_refused_file_is_left_out_by_its_content_and_its_correction_is_taken(
 ) -> None:
     job = night("at", unknown=0.0)
     wrong, right = "0123456789abcdef", "fedcba9876543210"
-    deliver(job, BRONZE_INTERACTIONS, wrong, event("w1", item="nobody's"))
+    deliver(job, wrong, event("w1", item="nobody's"))
     # As a lake mended by hand may have it: one content under two nights.
-    deliver(job, BRONZE_INTERACTIONS, wrong, event("w2", item="nobody's"), day=date(2024, 5, 4))
-    deliver(job, BRONZE_INTERACTIONS, right, event("w1"))
-    deliver(job, BRONZE_ITEMS, "c", {"item_id": "i1", "title": "tea"}, source="items")
+    deliver(job, wrong, event("w2", item="nobody's"), day=date(2024, 5, 4))
+    deliver(job, right, event("w1"))
+    deliver(job, "c", {"item_id": "i1", "title": "tea"}, table=BRONZE_ITEMS, source="items")
     run = open_run(job.lake, job.settings, DAY)
     with pytest.raises(QualityGateError, match=r"unknown_item_share.*recsys quarantine --discard FILE"):
         clean.run(job)
@@ -141,12 +139,12 @@ def test_a_refused_file_is_left_out_by_its_content_and_its_correction_is_taken(
         waiting_file(later.lake, "orders.csv")
     monkeypatch.setattr(quarantine_tables, "job_of", lambda *_: later)
     given = ["quarantine", "--env", "demo", "--discard", wrong[:8]]
-    told = CliRunner().invoke(app, [*given, "--json", str(tmp_path / "told.json")])
-    assert told.exit_code == 0, told.output
-    assert "2 rows stay in bronze and are not taken to silver" in told.stdout
-    [entry] = json.loads((tmp_path / "told.json").read_text(encoding="utf-8"))
-    told_of = [entry[name] for name in ("source", "content_hash", "ingest_date", "rows")]
-    assert told_of == ["web", wrong, f"{DAY}", 2]
+    discarded = CliRunner().invoke(app, [*given, "--json", str(tmp_path / "discarded.json")])
+    assert discarded.exit_code == 0, discarded.output
+    assert "2 rows stay in bronze and are not taken to silver" in discarded.stdout
+    [entry] = json.loads((tmp_path / "discarded.json").read_text(encoding="utf-8"))
+    file = [entry[name] for name in ("source", "content_hash", "ingest_date", "rows")]
+    assert file == ["web", wrong, f"{DAY}", 2]
     assert CliRunner().invoke(app, [*given, "--reprocess"]).exit_code == 2
     noted = job.read(OPS_METRICS).where("stage = 'discard'").collect()
     assert [(row["run_id"], row["run_date"], row["label"], row["value"]) for row in noted] == [
@@ -157,11 +155,6 @@ def test_a_refused_file_is_left_out_by_its_content_and_its_correction_is_taken(
     assert [tuple(row) for row in taken] == [("w1", "i1")]
     with pytest.raises(ConfigError, match=r"no file '/shop/events.csv' waits .* None waits"):
         waiting_file(later.lake, "/shop/events.csv")
-
-
-def rows_of(job: Job, table: Table) -> list[str]:
-    rows = job.read(table).drop("ingested_at")
-    return sorted(row[0] for row in rows.select(F.to_json(F.struct(*rows.columns))).collect())
 
 
 def counts(summary: Summary, *metrics: str) -> dict[tuple[str, str], float]:
@@ -181,9 +174,9 @@ def test_rows_repaired_by_a_mapping_and_a_rule_come_back_once_and_the_others_sta
         ("w2", "2024-05-01 12:00:00"),
         ("w6", "2024-05-01 12:00:00"),
     }
-    waiting = {tuple(row["reject_reasons"]): row["raw"] for row in repaired.read(SILVER_QUARANTINE).collect()}
-    assert set(waiting) == {("unknown_event_type",), ("missing_user_id",)}
-    assert '"event_at":"2024-05-01 12:00:00"' in waiting["missing_user_id",]
+    left = {tuple(row["reject_reasons"]): row["raw"] for row in repaired.read(SILVER_QUARANTINE).collect()}
+    assert set(left) == {("unknown_event_type",), ("missing_user_id",)}
+    assert '"event_at":"2024-05-01 12:00:00"' in left["missing_user_id",]
     assert counts(summary, "rows_in", "rows_good", "rows_quarantined", "rows_duplicate") == {
         ("rows_in", "interactions"): 5,
         ("rows_good", "interactions"): 2,
@@ -209,28 +202,17 @@ def test_a_repair_killed_before_the_quarantine_and_run_again_ends_as_a_night_tha
         ingest.run(job)
         clean.run(job)
     repaired = night("at", "wish")
-
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as broken:
-        broken.setattr(Lake, "merge", _stopping_at(SILVER_QUARANTINE, Lake.merge, stop))
+        broken.setattr(Lake, "merge", stopping(Lake.merge, SILVER_QUARANTINE, after=False))
         with pytest.raises(KeyboardInterrupt):
             reprocess(repaired)
-    assert len(rows_of(repaired, SILVER_QUARANTINE)) == 5
+    assert len(rows_of(repaired.lake, SILVER_QUARANTINE)) == 5
     tables = (SILVER_QUARANTINE, SILVER_INTERACTIONS, BRONZE_INTERACTIONS)
     for rows_in, rows_out in ((5, 2), (2, 0)):
         summary = reprocess(repaired)
         assert (summary.rows_in, summary.rows_out) == (rows_in, rows_out)
         for table in tables:
-            assert rows_of(repaired, table) == rows_of(right, table)
-
-
-def _stopping_at(table: Table, merge: Callable, stop: Callable) -> Callable:
-    def merging(self: Lake, into: Table, *arguments: object, **named: object) -> None:
-        (stop if into == table else merge)(self, into, *arguments, **named)
-
-    return merging
+            assert content(rows_of(repaired.lake, table)) == content(rows_of(right.lake, table))
 
 
 @pytest.mark.soak
@@ -241,10 +223,10 @@ def test_repaired_rows_pass_the_gate_or_stay_where_they_are_and_a_lost_file_is_t
     (tmp_path / "events.csv").write_text(EVENTS.replace(",i1,", ",i7,"), encoding="utf-8")
     ingest.run(wrong)
     clean.run(wrong)
-    waiting = rows_of(wrong, SILVER_QUARANTINE)
+    before = content(rows_of(wrong.lake, SILVER_QUARANTINE))
     with pytest.raises(QualityGateError, match="the repaired rows were not merged: .*unknown_item_share"):
         reprocess(night("at"))
-    assert rows_of(wrong, SILVER_QUARANTINE) == waiting
+    assert content(rows_of(wrong.lake, SILVER_QUARANTINE)) == before
     (tmp_path / "events.csv").unlink()
     summary = reprocess(night("at", unknown=1.0))
     assert (
@@ -252,27 +234,25 @@ def test_repaired_rows_pass_the_gate_or_stay_where_they_are_and_a_lost_file_is_t
         in summary.notes
     )
     assert (summary.rows_in, summary.rows_out) == (5, 0)
-    assert [json.loads(row)["reject_reasons"] for row in rows_of(wrong, SILVER_QUARANTINE)] == [
-        json.loads(row)["reject_reasons"] for row in waiting
-    ]
+    after = content(rows_of(wrong.lake, SILVER_QUARANTINE))
+    reasons_before, reasons_after = (
+        [json.loads(row)["reject_reasons"] for row in rows] for rows in (before, after)
+    )
+    assert reasons_after == reasons_before
 
 
 def test_the_quarantine_is_told_by_reason_with_the_shape_of_what_is_personal(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     lake = Lake(spark, str(tmp_path))
-
-    def row(number: int, reasons: list[str], raw: str, day: int = 1) -> tuple:
-        return ("interactions", "web", "f", "h", number, reasons, raw, date(2024, 5, day))
-
     secret = json.dumps({"user_id": "Anna7", "item_id": "i1", "event_id": "Anna7/i1"})
     rows = [
-        row(0, ["bad_value", "future_time"], secret),
-        row(1, ["bad_value"], '{"item_id":"[red]x"}'),
-        row(2, ["bad_value"], '{"item_id":"y"}', 2),
-        row(3, ["malformed_row"], "Anna;\u001b[2J;12"),
+        waiting(0, ["bad_value", "future_time"], secret),
+        waiting(1, ["bad_value"], '{"item_id":"[red]x"}'),
+        waiting(2, ["bad_value"], '{"item_id":"y"}', day=date(2024, 5, 2)),
+        waiting(3, ["malformed_row"], "Anna;\u001b[2J;12"),
     ]
-    lake.append(SILVER_QUARANTINE, frame_of(spark, rows, SILVER_QUARANTINE.schema).repartition(3))
+    lake.append(SILVER_QUARANTINE, rows_for(spark, SILVER_QUARANTINE, *rows))
     personal = {"web": ["user_id", "event_id"]}
     hidden = '{"user_id":"Aaaa9","item_id":"i1","event_id":"Aaaa9/a9"}'
     assert by_reason(lake, samples=2, personal=personal) == [

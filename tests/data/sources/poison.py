@@ -1,6 +1,6 @@
 """Poisoned rows: lines of a delivery at their worst, and what becomes of each.
 
-Apart from tests/data/torture.py, which has the files: what this needs is in every environment of the tests.
+Apart from torture.py, which has the files: what this needs is in every environment of the tests.
 """
 
 from __future__ import annotations

@@ -12,23 +12,18 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.config.sections import Source
-from recsys_spark.data.sources import Delivery, Known, new_deliveries, one_slash, read_source
+from recsys_spark.data.sources import Delivery, Known, new_deliveries, one_slash
 from recsys_spark.data.sources.columns import split_fields
-from recsys_spark.data.sources.files import find_files
 from recsys_spark.errors import ConfigError
+from tests.data.sources.reading import COLUMNS, EVENTS, read
 from tests.settings import a_source
 
-COLUMNS = {"user_id": "user", "item_id": "item", "event_at": "at"}
-EVENTS = a_source(
-    kind="interactions", format="csv", path="x", columns=COLUMNS, constants={"event_type": "purchase"}
-)
 PARQUET = EVENTS.model_copy(update={"format": "parquet"})
 
 
-def read(spark: SparkSession, path: Path, **changed: object) -> list[tuple[object, ...]]:
-    rows = read_source(spark, "shop", EVENTS.model_copy(update=changed), find_files(spark, "shop", str(path)))
-    ordered = rows.orderBy("source_file", "row")
-    return [tuple(row) for row in ordered.select("user_id", "item_id", "event_at", "malformed").collect()]
+def events(spark: SparkSession, path: Path, **changed: object) -> list[tuple[object, ...]]:
+    rows = read(spark, path, **changed)
+    return [(row["user_id"], row["item_id"], row["event_at"], row["malformed"]) for row in rows]
 
 
 def delivered(
@@ -73,20 +68,20 @@ def test_timestamps_of_parquet_are_the_same_instant_whatever_their_type(
         ),
         tmp_path / "old.parquet",
     )
-    found = {row[0]: row[1:] for row in read(spark, tmp_path, format="parquet")}
-    assert found.pop("1969") == ("7", "1969-12-31 23:59:59.999999", None)
-    assert found == dict.fromkeys(types, ("7", "2024-01-02 03:04:05.678901", None))
+    of_file = {row[0]: row[1:] for row in events(spark, tmp_path, format="parquet")}
+    assert of_file.pop("1969") == ("7", "1969-12-31 23:59:59.999999", None)
+    assert of_file == dict.fromkeys(types, ("7", "2024-01-02 03:04:05.678901", None))
 
 
 def test_encodings_quotes_and_line_ends_within_quotes(spark: SparkSession, tmp_path: Path) -> None:
     text = 'user,item,at\r\n"Zoë ""€"",\r\nMüller",ß,2024\r\nu,"i,",2025\r\n'
     (tmp_path / "wide.csv").write_bytes(text.encode("utf-16"))
     expected = [('Zoë "€",\nMüller', "ß", "2024", None), ("u", "i,", "2025", None)]
-    assert read(spark, tmp_path / "wide.csv", encoding="UTF-16", quoted_newlines=True) == expected
+    assert events(spark, tmp_path / "wide.csv", encoding="UTF-16", quoted_newlines=True) == expected
     (tmp_path / "west.csv").write_bytes(
         text.replace("\r\nM", "M").encode("windows-1252") + b"\x81,i,2024\r\n"
     )
-    rows = read(spark, tmp_path / "west.csv", encoding="windows-1252")
+    rows = events(spark, tmp_path / "west.csv", encoding="windows-1252")
     assert rows[:2] == [('Zoë "€",Müller', "ß", "2024", None), expected[1]]
     assert rows[2][3] == "\ufffd,i,2024"
 
@@ -98,7 +93,7 @@ def test_folders_that_name_a_value_are_columns_and_unfinished_files_are_left_alo
         (tmp_path / f"date={day}").mkdir()
         (tmp_path / f"date={day}" / "events.csv").write_text(text, encoding="utf-8")
         (tmp_path / f"date={day}" / "events2.csv.tmp").write_text("half", encoding="utf-8")
-    rows = read(spark, tmp_path, columns={**COLUMNS, "event_at": "date"})
+    rows = events(spark, tmp_path, columns={**COLUMNS, "event_at": "date"})
     assert rows == [("u1", "i", "2017-12-03", None), ("u2", "i", "2017-12-04 10:00", None)]
 
 
@@ -109,10 +104,9 @@ def test_an_id_of_several_columns_is_missing_where_one_of_them_is(
     rows = ["1,2,,", ",2,,", "1, ,7,3", ",2,7,", '"\t",,,3']
     text = "order,line,undoes,undone,user,item,at\n" + "".join(f"{row},u,i,2024\n" for row in rows)
     (tmp_path / "events.csv").write_text(text, encoding="utf-8")
-    source = EVENTS.model_copy(update={"columns": columns})
-    found = read_source(spark, "shop", source, find_files(spark, "shop", str(tmp_path))).orderBy("row")
     # A cancellation that names half an event stays one: of an event that nobody knows.
-    assert [(row["event_id"], row["cancels_event_id"]) for row in found.collect()] == [
+    named = read(spark, tmp_path, columns=columns)
+    assert [(row["event_id"], row["cancels_event_id"]) for row in named] == [
         ("1:2", None),
         (None, None),
         (None, "7:3"),

@@ -1,4 +1,4 @@
-"""The worst a delivery can hold: each kind ends as tests/data/torture.py says, and no night dies of it."""
+"""The worst a delivery can hold: each kind ends as poison.py and torture.py say, and no night dies of it."""
 
 from __future__ import annotations
 
@@ -42,14 +42,7 @@ EVENTS = a_source(
     constants={"event_type": "purchase"},
 )
 JSONL = EVENTS.model_copy(update={"format": "jsonl"})
-RULES = with_defaults(
-    Clean,
-    event_types=["purchase"],
-    max_id_length=256,
-    max_text_length=2000,
-    max_abs_value=1e9,
-    future_tolerance_days=1,
-)
+RULES = with_defaults(Clean, event_types=["purchase"])
 
 
 def test_every_poisoned_row_ends_as_documented_and_none_is_lost(spark: SparkSession, tmp_path: Path) -> None:
@@ -72,18 +65,18 @@ def test_every_poisoned_row_ends_as_documented_and_none_is_lost(spark: SparkSess
     judged = cleaned(rows, "interactions", settings=RULES, sources={"shop": EVENTS})
     lines = {
         (name, place): row
-        for name, rows_of in (("rows.csv", poison.CSV_ROWS), ("rows.jsonl", poison.JSON_ROWS))
-        for place, row in enumerate(rows_of)
+        for name, sent in (("rows.csv", poison.CSV_ROWS), ("rows.jsonl", poison.JSON_ROWS))
+        for place, row in enumerate(sent)
     }
     # A good row tells no origin, but has the id that its line begins with.
     places = {row.event_id: place for place, row in lines.items() if row.fate == poison.TAKEN}
-    found = {}
+    fates = {}
     for event_id, file, row, reasons in judged.select(
         "event_id", "source_file", "row", "reject_reasons"
     ).collect():
         place = (file.rsplit("/", 1)[1], row) if reasons else places[event_id]
-        found[lines[place].kind] = reasons[0] if reasons else poison.TAKEN
-    assert found == {row.kind: row.fate for row in lines.values() if row.fate != poison.DROPPED}
+        fates[lines[place].kind] = reasons[0] if reasons else poison.TAKEN
+    assert fates == {row.kind: row.fate for row in lines.values() if row.fate != poison.DROPPED}
 
 
 @pytest.mark.parametrize("file", torture.FILES, ids=lambda file: file.kind)
@@ -94,11 +87,11 @@ def test_every_poisoned_file_is_refused_in_a_sentence(
     source = EVENTS.model_copy(update={"format": "parquet" if file.name.endswith(".parquet") else "csv"})
     with pytest.raises(RecsysError) as refused:
         new_deliveries(spark, {"shop": source}, places={"shop": str(tmp_path)}, known={})
-    told = str(refused.value)
-    assert file.told in told
-    assert "source 'shop'" in told
-    assert "Exception" not in told
-    assert "\tat " not in told
+    sentence = str(refused.value)
+    assert file.sentence in sentence
+    assert "source 'shop'" in sentence
+    assert "Exception" not in sentence
+    assert "\tat " not in sentence
 
 
 def test_a_file_that_vanishes_between_listing_and_reading_is_told(
@@ -124,8 +117,8 @@ def test_a_parquet_file_damaged_in_the_middle_is_told_when_it_is_written(
     path.write_bytes(bytes(content))
     source = EVENTS.model_copy(update={"format": "parquet"})
     rows = read_source(spark, "shop", source, find_files(spark, "shop", str(path)))
-    told = r"source 'shop': cannot read .*middle\.parquet as parquet"
-    with pytest.raises(InputError, match=told), writing("shop", source):
+    sentence = r"source 'shop': cannot read .*middle\.parquet as parquet"
+    with pytest.raises(InputError, match=sentence), writing("shop", source):
         rows.agg(F.max("user_id")).collect()
 
 

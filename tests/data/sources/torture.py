@@ -1,7 +1,7 @@
 """Poison: what a delivery may hold at its worst, and what becomes of each kind.
 
 Rows are judged one by one; whole files are refused with a sentence before anything is written. The
-table of the docs/quality.md is made of these lists.
+table of poison in docs/quality.md is made of these lists.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class File:
     kind: str
     name: str
     content: bytes
-    told: str
+    sentence: str
 
 
 def _parquet() -> bytes:
@@ -81,10 +81,10 @@ OTHERS = (
 
 
 def table() -> str:
-    """The the documents' table."""
+    """The table of docs/quality.md."""
+    kept = {TAKEN, DROPPED}
     rows = (*CSV_ROWS, *JSON_ROWS)
-    told = {TAKEN: TAKEN, DROPPED: DROPPED}
-    fates = [(row.kind, told.get(row.fate, f"quarantined: `{row.fate}`")) for row in rows]
-    refused = [(file.kind, f"refused: … {file.told} …") for file in FILES]
+    fates = [(row.kind, row.fate if row.fate in kept else f"quarantined: `{row.fate}`") for row in rows]
+    refused = [(file.kind, f"refused: … {file.sentence} …") for file in FILES]
     lines = [f"| {kind.replace('|', chr(92) + '|')} | {fate} |" for kind, fate in (*fates, *refused, *OTHERS)]
     return "\n".join(("| poison | what becomes of it |", "|---|---|", *lines))

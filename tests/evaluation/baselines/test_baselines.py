@@ -19,6 +19,7 @@ from recsys_spark.evaluation.baselines.scored import model_lists
 from recsys_spark.models.als.linear import item_vectors
 from recsys_spark.models.neighbours import best_columns, bm25
 from recsys_spark.models.neighbours import nearest as nearest_rows
+from tests.evaluation.metrics.oracle import cosine
 
 Pairs = dict[tuple[str, str], float]
 
@@ -188,11 +189,6 @@ def test_user_knn_adds_what_similar_users_have():
         ("repeats_allowed", "w"): ["d"],
         ("new_items_only", "w"): ["a"],
     }
-
-
-def cosine(one: dict[str, float], other: dict[str, float]) -> float:
-    norms = sum(x * x for x in one.values()) * sum(y * y for y in other.values())
-    return sum(one[key] * other.get(key, 0.0) for key in one) / math.sqrt(norms)
 
 
 @pytest.mark.parametrize("of_items", [True, False], ids=["item_knn", "user_knn"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 
 def slots(ranked: list[tuple[int, str]]) -> dict[int, str]:
@@ -48,13 +49,13 @@ def serendipity(
     return sum(item in wanted and item not in popular for item in shown) / k
 
 
+def cosine(one: dict[Any, float], other: dict[Any, float]) -> float:
+    product = sum(one[key] * other.get(key, 0.0) for key in one)
+    return product / math.sqrt(sum(x * x for x in one.values()) * sum(y * y for y in other.values()))
+
+
 def diversity(ranked: list[tuple[int, str]], k: int, vectors: dict[str, dict[int, float]]) -> float | None:
     """None where fewer than two of the items shown have a word."""
-
-    def cosine(one: dict[int, float], other: dict[int, float]) -> float:
-        product = sum(one[term] * other.get(term, 0.0) for term in one)
-        return product / math.sqrt(sum(x * x for x in one.values()) * sum(y * y for y in other.values()))
-
     shown = [item for position, item in slots(ranked).items() if position <= k]
     worded = [vectors[item] for item in shown if vectors.get(item)]
     pairs = [cosine(one, other) for one, other in itertools.combinations(worded, 2)]

@@ -34,9 +34,9 @@ def test_errors_are_over_the_pairs_with_factors_and_predictions_stay_on_the_scal
         item_factors=frame("item_id string, factors array<double>", list(items.items())),
         scale=SCALE,
     )
-    found = judged_ratings(predicted)
-    assert (found.pairs, found.unknown) == (len(expected), len(rated) - len(expected))
-    assert found.values == {"als": pytest.approx(oracle.rating_errors(expected), abs=1e-9)}
+    judged = judged_ratings(predicted)
+    assert (judged.pairs, judged.unknown) == (len(expected), len(rated) - len(expected))
+    assert judged.values == {"als": pytest.approx(oracle.rating_errors(expected), abs=1e-9)}
 
 
 def test_other_models_are_judged_by_the_same_pairs(frame):
@@ -52,12 +52,12 @@ def test_other_models_are_judged_by_the_same_pairs(frame):
             "predicted": [2.0, 3.5, 5.0],
         }
     )
-    found = judged_ratings(predicted, beside)
-    assert found.values == {
+    judged = judged_ratings(predicted, beside)
+    assert judged.values == {
         "als": pytest.approx(oracle.rating_errors([(4.0, 3.0), (2.0, 2.5)])),
         "bias": pytest.approx(oracle.rating_errors([(4.0, 3.5), (2.0, 2.0)])),
     }
-    assert (found.pairs, found.unknown) == (2, 1)
+    assert (judged.pairs, judged.unknown) == (2, 1)
 
 
 def test_ratings_of_the_window_are_those_of_pairs_that_were_not_rated_before(frame):
@@ -72,5 +72,5 @@ def test_ratings_of_the_window_are_those_of_pairs_that_were_not_rated_before(fra
         ],
     )
     before = frame("user_id string, item_id string", [("u", "a"), ("v", "b")])
-    found = new_ratings(events, before, event_type="rating").orderBy("user_id").collect()
-    assert [tuple(row) for row in found] == [("u", "b", 1.0), ("v", "c", 2.0)]
+    new = new_ratings(events, before, event_type="rating").orderBy("user_id").collect()
+    assert [tuple(row) for row in new] == [("u", "b", 1.0), ("v", "c", 2.0)]

@@ -84,11 +84,11 @@ def test_pairs_are_by_user_and_in_the_order_of_user_ids(frame):
             for task, metric in (("t", "ndcg@10"), ("t", "map@10"), ("other", "ndcg@10"))
         ],
     )
-    found = paired_scores(per_user, metric="ndcg@10", models=["hybrid", "als", "content"], task="t")
-    assert found.users == ["u1", "u10", "u2"]
-    assert found.difference("hybrid", "als").tolist() == [0.25, 0.25, -1.0]
-    assert found.difference("hybrid", "content").tolist() == [-8.5, -8.25, -9.0]
-    assert found.difference("hybrid", "als").dtype == np.float64
+    paired = paired_scores(per_user, metric="ndcg@10", models=["hybrid", "als", "content"], task="t")
+    assert paired.users == ["u1", "u10", "u2"]
+    assert paired.difference("hybrid", "als").tolist() == [0.25, 0.25, -1.0]
+    assert paired.difference("hybrid", "content").tolist() == [-8.5, -8.25, -9.0]
+    assert paired.difference("hybrid", "als").dtype == np.float64
 
 
 def test_a_model_that_is_not_there_is_named(frame):

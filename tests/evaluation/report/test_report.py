@@ -226,8 +226,8 @@ def test_counts_given_outright_win_over_those_of_the_funnel():
 
 
 def test_each_task_says_what_its_lists_weigh():
-    told = ["weights learned", "all users: als 1; no weight without a gain: content"]
-    text = Page(render_report(full_night(weights={"repeats_allowed": told}))).text
+    sentences = ["weights learned", "all users: als 1; no weight without a gain: content"]
+    text = Page(render_report(full_night(weights={"repeats_allowed": sentences}))).text
     assert "weights learned all users: als 1; no weight without a gain: content" in text
 
 
@@ -557,8 +557,8 @@ def test_the_headline_says_so_when_the_blend_loses():
 def test_stages_follow_each_other_on_the_time_axis():
     bars = [TimelineBar("ingest", 10.0, "", "phase-data"), TimelineBar("clean", 30.0, "", "phase-data")]
     drawn = str(timeline(bars, total_seconds=80.0, width=880))
-    found = [(float(x), float(w)) for x, w in re.findall(r'<rect x="([\d.]+)"[^>]*width="([\d.]+)"', drawn)]
-    (x1, w1), (x2, w2) = found
+    places = [(float(x), float(w)) for x, w in re.findall(r'<rect x="([\d.]+)"[^>]*width="([\d.]+)"', drawn)]
+    (x1, w1), (x2, w2) = places
     assert x2 == pytest.approx(x1 + w1, abs=0.2)
     assert w2 == pytest.approx(3 * w1, rel=0.01)
     assert w1 == pytest.approx((880 - 165 - 118) / 8, abs=0.1)

@@ -15,15 +15,14 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.load import load_settings
-from recsys_spark.config.sections import Settings
 from recsys_spark.errors import InputError
 from recsys_spark.evaluation.tuning.judge import Window, gains, objective
 from recsys_spark.evaluation.tuning.search import Outcome, Tried, search
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import open_run
 from recsys_spark.lake.tables import MODEL_TUNE_TRIALS, SILVER_INTERACTIONS, SILVER_ITEMS
-from recsys_spark.runtime.rows import frame_of
+from tests.settings import demo_in
+from tests.tables import rows_for
 
 START = date(2024, 1, 1)
 CUTOFF, LAST, RUN_DATE = (START + timedelta(days=days) for days in (40, 50, 60))
@@ -34,9 +33,9 @@ SEED, TRIALS = 5, 3
 searching = pytest.mark.soak  # each trial trains all that a night trains
 
 
-def event(name: str, user: int, item: str, day: int, **other: object) -> tuple:
+def event(name: str, user: int, item: str, day: int, **other: object) -> dict[str, object]:
     at = datetime(2024, 1, 1, 12, tzinfo=UTC) + timedelta(days=day)
-    row = dict.fromkeys(SILVER_INTERACTIONS.columns) | {
+    usual = {
         "event_id": f"{name} {user}",
         "user_id": f"u{user:02d}",
         "item_id": item,
@@ -48,20 +47,20 @@ def event(name: str, user: int, item: str, day: int, **other: object) -> tuple:
         "delivered_at": at,
         "row_hash": user,
     }
-    return tuple((row | other).values())
+    return usual | other
 
 
 def is_fickle(user: int) -> bool:
     return user % 3 != 0
 
 
-def shop() -> list[tuple]:
+def shop() -> list[dict[str, object]]:
     bought = [event(f"old {day}", user, OLD, day) for user in range(USERS) for day in (2, 3, 4)]
     bought += [event("recent", user, RECENT, 39) for user in range(USERS) if is_fickle(user)]
     return bought + [event("again", user, OLD, 42) for user in range(USERS)]
 
 
-def fancies(first_day: int) -> list[tuple]:
+def fancies(first_day: int) -> list[dict[str, object]]:
     """Ten days in which all come back for the recent fancy, twice, and take back or cancel the staple."""
     rows = []
     for user in range(USERS):
@@ -76,44 +75,33 @@ def fancies(first_day: int) -> list[tuple]:
     ]
 
 
-def items(*later: tuple[str, date]) -> list[tuple]:
+def items(*later: tuple[str, date]) -> list[dict[str, object]]:
     """A catalogue of pairs of words, each in two items; `later` are items that begin on a day."""
-    blank = dict.fromkeys(SILVER_ITEMS.columns)
-    blank |= {"is_available": True, "delivered_at": datetime(2024, 1, 1, tzinfo=UTC), "row_hash": 1}
+    delivery = {"is_available": True, "delivered_at": datetime(2024, 1, 1, tzinfo=UTC), "row_hash": 1}
     held = [(OLD, START), (RECENT, START), *((f"shelf {n}", START) for n in range(6)), *later]
     return [
-        tuple(
-            (
-                blank
-                | {
-                    "item_id": name,
-                    "title": f"word{n // 2}",
-                    "valid_from": begins,
-                    "valid_to": date(9999, 12, 31),
-                }
-            ).values()
-        )
+        delivery
+        | {"item_id": name, "title": f"word{n // 2}", "valid_from": begins, "valid_to": date(9999, 12, 31)}
         for n, (name, begins) in enumerate(held)
     ]
 
 
-def job_of(
-    spark: SparkSession, root: Path, events: list[tuple], catalogue: list[tuple], **content: int
-) -> Job:
-    values = load_settings("demo").model_dump()
-    values["lake"]["path"] = str(root / "lake")
-    values["als"].update(trainer="cg", rank=2, iterations=1)
-    values["content"].update(content)
-    values["bots"]["max_events_per_day"] = 20
-    values["preferences"]["half_life_days"] = 10.0
-    # The shop's arithmetic knows one half-life, and so do its draws.
-    values["history"]["overdue_half_life"] = 0.0
-    values["blend"].update(repeats_allowed={"history": 1.0}, new_items_only={"content": 1.0})
-    values["evaluation"].update(window_days=10, bootstrap_samples=200, seed=SEED)
-    job = Job(spark, Settings.model_validate(values), RUN_DATE)
+def job_of(spark: SparkSession, root: Path, events: list[dict], catalogue: list[dict], **content: int) -> Job:
+    settings = demo_in(
+        root,
+        als={"trainer": "cg", "rank": 2, "iterations": 1},
+        content=content,
+        bots={"max_events_per_day": 20},
+        preferences={"half_life_days": 10.0},
+        # The shop's arithmetic knows one half-life, and so do its draws.
+        history={"overdue_half_life": 0.0},
+        blend={"repeats_allowed": {"history": 1.0}, "new_items_only": {"content": 1.0}},
+        evaluation={"window_days": 10, "bootstrap_samples": 200, "seed": SEED},
+    )
+    job = Job(spark, settings, RUN_DATE)
     open_run(job.lake, job.settings, RUN_DATE)
     for table, rows in ((SILVER_INTERACTIONS, events), (SILVER_ITEMS, catalogue)):
-        job.append(table, frame_of(spark, rows, table.schema).repartition(3))
+        job.append(table, rows_for(spark, table, *rows))
     return job
 
 
@@ -128,7 +116,7 @@ def mean_ndcg(users: range, half_life: float) -> float:
     return sum(ndcg_of(user, half_life) for user in users) / len(users)
 
 
-def rows_of(job: Job) -> list[dict]:
+def trials_of(job: Job) -> list[dict]:
     """The trials without what differs from search to search."""
     rows = job.read(MODEL_TUNE_TRIALS).drop("seconds", "recorded_at").orderBy("trial").collect()
     return [row.asDict() for row in rows]
@@ -139,24 +127,24 @@ def files_of(job: Job, folder: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[Tried]:
+def announced() -> list[Tried]:
     return []
 
 
 @pytest.fixture(scope="module")
 def searched(
-    spark: SparkSession, told: list[Tried], tmp_path_factory: pytest.TempPathFactory
+    spark: SparkSession, announced: list[Tried], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Job, Outcome]:
     job = job_of(spark, tmp_path_factory.mktemp("search"), shop(), items())
-    return job, search(job, trials=TRIALS, seconds=None, tell=told.append)
+    return job, search(job, trials=TRIALS, seconds=None, tell=announced.append)
 
 
 @searching
 def test_every_trial_is_told_and_kept_with_its_value_also_the_one_that_failed(
-    searched: tuple[Job, Outcome], told: list[Tried]
+    searched: tuple[Job, Outcome], announced: list[Tried]
 ) -> None:
     job, _ = searched
-    rows = rows_of(job)
+    rows = trials_of(job)
     assert [row["state"] for row in rows] == ["complete", "failed", "complete"]
     half_lives = [json.loads(row["parameters"])["preferences.half_life_days"] for row in rows]
     assert half_lives[0] == job.settings.preferences.half_life_days
@@ -170,7 +158,7 @@ def test_every_trial_is_told_and_kept_with_its_value_also_the_one_that_failed(
     assert {(row["trained_to"], row["judged_from"], row["judged_to"]) for row in rows} == {
         (CUTOFF, CUTOFF + timedelta(days=1), LAST)
     }
-    assert [(one.number, one.value, one.seed) for one in told] == [
+    assert [(one.number, one.value, one.seed) for one in announced] == [
         (row["trial"], row["value"], row["seed"]) for row in rows
     ]
 
@@ -199,9 +187,9 @@ def test_a_study_is_taken_up_again_and_a_search_whose_time_is_over_tries_no_more
     searched: tuple[Job, Outcome],
 ) -> None:
     job, outcome = searched
-    told: list[Tried] = []
-    again = search(job, trials=99, seconds=0, tell=told.append)
-    assert told == []
+    tried: list[Tried] = []
+    again = search(job, trials=99, seconds=0, tell=tried.append)
+    assert tried == []
     # Trained anew to be judged on the other users, and equal to the last bit.
     assert replace(again, study=outcome.study) == outcome
 
@@ -215,7 +203,7 @@ def test_what_happens_after_the_validation_window_changes_no_trial_and_within_it
     renamed = items((OLD, LAST), (RECENT, LAST))
     planted = job_of(spark, tmp_path / "planted", shop() + later, renamed)
     search(planted, trials=TRIALS, seconds=None, tell=lambda _: None)
-    assert rows_of(planted) == rows_of(job)
+    assert trials_of(planted) == trials_of(job)
 
     within = job_of(spark, tmp_path / "within", shop() + fancies(41), items())
     other = search(within, trials=TRIALS, seconds=None, tell=lambda _: None)
@@ -230,7 +218,7 @@ def test_a_search_ends_where_the_present_configuration_cannot_be_judged(
     job = job_of(spark, tmp_path, shop(), items(), min_items=9)
     with pytest.raises(InputError, match="no word is shared by 9 items"):
         search(job, trials=TRIALS, seconds=None, tell=lambda _: None)
-    assert [row["state"] for row in rows_of(job)] == ["failed"]
+    assert [row["state"] for row in trials_of(job)] == ["failed"]
 
 
 def test_the_window_ends_where_that_of_the_nights_backtest_begins() -> None:
@@ -243,8 +231,8 @@ def test_users_count_in_the_gain_of_the_objective_as_in_the_objective() -> None:
     nan = np.nan
     before = np.array([[0.1, 0.2, 0.3, 0.4], [nan, 0.5, nan, 0.1]])
     after = np.array([[0.3, 0.2, 0.2, 0.6], [nan, 0.9, nan, 0.2]])
-    found = gains(before, after, samples=500, seed=3)
-    assert found["repeats_allowed"].mean == pytest.approx((0.2 + 0.0 - 0.1 + 0.2) / 4)
-    assert found["new_items_only"].mean == pytest.approx((0.4 + 0.1) / 2)
-    assert found["objective"].mean == pytest.approx(objective(after) - objective(before))
+    gained = gains(before, after, samples=500, seed=3)
+    assert gained["repeats_allowed"].mean == pytest.approx((0.2 + 0.0 - 0.1 + 0.2) / 4)
+    assert gained["new_items_only"].mean == pytest.approx((0.4 + 0.1) / 2)
+    assert gained["objective"].mean == pytest.approx(objective(after) - objective(before))
     assert objective(before) == pytest.approx((1.0 / 4 + 0.6 / 2) / 2)

@@ -8,7 +8,7 @@ from statistics import median
 import pytest
 
 from recsys_spark.config.load import load_settings
-from recsys_spark.config.sections import Settings
+from recsys_spark.config.sections import Ratings
 from recsys_spark.evaluation.tuning.space import (
     SPACE,
     STARTUP,
@@ -18,6 +18,7 @@ from recsys_spark.evaluation.tuning.space import (
     space_of,
     with_parameters,
 )
+from tests.settings import changed
 
 TWO = (
     Dimension("als.rank", 8, 128, is_log=True, matters=lambda _: True),
@@ -38,15 +39,9 @@ def studied(trials: int, known: list | None = None) -> list:
     return known
 
 
-def changed(**sections: dict) -> Settings:
-    values = load_settings("demo").model_dump()
-    for section, keys in sections.items():
-        values[section].update(keys)
-    return Settings.model_validate(values)
-
-
-def names(settings: Settings) -> set[str]:
-    return {one.name for one in space_of(settings)}
+def searched(**sections: dict) -> set[str]:
+    """The names of what a search may change, where these values stand in the sections."""
+    return {one.name for one in space_of(changed(load_settings("demo"), **sections))}
 
 
 def test_a_study_that_was_interrupted_goes_on_as_if_it_had_not_been() -> None:
@@ -74,28 +69,27 @@ def test_proposals_keep_within_bounds_in_three_digits() -> None:
 def test_only_what_the_configuration_makes_use_of_is_searched() -> None:
     words = {"content.ngram", "content.min_items", "content.max_terms"}
     everything = {one.name for one in SPACE}
-    assert names(changed()) == everything - {"als.scaling_exponent"}
-    assert names(changed(als={"trainer": "cg"})) == everything
+    assert searched() == everything - {"als.scaling_exponent"}
+    assert searched(als={"trainer": "cg"}) == everything
     of_als = {"als.iterations", "als.regularization", "als.alpha", "als.scaling_exponent"}
-    assert names(changed(als={"trainer": "svd"})) == everything - of_als
-    ratings = {"event_type": "purchase", "low": "exclude", "min": 0, "max": 5, "neutral": 3}
-    explicit = changed(als={"feedback": "explicit"}, preferences={"ratings": ratings})
-    assert "als.alpha" not in names(explicit)
+    assert searched(als={"trainer": "svd"}) == everything - of_als
+    ratings = Ratings(event_type="purchase", low="exclude", min=0, max=5, neutral=3)
+    assert "als.alpha" not in searched(als={"feedback": "explicit"}, preferences={"ratings": ratings})
     alone = {"repeats_allowed": {"history": 1.0}, "new_items_only": {"content": 1.0}}
-    assert names(changed(blend=alone)) == {"preferences.half_life_days", "history.overdue_half_life", *words}
-    assert names(changed(blend={**alone, "weights": "learned"})) == names(changed())
-    assert "history.overdue_half_life" not in names(changed(history={"overdue_half_life": 0.0}))
+    assert searched(blend=alone) == {"preferences.half_life_days", "history.overdue_half_life", *words}
+    assert searched(blend={**alone, "weights": "learned"}) == searched()
+    assert "history.overdue_half_life" not in searched(history={"overdue_half_life": 0.0})
 
 
 def test_bounds_are_wide_enough_for_what_is_configured() -> None:
-    settings = changed(als={"rank": 300, "alpha": 0.01})
-    found = {one.name: (one.low, one.high) for one in space_of(settings)}
-    assert found["als.rank"] == (8, 300)
-    assert found["als.alpha"] == (0.01, 100.0)
+    settings = changed(load_settings("demo"), als={"rank": 300, "alpha": 0.01})
+    bounds = {one.name: (one.low, one.high) for one in space_of(settings)}
+    assert bounds["als.rank"] == (8, 300)
+    assert bounds["als.alpha"] == (0.01, 100.0)
 
 
 def test_parameters_of_the_configuration_leave_it_as_it_is_and_others_change_only_themselves() -> None:
-    settings = changed()
+    settings = load_settings("demo")
     own = configured(settings, space_of(settings))
     assert own["als.rank"] == 64
     assert own["preferences.half_life_days"] == 90.0
@@ -107,4 +101,4 @@ def test_parameters_of_the_configuration_leave_it_as_it_is_and_others_change_onl
 
 def test_a_wrong_value_is_refused() -> None:
     with pytest.raises(ValueError, match="als.rank"):
-        with_parameters(changed(), {"als.rank": 0})
+        with_parameters(load_settings("demo"), {"als.rank": 0})

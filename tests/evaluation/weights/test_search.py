@@ -25,13 +25,13 @@ def planted(users: int, *, long: float = 0.5, seed: int = 1) -> Cases:
     return Cases(scores, np.ones_like(is_hit), is_hit, is_hit.sum(axis=1), pairs)
 
 
-def found(cases: Cases, **knobs):
+def learned_from(cases: Cases, **knobs):
     given = {"bins": [0, 10], "min_users": 50, "samples": 500, "seed": 5, **knobs}
     return learned(cases, EQUAL, **given)
 
 
 def test_users_of_each_bin_get_the_weights_that_are_right_for_them() -> None:
-    bins = found(planted(600)).bins
+    bins = learned_from(planted(600)).bins
     assert sorted(bins) == [0, 10]
     assert bins[10]["als"] == 1.0
     assert bins[0]["popularity"] == 1.0
@@ -44,7 +44,7 @@ def test_a_component_that_proves_nothing_weighs_nothing() -> None:
     noise = [
         weights[name]
         for seed in (1, 2)
-        for weights in found(planted(600, seed=seed)).bins.values()
+        for weights in learned_from(planted(600, seed=seed)).bins.values()
         for name in ("content", "history", "trial")
     ]
     assert noise.count(0.0) >= len(noise) - 1
@@ -64,14 +64,14 @@ def test_one_component_alone_never_loses_all_weight() -> None:
 
 
 def test_a_bin_of_few_users_has_the_weights_of_all() -> None:
-    bins = found(planted(600, long=0.03)).bins
+    bins = learned_from(planted(600, long=0.03)).bins
     assert bins[10] == bins[0]
     assert bins[0]["popularity"] == 1.0
 
 
 def test_the_search_leads_to_a_better_ndcg_than_its_start() -> None:
     cases, unseen = planted(600, long=1.0), planted(600, long=1.0, seed=2)
-    weights = found(cases).bins[10]
+    weights = learned_from(cases).bins[10]
     before = unseen.ndcg(np.ones(5)).mean()
     assert unseen.ndcg(np.array([weights[name] for name in COMPONENTS])).mean() > before + 0.1
 
@@ -96,7 +96,7 @@ def test_without_a_gain_the_start_stands_but_for_what_gains_nothing_in_it() -> N
 
 
 def test_where_nothing_impersonal_weighs_popularity_still_settles_ties() -> None:
-    weights = found(planted(600, long=1.0)).bins[0]
+    weights = learned_from(planted(600, long=1.0)).bins[0]
     assert 0 < weights["popularity"] < 0.01
 
 

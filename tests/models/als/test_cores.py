@@ -40,17 +40,17 @@ def digests(spark: SparkSession) -> list[str]:
     draw = random.Random(8)
     cells = sorted({(draw.randrange(60), draw.randrange(40)) for _ in range(900)})
     rows = [(f"u{u:02d}", f"i{i:02d}", draw.choice([0.3, 1.0, 2.7])) for u, i in cells]
-    found = []
+    hashes = []
     for trainer in TRAINERS:
         # As many parts as cores: what a night's frames come in.
         pairs = frame_of(spark, rows, PAIRS).repartition(spark.sparkContext.defaultParallelism)
         factors = fit_als(pairs, als(trainer=trainer, iterations=1, driver_pairs=0), is_measured=False)
         content = [sorted(rows.collect()) for rows in (factors.users, factors.items)]
-        found.append(hashlib.sha256(repr(content).encode()).hexdigest()[:16])
-    return found
+        hashes.append(hashlib.sha256(repr(content).encode()).hexdigest()[:16])
+    return hashes
 
 
-@pytest.mark.soak  # a session of its own; in every run test_als.py holds both trainers to the order of rows
+@pytest.mark.soak  # a session of its own; in every run test_fit.py holds both trainers to the order of rows
 def test_both_trainers_give_the_same_bits_on_another_number_of_cores(
     spark: SparkSession, tmp_path: Path
 ) -> None:

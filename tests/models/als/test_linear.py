@@ -70,8 +70,8 @@ def test_a_user_is_the_sum_over_what_they_had_and_their_own_side_comes_first(
         np.testing.assert_allclose(vector, sums[user], atol=1e-5)
         best = sorted(items, key=lambda item: -(users[user] @ items[item]))[:8]
         assert set(best) == set(SIDES[int(user[1:]) % 2])
-    [told] = factors.history
-    assert np.isnan(told.loss)
+    [fitted_once] = factors.history
+    assert np.isnan(fitted_once.loss)
 
 
 def test_svd_is_the_projection_on_the_leading_directions(frame: Frame) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.load import load_settings
 from recsys_spark.config.sections import Als, Settings
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.runs import open_run
@@ -19,13 +18,12 @@ from recsys_spark.models.versions import train_als_once
 from tests.conftest import Frame
 from tests.models.als.test_fit import PAIRS, als
 from tests.models.als.test_linear import EVENTS
+from tests.settings import demo_in
 
 
 def with_als(root: Path, trained_by: Als) -> Settings:
     """The demo's settings with a lake under root and these of ALS."""
-    loaded = load_settings("demo")
-    lake = loaded.lake.model_copy(update={"path": str(root / "lake")})
-    return loaded.model_copy(update={"lake": lake, "als": trained_by})
+    return demo_in(root).model_copy(update={"als": trained_by})
 
 
 @pytest.mark.soak  # two trainings and some twenty Delta commits
@@ -65,8 +63,8 @@ def test_a_night_with_other_factors_in_the_place_of_als_keeps_them_and_how_they_
         EVENTS, [(f"e{u}-{i}", f"u{u}", f"i{i}", "2024-01-01", None) for u in range(8) for i in range(5)]
     )
     assert train_als_once(job, version, pairs, events=events) == "trained"
-    [told] = job.read(MODEL_ALS_TRAINING).collect()
-    assert (told["trainer"], told["loss"], told["started_from"]) == ("item2vec", None, None)
+    [kept] = job.read(MODEL_ALS_TRAINING).collect()
+    assert (kept["trainer"], kept["loss"], kept["started_from"]) == ("item2vec", None, None)
     assert sorted(row["item_id"] for row in job.read(MODEL_ITEM_FACTORS).collect()) == [
         f"i{n}" for n in range(5)
     ]

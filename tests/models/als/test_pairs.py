@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from pydantic import ValidationError
 
@@ -11,6 +9,7 @@ from recsys_spark.config.load import load_settings
 from recsys_spark.config.sections import Settings
 from recsys_spark.models.als.pairs import training_pairs
 from tests.conftest import Frame
+from tests.settings import changed
 
 ROWS = [
     ("u1", "a", 2.0, 4.5),
@@ -22,24 +21,20 @@ ROWS = [
 ]
 
 
-def changed(settings: Settings, section: str, **values: Any) -> Settings:
-    return settings.model_copy(update={section: getattr(settings, section).model_copy(update=values)})
-
-
 def test_strengths_above_zero_teach_or_every_rating_where_feedback_is_explicit(frame: Frame) -> None:
     pairs = frame("user_id string, item_id string, strength double, rating double", ROWS)
     implicit = load_settings("demo")
-    explicit = changed(implicit, "als", feedback="explicit")
+    explicit = changed(implicit, als={"feedback": "explicit"})
     rated = {(user, item, rating) for user, item, _, rating in ROWS if rating is not None}
     liked = {(user, item, strength) for user, item, strength, _ in ROWS if strength > 0}
-    at_least_two = changed(explicit, "preferences", min_events_per_user=2)
+    at_least_two = changed(explicit, preferences={"min_events_per_user": 2})
     for settings, expected in (
         (implicit, liked),
         (explicit, rated),
         (at_least_two, {row for row in rated if row[0] != "u3"}),
     ):
-        found = training_pairs(pairs, settings).select("user_id", "item_id", "strength").collect()
-        assert {tuple(row) for row in found} == expected
+        trained = training_pairs(pairs, settings).select("user_id", "item_id", "strength").collect()
+        assert {tuple(row) for row in trained} == expected
 
 
 def test_explicit_feedback_without_low_ratings_is_refused() -> None:
