@@ -18,7 +18,7 @@ _NEWEST = 100
 
 
 def list_runs(env: Env = "prod") -> None:
-    """All runs, newest first, with their state."""
+    """The last 100 records of runs, newest first."""
 
     def action() -> None:
         settings = load_settings(env)
