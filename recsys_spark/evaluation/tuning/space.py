@@ -112,7 +112,7 @@ def with_parameters(settings: Settings, parameters: Mapping[str, int | float]) -
 def check_optuna() -> None:
     """ConfigError where the optional package is missing: before hours of work, not after the first trial."""
     if find_spec("optuna") is None:
-        raise ConfigError("a search needs the package optuna. Next: pip install 'recsys-spark[tune]'")
+        raise ConfigError("a search needs the package optuna. Next: pip install '.[tune]' in the checkout")
 
 
 def proposed(
