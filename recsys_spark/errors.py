@@ -28,6 +28,18 @@ class InputError(RecsysError):
     exit_code = 3
 
 
+class NothingToLearnError(InputError):
+    """A component of the blend cannot be made: nothing speaks for it. Lists can do without."""
+
+
+class NothingToJudgeError(InputError):
+    """Nothing tells how good lists are: no models of the day, or nobody had anything in the days after it."""
+
+
+class NothingOnSaleError(InputError):
+    """No item may be recommended on the day: there can be no list."""
+
+
 class QualityGateError(InputError):
     """The cleaned batch failed its expectations; nothing of it was merged."""
 

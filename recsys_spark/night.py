@@ -27,7 +27,7 @@ from recsys_spark.data.gates import judge as quality
 from recsys_spark.errors import ConfigError, RecsysError, did_you_mean
 from recsys_spark.lake import lock
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.store import java_reason
+from recsys_spark.lake.store import java_reason, unwritable
 from recsys_spark.names import STAGES
 from recsys_spark.runtime.memory import MemoryWatch
 from recsys_spark.runtime.session import is_submitted, properties, start_session
@@ -51,7 +51,9 @@ def _submitted(stage: str, env: str, run_date: str) -> None:
     require_sources(settings)
     with holding(settings, f"{stage} of {day}") as memory:
         spark = session(f"recsys-{stage}", settings)
-        run_stage(stage, Job(spark, settings, day), memory)
+        job = Job(spark, settings, day)
+        job.lake.check_writable()
+        run_stage(stage, job, memory)
         spark.stop()
 
 
@@ -77,6 +79,7 @@ def run_night(
     if _IN_PYTHON & {*stages}:
         preload_workers(spark)
     with holding(settings, f"the night of {run_date}") as memory:
+        job.lake.check_writable()
         if "clean" in stages:
             quality.preload()  # while the first stage waits for Spark, not while the second writes its plans
         for stage in stages:
@@ -88,10 +91,28 @@ def run_night(
 
 @contextmanager
 def holding(settings: Settings, doing: str) -> Iterator[MemoryWatch]:
-    """The lake held against other writers, and the memory watched, while the block runs."""
+    """The lake held against other writers, and the memory watched, while the block runs.
+
+    Raises ConfigError where lake or output cannot be written, BusyError where another holds the lake.
+    """
+    _require_output(settings)
     root = resolve_path(settings, settings.lake.path)
     with lock.held(root, wait_seconds=settings.lake.wait_seconds, doing=doing), MemoryWatch() as memory:
         yield memory
+
+
+def _require_output(settings: Settings) -> None:
+    """ConfigError unless files can be made in the output's folder: now, and not after the first gate."""
+    folder = Path(resolve_path(settings, settings.output.path))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="_write_check"):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"the output cannot be written: {folder} ({error.strerror}). "
+            "Next: set output.path to a folder this user may write."
+        ) from None
 
 
 def stages_between(first: str, last: str, *, skip: Collection[str] = ()) -> Sequence[str]:
@@ -155,9 +176,11 @@ def session(app_name: str, settings: Settings) -> SparkSession:
     if spark.sparkContext.getCheckpointDir() is None:
         # Executors write there too, so it lies with the lake, which all of them see.
         root = resolve_path(settings, settings.lake.path).rstrip("/")
-        spark.sparkContext.setCheckpointDir(
-            spark.conf.get("spark.checkpoint.dir", None) or f"{root}/_checkpoints"
-        )
+        named = spark.conf.get("spark.checkpoint.dir", None)
+        try:
+            spark.sparkContext.setCheckpointDir(named or f"{root}/_checkpoints")
+        except Py4JJavaError as error:
+            raise unwritable(named or root, java_reason(error)) from None
     return spark
 
 

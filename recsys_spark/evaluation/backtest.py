@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.reading import events_on, liked_on
-from recsys_spark.errors import InputError
+from recsys_spark.errors import NothingOnSaleError, NothingToJudgeError
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.evaluation.baselines.rated import predictions
 from recsys_spark.evaluation.baselines.suite import Learnt, all_lists, collected, models_of_night
@@ -110,19 +110,22 @@ def judge(job: Job, backtest: Backtest, *, with_baselines: bool = False) -> Judg
     """Judge hybrid, components and, where asked for, baselines by the backtest's events.
 
     All are judged on the same users, relevant items and metrics. Averages are over the users with such
-    events, or evaluation.max_users of them, drawn by their ids. Raises InputError where there are none,
-    ConfigError where there are more pairs than the baselines take.
+    events, or evaluation.max_users of them, drawn by their ids. Raises NothingToJudgeError where there are
+    none, or where nothing was on sale; ConfigError where there are more pairs than the baselines take.
     """
     settings = job.settings
     preferences = backtest.preferences
     relevant = judged_items(backtest.wanted, preferences, at_most=settings.evaluation.max_users)
-    catalogue = rankable_catalogue(job, backtest.version, backtest.cutoff)
+    if relevant.isEmpty():
+        raise NothingToJudgeError(
+            f"no events {backtest.when}: nothing to judge the lists by. "
+            "Next: deliver those days, or choose an earlier --run-date."
+        )
     try:
-        if relevant.isEmpty():
-            raise InputError(
-                f"no events {backtest.when}: nothing to judge the lists by. "
-                "Next: deliver those days, or choose an earlier --run-date."
-            )
+        catalogue = rankable_catalogue(job, backtest.version, backtest.cutoff)
+    except NothingOnSaleError as error:
+        raise NothingToJudgeError(str(error)) from None
+    try:
         users = relevant.select("user_id").distinct()
         k = max(*settings.evaluation.k, 10)
         blends = hybrids(job, backtest.version)

@@ -20,7 +20,7 @@ from recsys_spark.evaluation.metrics.slices import BINS, HISTORY, RARE, groups_o
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import MODEL_CONTENT_VECTORS, SILVER_ITEMS, SILVER_USERS
 from recsys_spark.models.versions import of_version
-from recsys_spark.names import COMPONENTS, HEADLINE, HYBRID, TASKS
+from recsys_spark.names import COMPONENTS, HEADLINE, HYBRID, REPEATS_ALLOWED, TASKS
 from recsys_spark.ranking.rankable import on_sale
 from recsys_spark.runtime.broadcasts import broadcast_if_small
 from recsys_spark.runtime.checkpoints import checkpointed
@@ -50,7 +50,9 @@ class Backtest:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Figures of every model for both tasks: values[task][model][metric], and what they stand on.
+    """Figures of every model for each task: values[task][model][metric], and what they stand on.
+
+    A task that nobody's events judge is in none of them, and `notes` says so.
 
     differences[task][model] is by how much the hybrid leads it. sliced[task][slice][name] is the number of
     users in a slice, and their NDCG@10 by model; leads[task][history] the best component of a bin of
@@ -125,6 +127,7 @@ def measured(
     baselines: names of the models in `ranked` beside the hybrid and the components.
     notes: sentences for people, kept as they are.
 
+    A task without users who have a list and something relevant has no figures, and a note says so.
     Raises ValueError where a task has users, and the hybrid, a component or a baseline has no list for it.
     """
     settings = job.settings.evaluation
@@ -138,11 +141,14 @@ def measured(
         values[row["task"]].setdefault(row["model"], {})[row["metric"]] = float(row["value"])
         if row["metric"] == HEADLINE:
             judged[row["task"]] = int(row["users"])
+    # What lists show is known of a task even where nobody's events say how good they are.
+    values = {task: models for task, models in values.items() if judged.get(task)}
+    notes = (*notes, *(unjudged(task, backtest.when) for task in TASKS if task not in values))
     groups = _groups(job, backtest, relevant)
     history = {row["user_id"]: row[HISTORY] for row in groups.select("user_id", HISTORY).collect()}
     per_user, others = by_user(scores, ks=[10]), (*COMPONENTS, *baselines)
     differences, leads = {}, {}
-    for task in [task for task in TASKS if judged.get(task)]:
+    for task in values:
         paired = paired_scores(per_user, metric=HEADLINE, models=[HYBRID, *others], task=task)
         differences[task] = {name: _lead(settings, paired, name, slice(None)) for name in others}
         leads[task] = _leads_by_history(settings, paired, history)
@@ -150,6 +156,12 @@ def measured(
     return Judgement(
         backtest.first, backtest.last, values, judged, differences, slices, leads, baselines, notes
     )
+
+
+def unjudged(task: str, when: str) -> str:
+    """Why there are no figures of a task, as a sentence; `when` is when the events that judge happened."""
+    what = "had anything" if task == REPEATS_ALLOWED else "had anything for the first time"
+    return f"{task} is not judged: nobody who could have a list {what} {when}"
 
 
 def _groups(job: Job, backtest: Backtest, relevant: DataFrame) -> DataFrame:

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from pyspark.sql import functions as F
 
 from recsys_spark.data.reading import events_on, liked_on, preferences_on
-from recsys_spark.errors import ConfigError, InputError
+from recsys_spark.errors import ConfigError, InputError, NothingToJudgeError
 from recsys_spark.evaluation.backtest import judge, window_backtest
 from recsys_spark.evaluation.judgement import RATINGS, Backtest, Judgement
 from recsys_spark.evaluation.split import leave_last_one
@@ -29,11 +29,13 @@ def judge_by_window(job: Job, *, with_baselines: bool = False) -> Judgement:
     """Train (once) on data up to `window_days` before the run date, judge by the days since, and store.
 
     Baselines, where they are judged, are stored with the rest, until the night is judged again. Raises
-    InputError where no events are old enough.
+    NothingToJudgeError where no events are old enough, or none are young enough.
     """
     days, cutoff = job.settings.evaluation.window_days, cutoff_of(job)
-    if not can_judge(job):
-        raise InputError(f"no events on or before {cutoff}: nothing to train a backtest of {days} days on.")
+    if not _is_known(job, cutoff):
+        raise NothingToJudgeError(
+            f"no events on or before {cutoff}: nothing to train a backtest of {days} days on."
+        )
     pairs = checkpointed(preferences_on(job, cutoff))
     version = train_earlier_once(job, cutoff, pairs)
     weigh_once(job, version, cutoff)
@@ -67,16 +69,17 @@ def cutoff_of(job: Job) -> date:
     return job.run_date - timedelta(days=job.settings.evaluation.window_days)
 
 
-def can_judge(job: Job) -> bool:
+def _is_known(job: Job, cutoff: date) -> bool:
     """Whether any event is old enough to train a backtest on."""
-    early = job.read(SILVER_INTERACTIONS).where(F.col("event_date") <= F.lit(cutoff_of(job)))
+    early = job.read(SILVER_INTERACTIONS).where(F.col("event_date") <= F.lit(cutoff))
     return not early.isEmpty()
 
 
 def judge_by_weeks_after(job: Job, *, with_baselines: bool = False) -> Judgement:
     """Judge the night's own models by the weeks after its run date: for demonstrations only.
 
-    Raises ConfigError where the night has not been trained, InputError where those weeks are not known.
+    Raises ConfigError where the night has not been trained, NothingToJudgeError where those weeks are not
+    known.
     """
     preferences = checkpointed(preferences_of(job))
     if preferences.isEmpty():

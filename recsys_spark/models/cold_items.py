@@ -60,7 +60,9 @@ def cold_item_factors(
     spark = factors.sparkSession
     schema = "item_id string, factors array<float>"
     users = preferences.where(F.col("strength") > 0).groupBy("item_id").agg(F.count(F.lit(1)).alias("users"))
-    known = vectors.where(F.size("terms") > 0).select("item_id", "terms", "weights")
+    # A word that every item has weighs nothing, and so nothing is learned from it.
+    has_words = F.exists("weights", lambda weight: weight > 0)
+    known = vectors.where(has_words).select("item_id", "terms", "weights")
     warm = known.join(factors.select("item_id", "factors"), on="item_id", how="inner")
     warm = warm.join(users, on="item_id", how="inner").orderBy(F.desc("users"), "item_id")
     table = _sorted(warm.limit(FITTED_ITEMS).toArrow())
@@ -131,9 +133,11 @@ def _reduced(words: sparse.csr_matrix, basis: Floats) -> Floats:
 def _ridge(reduced: Floats, factors: Floats, weights: Floats, ridge: float) -> Floats:
     weighted = reduced * weights[:, None]
     gram = weighted.T @ reduced
-    penalty = ridge * np.trace(gram[:-1, :-1]) / max(len(gram) - 1, 1) * np.eye(len(gram))
+    scale = np.trace(gram[:-1, :-1]) / max(len(gram) - 1, 1)
+    # Words that say nothing leave the intercept alone, which is then the mean.
+    penalty = ridge * (scale if scale > 0 else 1.0) * np.eye(len(gram))
     penalty[-1, -1] = 1e-9 * gram[-1, -1]  # the intercept is not shrunk
-    solution: Floats = np.linalg.solve(gram + penalty, weighted.T @ factors)
+    solution: Floats = np.asarray(np.linalg.solve(gram + penalty, weighted.T @ factors), np.float64)
     return solution
 
 

@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Content
-from recsys_spark.errors import InputError
+from recsys_spark.errors import NothingToLearnError
 from recsys_spark.models.content_features import feature_weights
 from recsys_spark.runtime.checkpoints import checkpointed
 from recsys_spark.runtime.rows import frame_of
@@ -40,7 +40,9 @@ def item_text(fields: list[str]) -> Column:
     return F.lower(F.concat_ws(" ", *parts))
 
 
-def fit_content(items: DataFrame, settings: Content, *, numbers: DataFrame | None = None) -> ContentModel:
+def fit_content(
+    items: DataFrame, settings: Content, *, numbers: DataFrame | None = None, needs_words: bool = True
+) -> ContentModel:
     """TF-IDF of words and n-grams: tf = count in the item, idf = log((n + 1) / (df + 1)).
 
     `items` holds one row per item with title, category, brand, tags. Letters and digits of any script make
@@ -48,20 +50,18 @@ def fit_content(items: DataFrame, settings: Content, *, numbers: DataFrame | Non
     stop words are dropped before n-grams are made. Items without a known word get an empty vector.
     Configured features are further dimensions (`content_features`); `numbers` (item_id, names, values) are
     the numbers known of the items.
-    Raises InputError where no term is shared by `min_items` items.
+    Where no term is shared by `min_items` items, NothingToLearnError is raised; without `needs_words` all
+    items get an empty vector instead, but for their features.
     """
     texts = items.select("item_id", item_text(list(settings.fields)).alias("text"))
     grams = _with_grams(checkpointed(texts.mapInArrow(_composed, texts.schema)), settings)
     vocabulary = _vocabulary(grams, settings)
-    counter = CountVectorizerModel.from_vocabulary(vocabulary, inputCol="grams", outputCol="counts")
-    counts = counter.transform(grams)
-    idf = IDF(inputCol="counts", outputCol="tfidf").fit(counts)
-    weighted = Normalizer(inputCol="tfidf", outputCol="vector", p=2.0).transform(idf.transform(counts))
-    terms = [
-        (index, term, float(weight))
-        for index, (term, weight) in enumerate(zip(vocabulary, idf.idf.toArray(), strict=True))
-    ]
-    vectors = _sparse(weighted)
+    if needs_words and not vocabulary:
+        raise NothingToLearnError(
+            f"{no_words(settings)}. "
+            "Expected item texts; map title, category, brand or tags in the items' source."
+        )
+    terms, vectors = _weighted(grams, vocabulary) if vocabulary else ([], _wordless(items))
     if settings.features:
         none = frame_of(items.sparkSession, [], "item_id string, names array<string>, values array<float>")
         features = checkpointed(feature_weights(items, none if numbers is None else numbers, settings))
@@ -73,6 +73,31 @@ def fit_content(items: DataFrame, settings: Content, *, numbers: DataFrame | Non
         vectors=vectors,
         terms=frame_of(items.sparkSession, terms, "term_index int, term string, idf double"),
     )
+
+
+def no_words(settings: Content) -> str:
+    """The beginning of a sentence: that there is nothing to make words' vectors of."""
+    return f"no word is shared by {settings.min_items} items in {', '.join(settings.fields)}"
+
+
+def _wordless(items: DataFrame) -> DataFrame:
+    none = F.array()
+    return items.select(
+        "item_id", none.cast("array<int>").alias("terms"), none.cast("array<float>").alias("weights")
+    )
+
+
+def _weighted(grams: DataFrame, vocabulary: list[str]) -> tuple[list[tuple[int, str, float]], DataFrame]:
+    """(term_index, term, idf) of the vocabulary, and the items' vectors."""
+    counter = CountVectorizerModel.from_vocabulary(vocabulary, inputCol="grams", outputCol="counts")
+    counts = counter.transform(grams)
+    idf = IDF(inputCol="counts", outputCol="tfidf").fit(counts)
+    weighted = Normalizer(inputCol="tfidf", outputCol="vector", p=2.0).transform(idf.transform(counts))
+    terms = [
+        (index, term, float(weight))
+        for index, (term, weight) in enumerate(zip(vocabulary, idf.idf.toArray(), strict=True))
+    ]
+    return terms, _sparse(weighted)
 
 
 def _names(features: DataFrame) -> list[str]:
@@ -137,13 +162,7 @@ def _vocabulary(grams: DataFrame, settings: Content) -> list[str]:
         .orderBy(F.desc("items"), "term")
         .limit(settings.max_terms)
     )
-    terms = sorted(row["term"] for row in frequent.collect())
-    if not terms:
-        raise InputError(
-            f"no word is shared by {settings.min_items} items in {', '.join(settings.fields)}. "
-            "Expected item texts; map title, category, brand or tags in the items' source."
-        )
-    return terms
+    return sorted(row["term"] for row in frequent.collect())
 
 
 def _sparse(rows: DataFrame) -> DataFrame:

@@ -12,6 +12,7 @@ from recsys_spark.config.sections import digest
 from recsys_spark.data.features import item_features, number_names, user_features
 from recsys_spark.data.reading import lenient_preferences_on, liked_on
 from recsys_spark.data.validity import current_on
+from recsys_spark.errors import NothingToLearnError
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
     MODEL_ALS_TRAINING,
@@ -62,7 +63,13 @@ def of_version(job: Job, table: Table, version: str) -> DataFrame:
 
 
 def train_als_once(
-    job: Job, version: str, pairs: DataFrame, *, day: date | None = None, events: DataFrame | None = None
+    job: Job,
+    version: str,
+    pairs: DataFrame,
+    *,
+    day: date | None = None,
+    events: DataFrame | None = None,
+    may_lack: bool = True,
 ) -> str:
     """Store both factor tables unless the version has them; how they were made, empty where they were there.
 
@@ -74,15 +81,23 @@ def train_als_once(
     pairs: the preferences as of the day.
     day: the last that the factors may know; None: the run date.
     events: what speaks for items, where it is not all that was liked up to the day.
+    may_lack: whether nobody gets factors where there is nothing to learn from, instead of an error.
+
+    Raises what `fit_als` does.
     """
     if job.lake.has_partition(MODEL_USER_FACTORS, model_version=version):
         return ""
     day = job.run_date if day is None else day
     source = trained_before(job, version, day)
-    if source is None:
-        factors, training, sentence = _trained(job, version, pairs, day, events)
-    else:
-        factors, training, sentence = _taken(job, source)
+    try:
+        if source is None:
+            factors, training, sentence = _trained(job, version, pairs, day, events)
+        else:
+            factors, training, sentence = _taken(job, source)
+    except NothingToLearnError as error:
+        if not may_lack:
+            raise
+        return f"lists are made without als: {error}"
     if source is not None or job.settings.preferences.min_events_per_user > 1:
         afresh = partial(lenient_preferences_on, job, day, events=events)
         newcomers = fold_in_pairs(pairs, job.settings, afresh=afresh)
@@ -119,14 +134,18 @@ def _taken(job: Job, source: str) -> tuple[Factors, DataFrame, str]:
     return factors_of(job, source), training_rows(job, None, source), f"factors of {source}"
 
 
-def train_content_once(job: Job, version: str, day: date) -> bool:
-    """Train and store TF-IDF, and configured features, of the items valid on the day, unless it is there."""
+def train_content_once(job: Job, version: str, day: date, *, may_lack: bool = True) -> bool:
+    """Train and store TF-IDF, and configured features, of the items valid on the day, unless it is there.
+
+    Where no word is shared items have none in lists, or, if they may not lack them, NothingToLearnError is
+    raised.
+    """
     if job.lake.has_partition(MODEL_CONTENT_VECTORS, model_version=version):
         return False
     items = current_on(job.read(SILVER_ITEMS), day, "item_id")
     settings = job.settings.content
     numbers = _item_numbers(job, items, day) if settings.features else None
-    model = fit_content(items, settings, numbers=numbers)
+    model = fit_content(items, settings, numbers=numbers, needs_words=not may_lack)
     for table, rows in ((MODEL_CONTENT_TERMS, model.terms), (MODEL_CONTENT_VECTORS, model.vectors)):
         _write(job, table, version, rows)
     return True
@@ -206,7 +225,13 @@ def train_earlier_once(job: Job, day: date, pairs: DataFrame) -> str:
 
 
 def train_once(
-    job: Job, version: str, day: date, pairs: DataFrame, *, events: DataFrame | None = None
+    job: Job,
+    version: str,
+    day: date,
+    pairs: DataFrame,
+    *,
+    events: DataFrame | None = None,
+    may_lack: bool = True,
 ) -> None:
     """Train all that lists are made of from the pairs and items of a day, unless the version has it.
 
@@ -215,9 +240,10 @@ def train_once(
     day: the last that the models may know.
     pairs: the preferences as of the day.
     events: what speaks for items, where it is not all that was liked up to the day.
+    may_lack: whether a component for which nothing speaks is left out, instead of NothingToLearnError.
     """
-    train_als_once(job, version, pairs, day=day, events=events)
-    train_content_once(job, version, day)
+    train_als_once(job, version, pairs, day=day, events=events, may_lack=may_lack)
+    train_content_once(job, version, day, may_lack=may_lack)
     train_cold_items_once(job, version, pairs)
     train_popularity_once(job, version, day, events=events)
 

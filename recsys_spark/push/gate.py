@@ -31,20 +31,22 @@ def judge_lists(
     known_items: DataFrame,
     owned: DataFrame,
     gate: Gate,
+    items: DataFrame | None = None,
 ) -> list[Verdict]:
     """Every check on every campaign of a staged night.
 
     staged: (campaign, user_id, rank, item_id, score): all lists of the night; read more than once.
     campaigns: the settings of each campaign, by name; lists of another are not looked at.
     audience_sizes: by campaign, how many users should have a list; one that is not named has none.
-    known_items: (item_id), what may be in a list at all.
+    known_items: (item_id), what may be in a list at all: what is on sale.
     owned: (user_id, item_id, is_excluded). What users had is forbidden where the campaign
         allows no repeats; what they want no more (is_excluded) is forbidden everywhere.
     gate: the bounds, shares from 0 to 1.
+    items: (item_id), all that were ever known: a slot of one of them that may not be in a list is not on
+        sale, of any other unknown. None: no others than known_items.
     """
-    figures = {
-        row["campaign"]: row.asDict() for row in _figures(staged, campaigns, known_items, owned).collect()
-    }
+    known = _known(known_items, items)
+    figures = {row["campaign"]: row.asDict() for row in _figures(staged, campaigns, known, owned).collect()}
     verdicts: list[Verdict] = []
     for name in campaigns:
         counts = figures.get(name, dict.fromkeys(_NAMES, 0))
@@ -52,6 +54,8 @@ def judge_lists(
     return verdicts
 
 
+# Items that left after lists were made: only making them anew helps.
+NOT_ON_SALE = "not_on_sale"
 # Slots of which a list may have none; counted per list, told per campaign.
 _FORBIDDEN = (
     "duplicates",
@@ -59,6 +63,7 @@ _FORBIDDEN = (
     "not_finite",
     "rising",
     "unknown_items",
+    NOT_ON_SALE,
     "owned_items",
     "unwanted_items",
 )
@@ -66,23 +71,26 @@ _NAMES = ("users", "short_lists", "rows", *_FORBIDDEN, "first_slot")
 
 
 def _figures(
-    staged: DataFrame, campaigns: Mapping[str, Campaign], known_items: DataFrame, owned: DataFrame
+    staged: DataFrame, campaigns: Mapping[str, Campaign], known: DataFrame, owned: DataFrame
 ) -> DataFrame:
-    """One row per campaign with the counts that the verdicts are made of."""
+    """One row per campaign with the counts that the verdicts are made of.
+
+    known: (item_id, is_on_sale), one row an item.
+    """
     spark = staged.sparkSession
     wanted = frame_of(
         spark,
         [(name, campaign.k, campaign.repeat_allowed) for name, campaign in campaigns.items()],
         "campaign string, k int, repeat_allowed boolean",
     )
-    known = known_items.select("item_id").distinct().withColumn("is_known", F.lit(True))
     # A list is one row from here on: what is asked of its slots needs no sort, and no join by user and item.
     lists = (
         staged.join(known, on="item_id", how="left")
         .groupBy("campaign", "user_id")
         .agg(
             F.sort_array(F.collect_list(F.struct("rank", "item_id", "score"))).alias("slots"),
-            F.count_if(F.col("is_known").isNull()).alias("unknown_items"),
+            F.count_if(F.col("is_on_sale").isNull()).alias("unknown_items"),
+            F.count_if(~F.col("is_on_sale")).alias(NOT_ON_SALE),
         )
     )
     had = owned.groupBy("user_id").agg(
@@ -98,6 +106,7 @@ def _figures(
             "campaign",
             "k",
             "unknown_items",
+            NOT_ON_SALE,
             rows.alias("rows"),
             (rows - F.size(F.array_distinct(F.array_compact(items)))).alias("duplicates"),
             F.when(_is_counted_through(F.col("slots.rank"), rows), 0).otherwise(1).alias("gaps"),
@@ -123,6 +132,14 @@ def _figures(
         )
         .join(first, on="campaign", how="left")
     )
+
+
+def _known(on_sale: DataFrame, items: DataFrame | None) -> DataFrame:
+    """(item_id, is_on_sale) of every item known."""
+    rows = on_sale.select("item_id", F.lit(True).alias("is_on_sale"))
+    if items is not None:
+        rows = rows.unionByName(items.select("item_id", F.lit(False).alias("is_on_sale")))
+    return rows.groupBy("item_id").agg(F.max("is_on_sale").alias("is_on_sale"))
 
 
 def _is_not_finite(score: Column) -> Column:

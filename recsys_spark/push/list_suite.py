@@ -13,7 +13,7 @@ from recsys_spark.push.gate import Verdict
 
 KIND = "lists"
 _NEVER_NULL = ("channel", "campaign", "user_id", "rank", "item_id", "score")
-_COUNTED_BY_GATE = ("duplicates", "gaps", "not_finite", "unknown_items")
+_COUNTED_BY_GATE = ("duplicates", "gaps", "not_finite", "unknown_items", "not_on_sale")
 
 
 def list_figures(

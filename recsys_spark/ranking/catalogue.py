@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from recsys_spark.data.ids import dense_index
+from recsys_spark.errors import NothingOnSaleError
 from recsys_spark.lake.schema import column
 from recsys_spark.ranking.blend import Scaling, scaling_of
 from recsys_spark.ranking.kernel.select import Csr, ItemParts, packed
@@ -86,11 +87,13 @@ def catalogue_of(
     labels: string columns of `items`, category or brand, that `lists` may cap.
     max_item_share: of an executor's memory; items that take more come in shards.
 
-    Raises ValueError where factors hold NaN or infinity.
+    Raises NothingOnSaleError where there is no item, ValueError where factors hold NaN or infinity.
     """
     index = checkpointed(dense_index(items, id_column="item_id", index_column="item_index"))
     item_ids = index.orderBy("item_index").select("item_id").toArrow().column("item_id").combine_chunks()
     size = len(item_ids)
+    if size == 0:
+        raise NothingOnSaleError("there is no item to rank")
     dense, rank = _dense(_indexed(factors, index, "factors"), size)
     words = _words(_indexed(vectors, index, "terms", "weights"), size)
     log_counts, reference = _counts(_indexed(popularity, index, "users", "new_users", "is_reference"), size)

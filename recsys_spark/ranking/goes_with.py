@@ -1,5 +1,7 @@
 """What a slot goes with: of what its user has, the dearest item that names it among its similar items.
 
+What the user has goes with nothing, whatever carried it: nobody needs company for what they bought.
+
 No join and no pass over pairs: the task that ranks a user holds their history, and looks the slots up in the
 similar items of what is in it, from a file of 4·k bytes an item.
 """
@@ -11,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -34,10 +37,17 @@ class Companions:
     def named(self, seen: Csr, index: NDArray[np.int32]) -> pa.Array:
         """The title, readable, of what each slot of the lists `index` [U, k] goes with; null where nothing.
 
-        seen: the users' histories with strengths. One value per place of index that is not -1, in order.
+        A slot whose item the user has goes with nothing, and none goes with its own title: both would offer
+        as company what is there. seen: the users' histories with strengths. One value per place of index that
+        is not -1, in order.
         """
         items = self.shared.load()
-        partners = goes_with(seen, index, items.extra["similar"])[index >= 0]
+        partners = goes_with(seen, index, items.extra["similar"])
+        partners[has(seen, index, len(items.ids))] = -1
+        partners, slots = partners[index >= 0], index[index >= 0]
+        named = np.flatnonzero(partners >= 0)
+        title, other = (items.ids.take(pa.array(at[named])) for at in (slots, partners))
+        partners[named[pc.equal(title, other).to_numpy(zero_copy_only=False)]] = -1
         used, place = np.unique(partners[partners >= 0], return_inverse=True)
         names = pa.array(
             [_readable(title) for title in items.ids.take(pa.array(used)).to_pylist()], pa.string()
@@ -95,6 +105,17 @@ def goes_with(seen: Csr, index: NDArray[np.int32], similar: NDArray[np.int32]) -
     slot, first = np.unique(by_key[at[hits]], return_index=True)
     owned[slots[slot]] = item[order[hits[first] // similar.shape[1]]]
     return owned.reshape(index.shape)
+
+
+def has(seen: Csr, index: NDArray[np.int32], n_items: int) -> NDArray[np.bool_]:
+    """Whether each place of the lists `index` [U, k] holds an item of its user's history, liked or not.
+
+    seen: rows of items, a row a user.
+    """
+    had = seen.row.astype(np.int64) * n_items + seen.indices
+    slots = np.arange(len(index), dtype=np.int64)[:, None] * n_items + index
+    found: NDArray[np.bool_] = np.isin(slots, had) & (index >= 0)
+    return found
 
 
 @lru_cache(maxsize=100_000)

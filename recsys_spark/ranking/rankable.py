@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.validity import current_on
-from recsys_spark.errors import ConfigError
+from recsys_spark.errors import ConfigError, NothingOnSaleError
 from recsys_spark.lake.job import Job
 from recsys_spark.lake.tables import (
     MODEL_BLEND_WEIGHTS,
@@ -33,23 +33,30 @@ def rankable_catalogue(job: Job, version: str, day: date, *, with_cold: bool = T
     """The items valid and available on the day, with the version's factors, words and popularities.
 
     Items that nobody has had compete with factors from their words and a prior for their popularity, where
-    the version has such and with_cold says so.
+    the version has such and with_cold says so. Raises NothingOnSaleError where there is no such item.
     """
     items = on_sale(job.read(SILVER_ITEMS), day)
     counts, grouped = _popularity(job, version)
     warm = of_version(job, MODEL_ITEM_FACTORS, version).select("item_id", "factors")
     cold = cold_items(job, version) if with_cold and job.settings.cold_items.enabled else None
-    return catalogue_of(
-        items,
-        factors=warm if cold is None else warm.unionByName(cold),
-        vectors=of_version(job, MODEL_CONTENT_VECTORS, version),
-        popularity=counts,
-        group_popularity=grouped,
-        cold=cold,
-        prior=job.settings.cold_items.prior,
-        has_places=job.settings.cold_items.places > 0,
-        max_item_share=job.settings.ranking.max_item_share,
-    )
+    try:
+        return catalogue_of(
+            items,
+            factors=warm if cold is None else warm.unionByName(cold),
+            vectors=of_version(job, MODEL_CONTENT_VECTORS, version),
+            popularity=counts,
+            group_popularity=grouped,
+            cold=cold,
+            prior=job.settings.cold_items.prior,
+            has_places=job.settings.cold_items.places > 0,
+            max_item_share=job.settings.ranking.max_item_share,
+        )
+    except NothingOnSaleError:
+        raise NothingOnSaleError(
+            f"no item is on sale on {day}: there is nothing to make lists of. Expected items that are valid "
+            "on that day and available. Next: correct is_available and valid_from in sources of kind "
+            "'items', and deliver them again."
+        ) from None
 
 
 def _popularity(job: Job, version: str) -> tuple[DataFrame, DataFrame | None]:

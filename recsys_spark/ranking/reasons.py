@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.names import ALS, COLD_ITEM, CONTENT, HISTORY, POPULARITY, POPULARITY_GROUP, TRIAL
@@ -17,6 +17,8 @@ REASONS = {
     TRIAL: "Many customers are trying this",
     COLD_ITEM: "New here, and close to what you buy",
 }
+# Of what nobody has had, where neither factors nor words speak for it: to somebody without a history, say.
+NEW = "New here"
 # Before the title of what the user has, where the slot's item is among those that go with it.
 GOES_WITH = "Goes with "
 
@@ -25,7 +27,8 @@ def explained(ranked: DataFrame, cold_items: DataFrame | None = None) -> DataFra
     """Adds the reason that is told for each slot's source.
 
     cold_items (item_id): those whose factors are from their words; where als carried one, or the prior of
-    what is popular, the source becomes cold_item, as it is in places that were kept for such. Where `ranked`
+    what is popular, the source becomes cold_item, as it is in places that were kept for such. Such a slot is
+    close to what the user buys only where its component_scores say so, if `ranked` has them. Where `ranked`
     has a column goes_with, a title that is not null is the reason of a slot that is neither a repeat nor new
     to everyone, whatever carried it.
     """
@@ -38,7 +41,16 @@ def explained(ranked: DataFrame, cold_items: DataFrame | None = None) -> DataFra
         source = F.when(by_prior, F.lit(COLD_ITEM)).otherwise(source)
     sourced = ranked.withColumn("source", source).drop("_is_cold")
     why = reason[F.col("source")]
+    if "component_scores" in ranked.columns:
+        is_close = _speaks(ALS) | _speaks(CONTENT)
+        why = F.when((F.col("source") == COLD_ITEM) & ~is_close, F.lit(NEW)).otherwise(why)
     if "goes_with" in ranked.columns:
         is_companion = F.col("goes_with").isNotNull() & ~F.col("source").isin(HISTORY, COLD_ITEM)
         why = F.when(is_companion, F.concat(F.lit(GOES_WITH), "goes_with")).otherwise(why)
     return sourced.withColumn("reason", why).drop("goes_with")
+
+
+def _speaks(component: str) -> Column:
+    """Whether the component gave the slot's item anything."""
+    given = F.col("component_scores")[component]
+    return F.coalesce((given > 0) & ~F.isnan(given), F.lit(False))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkRuntimeError
@@ -23,6 +25,7 @@ ALWAYS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
+    "spark.executorEnv.TZ": "UTC",
     # Spark's default is INT96, which Parquet has given up: twelve bytes through an object for each.
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
@@ -106,12 +109,33 @@ def _java_speaks_to(log: Path | None) -> Iterator[None]:
         os.close(own)
 
 
+def take_utc() -> None:
+    """Let this process, and all that it starts, count time in UTC, whatever zone the machine is in.
+
+    Spark gives an instant to Python as the clock of the process's own zone shows it, and Java reads those of
+    a database by its zone. What we print and write says UTC.
+    """
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+
+
+def _speak_for_nobody(spark: SparkSession) -> None:
+    """Have Java, also one that spark-submit started, take no zone and no language of the machine.
+
+    Its lower case of I is a dotless one in Turkish.
+    """
+    util: Any = spark.sparkContext._jvm.java.util  # type: ignore[union-attr]  # noqa: SLF001 - no other door
+    util.Locale.setDefault(util.Locale.ROOT)
+    util.TimeZone.setDefault(util.TimeZone.getTimeZone("UTC"))
+
+
 def start_session(app_name: str, conf: Mapping[str, str], *, log: Path | None = None) -> SparkSession:
     """Start (or get) the session; `conf` holds what spark-submit has not already set.
 
     log: where Java's standard error goes, for as long as Java runs; None: to this process's own.
     ConfigError: Java did not start.
     """
+    take_utc()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
@@ -120,6 +144,7 @@ def start_session(app_name: str, conf: Mapping[str, str], *, log: Path | None = 
         builder = builder.config(key, value)
     with _java_speaks_to(log):
         spark = builder.getOrCreate()
+    _speak_for_nobody(spark)
     if spark.conf.get(_READ_PARTS, None) is None:
         # Spark reads a table in one part a core, or in parts of 128 MB: of three of them one of two cores
         # reads two while the other waits.

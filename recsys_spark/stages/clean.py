@@ -19,6 +19,7 @@ from recsys_spark.data.gates import suites
 from recsys_spark.data.gates.bounds import Check
 from recsys_spark.data.gates.figures import DAY_ZERO, recorded, unknown_items
 from recsys_spark.data.gates.past_nights import Past, pasts
+from recsys_spark.data.kinds.rules import check_time_formats
 from recsys_spark.errors import InputError, QualityGateError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import delivered_files
@@ -32,6 +33,7 @@ from recsys_spark.runtime.parallel import in_parallel
 
 def run(job: Job) -> Summary:
     quality.preload()
+    check_time_formats(job.spark, job.settings.sources)
     batches: list[Batch] = []
     try:
         steps: tuple[Callable[[], Any], ...] = (

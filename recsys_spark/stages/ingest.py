@@ -11,6 +11,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.load import resolve_path
+from recsys_spark.data.features import number_names
+from recsys_spark.data.kinds.rules import check_time_formats
 from recsys_spark.data.pseudonyms import key_mark, pseudonym_key, require_same_key, without_plain_ids
 from recsys_spark.data.sources import (
     Delivery,
@@ -27,6 +29,7 @@ from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import delivered_files, open_run
 from recsys_spark.lake.staged import take_in, write_beside
 from recsys_spark.lake.tables import BRONZE, FIELDS_BY_KIND, OPS_METRICS, OPS_SOURCE_COLUMNS, Table
+from recsys_spark.models.content_features import check_features
 from recsys_spark.runtime.parallel import in_parallel
 from recsys_spark.runtime.rows import frame_of
 
@@ -35,6 +38,9 @@ def run(job: Job) -> Summary:
     if not any(source.kind == "interactions" for source in job.settings.sources.values()):
         raise ConfigError(f"{job.settings.env}.toml has no [sources.NAME] of kind 'interactions'.")
     job.lake.check_writable()
+    # Settings that a later stage would find wrong, when bronze and silver are written.
+    check_time_formats(job.spark, job.settings.sources)
+    check_features(job.settings.content, number_names(job.settings.sources, job.settings.features))
     key = pseudonym_key(job.settings.privacy)
     require_same_key(job.read(OPS_METRICS), key)
     # Everything is looked at before anything is written: a fault in one source leaves bronze as it was.

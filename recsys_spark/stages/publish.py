@@ -24,7 +24,7 @@ from recsys_spark.lake.tables import (
 )
 from recsys_spark.models.versions import preferences_of
 from recsys_spark.push.audience import audience_of, people_on
-from recsys_spark.push.gate import Verdict, judge_lists
+from recsys_spark.push.gate import NOT_ON_SALE, Verdict, judge_lists
 from recsys_spark.push.list_suite import KIND, list_figures
 from recsys_spark.ranking.rankable import on_sale
 from recsys_spark.runtime.rows import frame_of
@@ -66,6 +66,7 @@ def _judge(job: Job, staged: DataFrame) -> list[Verdict]:
         known_items=on_sale(job.read(SILVER_ITEMS), job.run_date),
         owned=preferences,
         gate=job.settings.gate,
+        items=job.read(SILVER_ITEMS),
     )
 
 
@@ -129,4 +130,6 @@ def _keep(job: Job, opened: Run, verdicts: list[Verdict]) -> None:
 def _sentence(run_date: date, failed: list[Verdict], unmet: list[QualityResult]) -> str:
     checks = [f"{item.campaign}: {item.check} {item.observed:g}, allowed {item.allowed}" for item in failed]
     faults = "; ".join([*checks, *([sentence(unmet)] if unmet else [])])
-    return f"the lists of {run_date} were not published: {faults}. The last good list stands."
+    has_left = any(item.check == NOT_ON_SALE for item in failed)
+    next_step = f" Next: recsys run --run-date {run_date} --from recommend" if has_left else ""
+    return f"the lists of {run_date} were not published: {faults}. The last good list stands.{next_step}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import MODEL_COLD_ITEM_FACTORS, MODEL_CONTENT_TERMS, MODEL_CONTENT_VECTORS
+from recsys_spark.models.content import no_words
 from recsys_spark.models.versions import (
     of_version,
     preferences_of,
@@ -21,6 +22,8 @@ def run(job: Job) -> Summary:
     items = of_version(job, MODEL_CONTENT_VECTORS, version).count()
     terms = of_version(job, MODEL_CONTENT_TERMS, version).count()
     notes = [f"{terms:,} terms" if trained else "kept: already trained for these inputs"]
+    if not terms:
+        notes = [f"lists are made without content: {no_words(job.settings.content)}"]
     figures = {("terms", ""): float(terms)}
     if job.settings.cold_items.enabled:
         cold = of_version(job, MODEL_COLD_ITEM_FACTORS, version).count()

@@ -11,9 +11,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.config.load import load_settings
-from recsys_spark.night import guarded, parse_date, run_night, stages_between
+from recsys_spark.errors import ConfigError
+from recsys_spark.night import guarded, holding, parse_date, run_night, stages_between
 from tests.conftest import ROOT
-from tests.shop import write_conf
+from tests.shop import SOURCES, write_conf
 
 EVENTS = "id,user,item,at,pieces\ne1,u1,i1,2024-05-01 10:00:00,1\ne2,u2,i2,2024-05-02 10:00:00,1\n"
 
@@ -164,3 +165,36 @@ def test_wrong_words_on_the_command_line(
 ) -> None:
     assert guarded(action) == 2
     assert expected in sentence(capsys)
+
+
+WRONG = {
+    "YYYY-MM-dd": 'time_format = "YYYY-MM-dd"',
+    "sources.days.time_format = 'no letters'": 'time_format = "no letters"',
+    "content.features names 'weihgt'": '[content]\nfeatures = ["weihgt"]',
+    "features.log1p names 'prise'": '[features]\nlog1p = ["prise"]',
+}
+
+
+@pytest.mark.parametrize("told", WRONG)
+def test_a_setting_that_a_later_stage_would_refuse_is_told_before_anything_is_written(
+    stage_run: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], told: str
+) -> None:
+    days = SOURCES["events"].replace("[sources.events]", "[sources.days]").format(shop=tmp_path / "shop")
+    assert stage_run(days + WRONG[told]) == 2
+    assert told in sentence(capsys)
+    assert written(tmp_path) == set()
+
+
+@pytest.mark.parametrize("place", ["lake", "output"])
+def test_a_place_that_cannot_be_written_is_told_before_anything_is(tmp_path: Path, place: str) -> None:
+    """Below a file nobody may make a folder, not even root."""
+    (tmp_path / "file").write_text("")
+    settings = load_settings("demo")
+    places = {"lake": str(tmp_path / "lake"), "output": str(tmp_path / "output")}
+    places[place] = str(tmp_path / "file" / "here")
+    sections = {name: getattr(settings, name).model_copy(update={"path": at}) for name, at in places.items()}
+    with (
+        pytest.raises(ConfigError, match=rf"^the {place} cannot be written: {places[place]} \(Not a dir"),
+        holding(settings.model_copy(update=sections), "a test"),
+    ):
+        pass

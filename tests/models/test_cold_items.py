@@ -131,3 +131,11 @@ def test_too_few_warm_items_teach_nothing(frame: Frame) -> None:
         few, vectors=given["vectors"], preferences=given["preferences"], settings=SETTINGS
     )
     assert found.isEmpty()
+
+
+def test_words_that_every_item_has_teach_nothing_but_the_mean() -> None:
+    """The idf of such a word is 0, and so was all that the regression divided by."""
+    factors = np.random.default_rng(5).normal(size=(30, 3))
+    fitted = fit_text_map(sparse.csr_matrix((30, 4)), factors, np.ones(30), dims=8, seed=1)
+    (given,) = fitted.factors(sparse.csr_matrix((1, 4)))
+    np.testing.assert_allclose(given / fitted.length, factors.mean(axis=0))

@@ -32,6 +32,7 @@ def failed(spark: SparkSession, rows: list[tuple], audience: int = 2) -> set[str
             "user_id string, item_id string, is_excluded boolean",
         ),
         gate=GATE,
+        items=frame_of(spark, [("a",), ("sold out",), ("sold out",), ("owned",)], "item_id string"),
     )
     return {verdict.check for verdict in verdicts if not verdict.is_success}
 
@@ -56,7 +57,8 @@ def changed(place: int, **fields: object) -> list[tuple]:
         (changed(1, rank=1), {"gaps", "first_slot_share"}),
         (changed(0, rank=0), {"gaps"}),
         (changed(1, item_id="unheard"), {"unknown_items"}),
-        (changed(1, item_id="owned"), {"unknown_items", "owned_items"}),
+        (changed(1, item_id="owned"), {"not_on_sale", "owned_items"}),
+        (changed(1, item_id="sold out"), {"not_on_sale"}),
         (changed(2, item_id="disliked"), {"owned_items", "unwanted_items"}),
         (changed(2, item_id="a")[:3] + [("c", "u2", 2, "b", 1.0)], {"first_slot_share"}),
     ],
@@ -73,6 +75,7 @@ def changed(place: int, **fields: object) -> list[tuple]:
         "from 0",
         "unknown",
         "owned",
+        "sold out",
         "disliked",
         "same first",
     ],

@@ -6,6 +6,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from pyspark.sql import SparkSession
 from scipy import sparse
 
 from recsys_spark.config.load import load_settings
@@ -53,6 +54,48 @@ def test_titles_are_readable_and_an_untitled_item_is_not_named(spark) -> None:
     index = np.array([[2, 1], [2, -1], [0, 1]], np.int32)
     assert companions.named(seen, index).to_pylist() == ["Frozen Ice", None, None, "tea", None]
     companions.shared.release()
+
+
+def test_what_the_user_has_goes_with_nothing_and_nothing_goes_with_its_own_title(spark: SparkSession) -> None:
+    """Each item names all others; who has what, liked or not, is in the rows."""
+    titles = ["tea", "bread", "milk", "milk", "jam"]
+    similar = np.array([[other for other in range(5) if other != item] for item in range(5)], np.int32)
+    parts = ItemParts(np.zeros((5, 1), np.float32))
+    companions = Companions(share_items(spark, parts, titles, extra={"similar": similar}))
+    had = [
+        ({0: 2.0, 1: 1.0}, [0, 1, 4]),
+        ({2: 1.0}, [3, 0, -1]),
+        ({0: 1.0, 4: 0.0}, [4, 3, 2]),
+        ({}, [0, 1, 2]),
+    ]
+    rows, columns, strengths = zip(
+        *[(u, item, strength) for u, (own, _) in enumerate(had) for item, strength in own.items()],
+        strict=True,
+    )
+    matrix = sparse.csr_matrix((strengths, (rows, columns)), shape=(4, 5))
+    seen = Csr(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data)
+    index = np.array([slots for _, slots in had], np.int32)
+    expected = [None, None, "tea"] + [None, "milk"] + [None, "tea", "tea"] + [None] * 3
+    assert companions.named(seen, index).to_pylist() == expected
+    companions.shared.release()
+
+
+def test_what_is_new_is_close_to_what_one_buys_only_if_words_or_factors_say_so(frame: Frame) -> None:
+    close, new = "New here, and close to what you buy", "New here"
+    rows = [
+        ("a", "als", {"als": 1.0}, close),
+        ("b", "popularity", {"als": -0.5, "content": 0.1, "popularity": 2.0}, close),
+        ("c", "popularity", {"als": 0.0, "content": 0.0, "popularity": 2.0}, new),
+        ("d", "popularity_group", {"popularity_group": 1.0, "als": float("nan")}, new),
+        ("e", "trial", {"als": -1.0, "trial": 1.0}, new),
+        ("f", "cold_item", {"als": 0.0, "content": 0.4}, close),
+    ]
+    ranked = frame(
+        "item_id string, source string, component_scores map<string,double>, expected string", rows
+    )
+    told = explained(ranked, ranked.select("item_id")).collect()
+    assert {row["item_id"]: row["reason"] for row in told} == {row[0]: row[3] for row in rows}
+    assert {row["source"] for row in told} == {"cold_item"}
 
 
 def test_repeats_do_not_say_what_they_go_with(frame: Frame) -> None:

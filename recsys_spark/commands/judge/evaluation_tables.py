@@ -148,7 +148,7 @@ def show_split(env: str, *, train: Path | None, test: Path | None, form: str, js
 
 
 def _print_judgement(judgement: Judgement) -> None:
-    for task in TASKS:
+    for task in (task for task in TASKS if task in judgement.values):
         users = judgement.users.get(task, 0)
         span = f"{judgement.judged_from} to {judgement.judged_to}"
         if judgement.judged_from == judgement.judged_to:

@@ -205,7 +205,8 @@ def list_check(figures: Mapping[str, float], *, quality: Quality, past: Past = _
         none_of("duplicates", "items twice in one list"),
         none_of("gaps", "lists whose ranks are not 1, 2, 3, …"),
         none_of("not_finite", "scores that are no number or infinite"),
-        none_of("unknown_items", "slots with an item that is not known or not available"),
+        none_of("unknown_items", "slots with an item that is not known"),
+        none_of("not_on_sale", "slots with an item that is not valid or not available on the run date"),
     ]
     volume = volume_of(figures, past, quality, low=quality.min_volume_ratio, high=quality.max_volume_ratio)
     return suite_of("gold.recommendations", {**figures, **volume[0]}, bounds + volume[1])

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import reduce
 
-from pyspark.sql import Column
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Source
+from recsys_spark.errors import ConfigError
+from recsys_spark.lake.store import java_reason
+from recsys_spark.runtime.rows import frame_of
 
 EPOCH = "1970-01-01 00:00:00"
 _MICROS_PER_DAY = 86_400_000_000
@@ -86,6 +91,23 @@ def _parsed(text: Column, time_format: str) -> Column:
         sane = F.abs(seconds) < F.lit(2.5e11)
         return F.when(sane, F.timestamp_micros((seconds * 1_000_000).cast("long")))
     return F.try_to_timestamp(text, F.lit(time_format))
+
+
+def check_time_formats(spark: SparkSession, sources: Mapping[str, Source]) -> None:
+    """ConfigError for the first source whose time_format Spark does not take: one row is read by each."""
+    one = frame_of(spark, [("2026-01-31 12:00:00",)], "text string")
+    for name, source in sources.items():
+        if source.time_format in {_USUAL, "seconds", "milliseconds"}:
+            continue
+        try:
+            one.select(_parsed(F.col("text"), source.time_format).alias("at")).collect()
+        except (PySparkException, Py4JJavaError) as error:
+            reason = java_reason(error).rstrip(". ")
+            raise ConfigError(
+                f"sources.{name}.time_format = {source.time_format!r} is no pattern of Spark's: {reason}. "
+                "Expected letters such as those of 'yyyy-MM-dd HH:mm:ss', or iso, seconds or milliseconds. "
+                f"Next: correct sources.{name}.time_format."
+            ) from None
 
 
 def bad_validity(sources: Mapping[str, Source]) -> Column:

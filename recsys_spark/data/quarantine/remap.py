@@ -15,7 +15,7 @@ from recsys_spark.data.sources import (
     SourceFile,
     bronze_rows,
     content_of,
-    find_files,
+    file_at,
     read_source,
     with_content_hash,
 )
@@ -48,9 +48,7 @@ def rows_again(
     """
     if source.format not in _FILE_FORMATS:
         return None, f"{source.format} sources are not read again"
-    files = [
-        file for content, (place, _) in taken.items() if (file := _unchanged(spark, name, place, content))
-    ]
+    files = [file for content, (place, _) in taken.items() if (file := _unchanged(spark, place, content))]
     if not files:
         return None, f"none of {len(taken)} files lies unchanged where it was taken from"
     try:
@@ -86,14 +84,14 @@ def remapped(bronze: DataFrame, again: DataFrame, *, payload: Sequence[str]) -> 
     return joined.withColumns({**values, "is_changed": changed}).select(*bronze.columns, "is_changed")
 
 
-def _unchanged(spark: SparkSession, name: str, place: str, key: str) -> SourceFile | None:
+def _unchanged(spark: SparkSession, place: str, key: str) -> SourceFile | None:
     """The file where it still lies at its place with the same content."""
     try:
-        hashed = [with_content_hash(spark, file) for file in find_files(spark, name, place)]
+        file = file_at(spark, place)
+        is_same = file is not None and with_content_hash(spark, file).content_hash == content_of(key)
     except RecsysError:
         return None
-    same = (file for file in hashed if file.content_hash == content_of(key))
-    return next((replace(file, content_hash=key) for file in same), None)
+    return replace(file, content_hash=key) if file is not None and is_same else None
 
 
 def _mapped_again(

@@ -16,6 +16,7 @@ from recsys_spark.data.cleaning.finished import known_items
 from recsys_spark.data.gates import judge as quality
 from recsys_spark.data.gates import suites as expectations
 from recsys_spark.data.gates.figures import unknown_items
+from recsys_spark.data.kinds.rules import check_time_formats
 from recsys_spark.data.pseudonyms import pseudonym_key, require_same_key
 from recsys_spark.data.quarantine.remap import remapped, rows_again
 from recsys_spark.data.quarantine.samples import bronze_of, repaired_keys, repairs_by_reason
@@ -51,6 +52,7 @@ class Again:
 def reprocess(job: Job) -> Summary:
     """Rows quarantined up to the run date, back through judgement, deduplication, gate and merge."""
     quality.preload()
+    check_time_formats(job.spark, job.settings.sources)
     open_run(job.lake, job.settings, job.run_date)
     require_same_key(job.read(OPS_METRICS), pseudonym_key(job.settings.privacy))
     notes: list[str] = []

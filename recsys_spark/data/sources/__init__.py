@@ -3,7 +3,7 @@
 from recsys_spark.data.sources.bronze import bronze_rows, one_slash, rows_by_file, shared_by_file
 from recsys_spark.data.sources.deliveries import Delivery, new_deliveries, read_source
 from recsys_spark.data.sources.failures import reading, writing
-from recsys_spark.data.sources.files import SourceFile, find_files, with_content_hash
+from recsys_spark.data.sources.files import SourceFile, file_at, find_files, with_content_hash
 from recsys_spark.data.sources.known import Known, content_of
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "SourceFile",
     "bronze_rows",
     "content_of",
+    "file_at",
     "find_files",
     "new_deliveries",
     "one_slash",

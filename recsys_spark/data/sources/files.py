@@ -1,4 +1,7 @@
-"""Delivered files: found in any Hadoop file system, hashed, and looked into at their ends."""
+"""Delivered files: found in any Hadoop file system, hashed, and looked into at their ends.
+
+A file may be called anything its store allows: a name that was listed is data, and never a pattern or a URI.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,9 @@ UNFINISHED = (".tmp", "._COPYING_")
 # Hashing is reading: more threads than this only queue at the disk or the network card.
 _HASHING_THREADS = 4
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_LOCAL, _RAW = "org.apache.hadoop.fs.LocalFileSystem", "org.apache.hadoop.fs.RawLocalFileSystem"
+# What Hadoop says of a name that it took for a URI.
+_NO_URI = "URISyntaxException"
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,13 @@ class SourceFile:
 def find_files(spark: SparkSession, name: str, path: str) -> list[SourceFile]:
     """Files under a path, folder or glob of any Hadoop file system, by path.
 
-    Hidden files (`_x`, `.x`) and unfinished ones (`.tmp`, `._COPYING_`) are left out. Raises
-    ConfigError where nothing is there, InputError where nothing is left.
+    What lies at the path as it is written is meant, glob or not. Hidden files (`_x`, `.x`) and unfinished
+    ones (`.tmp`, `._COPYING_`) are left out. Raises ConfigError where nothing is there, InputError where
+    nothing is left.
     """
     root, system = _located(spark, path)
     try:
-        matches = list(system.globStatus(root) or [])
+        matches = _matches(spark, system, root)
         files = [file for match in matches for file in _walk(system, match)]
     except Py4JJavaError as error:
         raise ConfigError(f"source {name!r}: cannot list {path}: {java_reason(error)}") from None
@@ -62,6 +69,69 @@ def find_files(spark: SparkSession, name: str, path: str) -> list[SourceFile]:
     if not files:
         raise InputError(f"source {name!r}: {path} holds no files. Expected at least one.")
     return sorted(files, key=lambda file: file.path)
+
+
+def file_at(spark: SparkSession, uri: str) -> SourceFile | None:
+    """The file of that `SourceFile.uri`, if it still lies there."""
+    jvm: Any = spark.sparkContext._jvm  # noqa: SLF001 - there is no other door to it
+    path = jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI.create(uri))
+    _, system = _located(spark, path.toString())
+    try:
+        return next(iter(_walk(system, system.getFileStatus(path))), None)
+    except Py4JJavaError:
+        return None
+
+
+def _matches(spark: SparkSession, system: Any, path: Any) -> list[Any]:
+    """What lies at the path as it is written; where nothing does, what it matches as a glob."""
+    if system.exists(path):
+        return [system.getFileStatus(path)]
+    try:
+        return list(system.globStatus(path) or [])
+    except Py4JJavaError as error:
+        if _NO_URI not in str(error):
+            raise
+        # Hadoop's glob takes what it lists for URIs, and ends at the first name with a colon.
+        return _globbed(spark, system, path)
+
+
+def _globbed(spark: SparkSession, system: Any, path: Any) -> list[Any]:
+    """The same as Hadoop's glob, by its own filters, over folders that hold any names."""
+    jvm: Any = spark.sparkContext._jvm  # noqa: SLF001
+    fs, uri = jvm.org.apache.hadoop.fs, path.toUri()
+    top = system.getFileStatus(system.makeQualified(fs.Path(uri.getScheme(), uri.getAuthority(), "/")))
+    found: dict[str, Any] = {}
+    for pattern in fs.GlobExpander.expand(uri.getPath()):
+        here = [top]
+        for part in pattern.strip("/").split("/"):
+            folders, wanted = [one.getPath() for one in here if one.isDirectory()], fs.GlobFilter(part)
+            if wanted.hasPattern():
+                below = [child for folder in folders for child in system.listStatus(folder)]
+                here = [child for child in below if wanted.accept(child.getPath())]
+            else:
+                name = fs.Path(None, None, re.sub(r"\\(.)", r"\1", part))
+                paths = [fs.Path(folder, name) for folder in folders]
+                here = [system.getFileStatus(one) for one in paths if system.exists(one)]
+        found |= {status.getPath().toString(): status for status in here}
+    return list(found.values())
+
+
+def read_options(paths: Sequence[str]) -> dict[str, str]:
+    """What Spark must be told to read these files (`SourceFile.path`) and no others.
+
+    Nothing is skipped in silence, as a cluster's defaults may want; no name is a glob. And a local file with
+    a colon in its name is read without a look for Hadoop's checksums, whose names would be no URIs.
+    """
+    options = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false", "__globPaths__": "false"}
+    if any(":" in path.rsplit("/", maxsplit=1)[-1] for path in paths if path.startswith("file:")):
+        options |= {"fs.file.impl": _RAW, "fs.file.impl.disable.cache": "true"}
+    return options
+
+
+def _opened(system: Any, path: Any) -> Any:
+    """A stream of the file's bytes; of a local one with a colon in its name as `read_options` says."""
+    is_odd = ":" in path.getName() and system.getClass().getName() == _LOCAL
+    return (system.getRawFileSystem() if is_odd else system).open(path)
 
 
 def _walk(system: Any, status: Any) -> Iterable[SourceFile]:
@@ -80,7 +150,7 @@ def with_content_hash(spark: SparkSession, file: SourceFile) -> SourceFile:
     context: Any = spark.sparkContext
     path, system = _located(spark, file.path)
     try:
-        stream = system.open(path)
+        stream = _opened(system, path)
         try:
             digest = context._jvm.org.apache.commons.codec.digest.DigestUtils.sha256Hex(stream)  # noqa: SLF001
         finally:
@@ -103,7 +173,7 @@ def head(spark: SparkSession, file: SourceFile, length: int) -> bytes:
     """
     path, system = _located(spark, file.path)
     codec = _codec(spark, path)
-    stream = system.open(path)
+    stream = _opened(system, path)
     try:
         unpacked = stream if codec is None else codec.createInputStream(stream)
         return bytes(unpacked.readNBytes(length))
@@ -119,7 +189,7 @@ def is_packed(spark: SparkSession, file: SourceFile) -> bool:
 def tail(spark: SparkSession, file: SourceFile, length: int) -> bytes:
     """The last bytes of the file as it lies there (all of a shorter file)."""
     path, system = _located(spark, file.path)
-    stream = system.open(path)
+    stream = _opened(system, path)
     try:
         stream.seek(max(file.size - length, 0))
         return bytes(stream.readNBytes(length))

@@ -11,6 +11,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from recsys_spark.config.sections import Source
 from recsys_spark.data.sources.columns import Layout
+from recsys_spark.data.sources.files import read_options
 from recsys_spark.data.sources.lines import Numbered, numbered
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
 from recsys_spark.errors import ConfigError
@@ -18,8 +19,6 @@ from recsys_spark.runtime.session_settings import session_settings
 
 # A longer line is an accident (a lost line end, a stray quote), and would cost every parser its memory.
 MAX_LINE = 1_000_000
-# A cluster's defaults may tell Spark to skip what it cannot read; here that would be silent loss.
-STRICT = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false"}
 _RAW, _PARSED, _LINE = "__recsys_raw", "__recsys_parsed", "value"
 _REPLACED = "\ufffd"
 _WIDE = ("UTF-16", "UTF-32")
@@ -85,7 +84,7 @@ def is_wide(encoding: str) -> bool:
 
 
 def _lines(spark: SparkSession, source: Source, paths: Sequence[str]) -> DataFrame:
-    lines = spark.read.options(**STRICT).text(list(paths))
+    lines = spark.read.options(**read_options(paths)).text(list(paths))
     if source.encoding.upper() in {"UTF-8", "UTF8", "US-ASCII"}:
         return lines
     _require_charset(spark, source)
@@ -120,7 +119,12 @@ def _scan_records(
 ) -> Numbered:
     """CSV whose records may span lines: Spark reads each file as a whole, one task a file."""
     inner = [f"_c{place}" for place in range(len(names))]
-    options = {**_csv(source), **STRICT, "multiLine": "true", "header": str(source.header).lower()}
+    options = {
+        **_csv(source),
+        **read_options(paths),
+        "multiLine": "true",
+        "header": str(source.header).lower(),
+    }
     options |= {"encoding": source.encoding, "columnPruning": "false", "maxCharsPerColumn": str(MAX_LINE)}
     _require_charset(spark, source)
     with session_settings(spark, _ALL_CHARSETS):

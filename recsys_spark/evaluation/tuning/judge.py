@@ -132,11 +132,13 @@ def hybrid_scores(job: Job, evidence: Evidence) -> Scores:
     """Train what a night trains under the job's settings, as of the cutoff, and judge its hybrid.
 
     Weights are those of the configuration, or learned on the window that ends with the cutoff. `job.models`
-    must be empty: versions there are taken for what they are called.
+    must be empty: versions there are taken for what they are called. A trial of which a component cannot be
+    made is none: NothingToLearnError.
     """
     cutoff = evidence.window.cutoff
     pairs = checkpointed(preferences_on(job, cutoff, events=evidence.known))
-    train_once(job, VERSION, cutoff, pairs, events=liked(evidence.known, job.settings.preferences))
+    events = liked(evidence.known, job.settings.preferences)
+    train_once(job, VERSION, cutoff, pairs, events=events, may_lack=False)
     weigh_once(job, VERSION, cutoff)
     return _ranked_scores(job, evidence, pairs)
 

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from recsys_spark.data.reading import preferences_on
+from recsys_spark.errors import NothingOnSaleError
 from recsys_spark.evaluation.backtest import judged_items, window_events
 from recsys_spark.evaluation.weights.search import BinWeights, Cases, learned
 from recsys_spark.lake.job import Job
@@ -55,7 +56,10 @@ def _learned(job: Job, day: date) -> dict[str, BinWeights]:
     pairs = checkpointed(preferences_on(job, cutoff))
     if pairs.where(F.col("strength") > 0).isEmpty():
         return {task: _as_configured(job, task, f"no preferences on {cutoff}") for task in TASKS}
-    all_cases = cases_of(job, cutoff, days=days, pairs=pairs)
+    try:
+        all_cases = cases_of(job, cutoff, days=days, pairs=pairs)
+    except NothingOnSaleError:
+        return {task: _as_configured(job, task, f"no item was on sale on {cutoff}") for task in TASKS}
     weights_by_task = {}
     for task, cases in all_cases.items():
         if cases.size < settings.min_users:
@@ -80,7 +84,8 @@ def cases_of(job: Job, cutoff: date, *, days: int, pairs: DataFrame) -> dict[str
     """Each task's users with what was right for them in the days after the cutoff, on the driver.
 
     pairs: the preferences as of the cutoff. Models are those as of the cutoff, trained here where they are
-    not there yet. At most max_users users, those of the lowest hashes of their ids.
+    not there yet. At most max_users users, those of the lowest hashes of their ids. Raises NothingOnSaleError
+    where no item was on sale then.
     """
     settings = job.settings.blend
     events = window_events(job, cutoff, days=days)

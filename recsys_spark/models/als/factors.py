@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from recsys_spark.data.ids import dense_index
-from recsys_spark.errors import InputError
+from recsys_spark.errors import NothingToLearnError
 from recsys_spark.runtime.broadcasts import broadcast_if_small
 from recsys_spark.runtime.checkpoints import checkpointed
 
@@ -50,12 +50,15 @@ class IndexedPairs:
 
 
 def index_pairs(preferences: DataFrame) -> IndexedPairs:
-    """The pairs of `preferences` (user_id, item_id, strength; unique) by index; InputError without any."""
+    """The pairs of `preferences` (user_id, item_id, strength; unique) by index.
+
+    Raises NothingToLearnError without any.
+    """
     users = dense_index(preferences, id_column="user_id", index_column="user_index")
     items = dense_index(preferences, id_column="item_id", index_column="item_index")
     n_users, n_items = users.count(), items.count()
     if n_users == 0:
-        raise InputError(
+        raise NothingToLearnError(
             "als: there are no preferences to learn from. Expected events up to the run date with a weight "
             "in preferences.event_weights. Next: check the interactions source and the run date."
         )

@@ -42,8 +42,8 @@ def fit_als(
     is_measured: whether MLlib's loss is computed, which costs a pass over the pairs.
     events: gives what speaks for items; trainer "item2vec" asks for it, and no other.
 
-    Raises InputError where there is no preference, or where the loss of "cg" is no number. Raises ConfigError
-    where the settings do not fit the pairs, the start or the driver's memory.
+    Raises NothingToLearnError where there is no preference, InputError where the loss of "cg" is no number,
+    ConfigError where the settings do not fit the pairs, the start or the driver's memory.
     """
     if settings.is_linear:
         return fit_linear(preferences, settings, events=events)

@@ -404,4 +404,5 @@ def test_the_figures_of_the_lists_count_slots_that_no_list_may_have(frame: Frame
         "gaps": 0,
         "not_finite": 0,
         "unknown_items": 0,
+        "not_on_sale": 0,
     }
