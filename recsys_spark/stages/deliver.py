@@ -5,22 +5,17 @@ A rerun withdraws what it would no longer make: mails, lines of exports, and the
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from functools import reduce
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import Campaign
 from recsys_spark.data.validity import known_on
 from recsys_spark.errors import ConfigError
 from recsys_spark.lake.job import Job, Summary
@@ -29,15 +24,12 @@ from recsys_spark.lake.tables import GOLD_OUTBOX, GOLD_RECOMMENDATIONS, SILVER_I
 from recsys_spark.models.versions import preferences_of
 from recsys_spark.push.audience import people_on, sendable
 from recsys_spark.push.export import export_lines
-from recsys_spark.push.render import Mail, MailSlot, render_mail
+from recsys_spark.push.files import WITHDRAWN, export_path, write_campaign
 from recsys_spark.runtime.broadcasts import broadcast_if_small
 from recsys_spark.runtime.checkpoints import checkpointed
 
 _OUTBOX_BATCH = 100_000  # rows of the outbox that the driver holds at once
-_LONGEST_NAME = 100
 _LIST = ("channel", "campaign", "user_id")
-# The states of the outbox.
-RENDERED, WITHDRAWN = "rendered", "withdrawn"
 
 
 def run(job: Job) -> Summary:
@@ -132,7 +124,7 @@ def _withdraw(job: Job, staying: DataFrame, run_id: str) -> int:
     for row in gone.where("file <> ''").select("file").toLocalIterator():
         (job.output / row["file"]).unlink(missing_ok=True)
     for row in gone.select("channel", "campaign").distinct().collect():
-        _export_path(job, row["channel"], row["campaign"]).unlink(missing_ok=True)
+        export_path(job.output, job.run_date, row["channel"], row["campaign"]).unlink(missing_ok=True)
     state = {"state": F.lit(WITHDRAWN), "file": F.lit(""), "run_id": F.lit(run_id)}
     job.merge(GOLD_OUTBOX, gone.withColumns(state), newer="true", touched=f"t.run_date = '{job.run_date}'")
     return count
@@ -148,7 +140,10 @@ def _deliver(job: Job, lists: DataFrame) -> dict[str, int]:
     is_first = job.read(GOLD_OUTBOX).where(F.col("run_date") == F.lit(job.run_date)).isEmpty()
     outbox: list[tuple[Any, ...]] = []
     for name, of_campaign in _by_campaign(job, rendered.toLocalIterator()):
-        for entry in write_campaign(job, name, job.settings.campaigns[name], of_campaign):
+        campaign = job.settings.campaigns[name]
+        for entry in write_campaign(
+            job.output, job.run_date, name, campaign, of_campaign, sending=job.settings.sending
+        ):
             outbox.append(entry)
             sent[name] += 1
             if len(outbox) == _OUTBOX_BATCH:
@@ -169,76 +164,6 @@ def _by_campaign(job: Job, rendered: Iterator[Row]) -> Iterator[tuple[str, Itera
         yield name, iter(())
 
 
-def write_campaign(
-    job: Job, name: str, campaign: Campaign, chunks: Iterator[Row]
-) -> Iterator[tuple[Any, ...]]:
-    """Write the campaign's export (whole or not at all) and mails; yields one outbox row a user.
-
-    What an earlier run left in the campaign's folder of mails is deleted in the end.
-
-    chunks: rows of `export_lines`.
-    """
-    folder = job.output / str(job.run_date)
-    mails = folder / "mails" / _file_name(name)
-    mails.mkdir(parents=True, exist_ok=True)
-    export = _export_path(job, campaign.channel, name)
-    export.parent.mkdir(parents=True, exist_ok=True)
-    partial = export.with_suffix(".partial")
-    formats, written = job.settings.sending.formats, set[str]()
-    nothing = hashlib.sha256(b"").hexdigest()
-    with partial.open("w", encoding="utf-8", newline="\n") as export_file:
-        for chunk in chunks:
-            if "jsonl" in formats:
-                export_file.write(chunk["lines"])
-            wanted = job.settings.sending.max_mails - len(written) if "html" in formats else 0
-            lines = chunk["lines"].split("\n", wanted)[:wanted] if wanted > 0 else []
-            for place, user_id in enumerate(chunk["user_ids"]):
-                file, digest = "", nothing
-                if place < len(lines):
-                    content = _mail(job, name, campaign, json.loads(lines[place])).encode()
-                    path = mails / f"{_file_name(user_id)}.html"
-                    path.write_bytes(content)
-                    file, digest = str(path.relative_to(job.output)), hashlib.sha256(content).hexdigest()
-                    written.add(path.name)
-                run_id = chunk["run_id"]
-                yield (job.run_date, campaign.channel, name, user_id, run_id, RENDERED, file, digest)
-    partial.rename(export)
-    for path in mails.iterdir():
-        if path.name not in written:
-            path.unlink()
-
-
-def _export_path(job: Job, channel: str, campaign: str) -> Path:
-    folder = job.output / str(job.run_date) / "exports"
-    return folder / f"{_file_name(channel)}-{_file_name(campaign)}.jsonl"
-
-
-def _mail(job: Job, name: str, campaign: Campaign, exported: dict[str, Any]) -> str:
-    return render_mail(
-        Mail(
-            user_id=exported["user_id"],
-            run_date=job.run_date,
-            campaign=name,
-            channel=campaign.channel,
-            brand_name=campaign.brand_name,
-            intro="",
-            slots=[
-                MailSlot(
-                    rank=slot["rank"],
-                    item_id=slot["item_id"],
-                    title=slot["title"] or slot["item_id"],
-                    category=slot["category"] or "",
-                    brand=slot["brand"] or "",
-                    reason=slot["reason"],
-                )
-                for slot in exported["items"]
-            ],
-            unsubscribe_url=campaign.unsubscribe_url,
-            subject=campaign.subject or None,
-        )
-    ).html
-
-
 def _keep(job: Job, outbox: list[tuple[Any, ...]], *, is_first: bool) -> None:
     if not outbox:
         return
@@ -250,11 +175,3 @@ def _keep(job: Job, outbox: list[tuple[Any, ...]], *, is_first: bool) -> None:
         compared = ("run_id", "content_hash", "state", "file")
         newer = " OR ".join(f"s.{name} <> t.{name}" for name in compared)
         job.merge(GOLD_OUTBOX, rows, newer=newer, touched=f"t.run_date = '{job.run_date}'")
-
-
-def _file_name(text: str) -> str:
-    """Any id as one path segment; long ones end in a hash, so that two ids never share a file."""
-    quoted = quote(text, safe="").replace(".", "%2E")
-    if len(quoted) <= _LONGEST_NAME:
-        return quoted
-    return f"{quoted[:_LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
