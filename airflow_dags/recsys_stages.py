@@ -12,6 +12,7 @@ Airflow parses and runs the DAGs:
     RECSYS_SPARK_CONF     file of Spark settings (default: RECSYS_HOME/conf/spark-cluster.conf)
     RECSYS_DRIVER_PYTHON  interpreter of the driver (default: the one in RECSYS_HOME/.venv)
     RECSYS_PYTHON         interpreter of the workers, as they see it (default: the driver's)
+    RECSYS_LOCALE         a locale of UTF-8, for names of files (default: C.UTF-8)
     RECSYS_PY_FILES       the project as .zip for the workers (default: none, they have it installed)
 
 The master comes from the Airflow connection `spark_default`.
@@ -71,6 +72,9 @@ class Stage(SparkSubmitOperator):
             properties_file=os.environ.get("RECSYS_SPARK_CONF") or f"{home}/conf/spark-cluster.conf",
             py_files=os.environ.get("RECSYS_PY_FILES") or None,
             env_vars={
+                # Java takes the encoding of file names from the locale that it starts in; a service has none.
+                "LC_ALL": os.environ.get("RECSYS_LOCALE") or "C.UTF-8",
+                "PYTHONUTF8": "1",
                 "RECSYS_HOME": str(home),  # relative paths of the configuration start here
                 "RECSYS_CONF": os.environ.get("RECSYS_CONF") or f"{home}/conf",
                 "PYSPARK_DRIVER_PYTHON": driver_python,

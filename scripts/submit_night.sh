@@ -13,10 +13,11 @@
 #   RECSYS_PYTHON         interpreter of the workers, as they see it
 #   RECSYS_PY_FILES       the project as .zip for the workers (make wheel)
 #   RECSYS_CHECKPOINTS    folder that driver and workers share, for ALS's checkpoints; needed on a cluster
+#   RECSYS_LOCALE         a locale of UTF-8, so that names of files are read as such; C.UTF-8
 #   RECSYS_LOGS           folder for one log per stage
 set -euo pipefail
 
-if [ $# -lt 2 ]; then sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2; fi
+if [ $# -lt 2 ]; then sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2; fi
 env=$1 run_date=$2
 shift 2
 stages=("$@")
@@ -34,6 +35,8 @@ driver_python=${RECSYS_DRIVER_PYTHON:-$home/.venv/bin/python}
 export RECSYS_HOME=$home RECSYS_CONF=${RECSYS_CONF:-$home/conf}
 export PYSPARK_DRIVER_PYTHON=$driver_python
 export PYSPARK_PYTHON=${RECSYS_PYTHON:-$driver_python}
+# Java takes the encoding of file names from the locale that it starts in, and cron's has none.
+export LC_ALL=${RECSYS_LOCALE:-C.UTF-8} PYTHONUTF8=1
 unset SPARK_HOME SPARK_CONF_DIR
 mkdir -p "$logs"
 

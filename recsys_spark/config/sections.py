@@ -124,6 +124,8 @@ class Quality(Section):
     max_rejected_item_share: float = Field(ge=0, le=1)
     max_rejected_user_share: float = Field(ge=0, le=1)
     max_rejected_outcome_share: float = Field(ge=0, le=1)
+    max_unmatched_unsubscribe_share: float = Field(ge=0, le=1)
+    min_unsubscribes: int = Field(ge=1)
     max_duplicate_share: float = Field(ge=0, le=1)
     max_unknown_item_share: float = Field(ge=0, le=1)
     max_untitled_share: float = Field(ge=0, le=1)

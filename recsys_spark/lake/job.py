@@ -42,8 +42,8 @@ class Job:
 
     @cached_property
     def run(self) -> Run:
-        """The run that the first stage opened for this date; looked up once per stage."""
-        return find_run(self.lake, self.run_date)
+        """The run that the environment's first stage opened for this date; looked up once per stage."""
+        return find_run(self.lake, self.run_date, self.settings.env)
 
     def read(self, table: Table) -> DataFrame:
         return self.lake.read(table)

@@ -1,4 +1,4 @@
-"""The run manifest: one run_id per run date, inputs, configuration and code."""
+"""The run manifest: one run_id per run date, environment, inputs, configuration and code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from recsys_spark.runtime.rows import frame_of
 
 @dataclass(frozen=True)
 class Run:
-    """What a night is made of; equal inputs, configuration and code give an equal run_id."""
+    """What a night is made of; an environment's equal inputs, configuration and code give an equal run_id."""
 
     run_id: str
     run_date: date
@@ -98,10 +98,11 @@ def known_inputs(lake: Lake) -> tuple[dict[str, int], str]:
 
 
 def open_run(lake: Lake, settings: Settings, run_date: date) -> Run:
-    """The run of this date over what bronze holds now; recorded once, found again by a rerun."""
+    """The environment's run of this date over what bronze holds now; recorded once, found by a rerun."""
     inputs, input_hash = known_inputs(lake)
     config_hash = settings.fingerprint()
-    key = digest([run_date, input_hash, config_hash, code_hash()])
+    # Two environments of one lake, however alike, stage their own lists.
+    key = digest([run_date, settings.env, input_hash, config_hash, code_hash()])
     run = Run(
         run_id=f"{run_date:%Y%m%d}-{key[:10]}",
         run_date=run_date,
@@ -111,21 +112,47 @@ def open_run(lake: Lake, settings: Settings, run_date: date) -> Run:
         config_hash=config_hash,
         code_hash=code_hash(),
     )
-    latest = _latest(lake, run_date)
+    latest = _latest(lake, run_date, settings.env)
     if latest is None or latest.run_id != run.run_id:
         record_state(lake, run, "opened", settings_json=json.dumps(settings.meaning(), sort_keys=True))
     return run
 
 
-def find_run(lake: Lake, run_date: date) -> Run:
-    """The run opened last for the date; ConfigError where the first stage has not run."""
-    run = _latest(lake, run_date)
+def find_run(lake: Lake, run_date: date, env: str) -> Run:
+    """The environment's run opened last for the date; ConfigError where the first stage has not run."""
+    run = _latest(lake, run_date, env)
     if run is None:
         raise ConfigError(
-            f"no run is open for {run_date} in {lake.root}. Expected the ingest stage to have run. "
-            f"Next: recsys run --run-date {run_date} --from ingest"
+            f"no run is open for {run_date} in {lake.root} by environment {env!r}. Expected the ingest stage "
+            f"to have run. Next: recsys run --env {env} --run-date {run_date} --from ingest"
         )
     return run
+
+
+def gold_owner(lake: Lake) -> str | None:
+    """The environment to which the lake's gold belongs: the first that published there; None before."""
+    published = lake.read(OPS_RUNS).where("state = 'published'").orderBy("recorded_at", "run_id")
+    first = published.select("env").first()
+    return None if first is None else str(first["env"])
+
+
+def require_own_gold(lake: Lake, env: str, *, doing: str) -> None:
+    """Raise ConfigError where the lake's gold belongs to another environment.
+
+    doing: what is refused, and what becomes of what is there, as the beginning of the sentence.
+    """
+    owner = gold_owner(lake)
+    if owner not in {None, env}:
+        raise ConfigError(
+            f"{doing}: gold in {lake.root} belongs to environment {owner!r}, the first that published there, "
+            f"and this is {env!r}. Next: give conf/{env}.toml a lake.path of its own, or type --env {owner}"
+        )
+
+
+def env_of(lake: Lake, run_id: str) -> str | None:
+    """The environment whose run it is; None for a run that the lake does not know."""
+    found = lake.read(OPS_RUNS).where(F.col("run_id") == run_id).select("env").first()
+    return None if found is None else str(found["env"])
 
 
 def record_state(lake: Lake, run: Run, state: str, *, settings_json: str = "") -> None:
@@ -145,8 +172,15 @@ def record_state(lake: Lake, run: Run, state: str, *, settings_json: str = "") -
     lake.append(OPS_RUNS, frame_of(lake.spark, [row], OPS_RUNS.schema))
 
 
-def _latest(lake: Lake, run_date: date) -> Run | None:
-    rows = lake.read(OPS_RUNS).where(F.col("run_date") == F.lit(run_date)).where("state = 'opened'")
+def has_state(lake: Lake, run: Run, state: str) -> bool:
+    """Whether ops.runs has the state of the run."""
+    is_meant = (F.col("run_id") == run.run_id) & (F.col("state") == state)
+    return not lake.read(OPS_RUNS).where(is_meant).isEmpty()
+
+
+def _latest(lake: Lake, run_date: date, env: str) -> Run | None:
+    of_env = (F.col("run_date") == F.lit(run_date)) & (F.col("env") == env)
+    rows = lake.read(OPS_RUNS).where(of_env & (F.col("state") == "opened"))
     newest = rows.orderBy(F.desc("recorded_at"), "run_id").first()
     return None if newest is None else _run(newest)
 

@@ -384,7 +384,7 @@ _LISTS: dict[str, DataType] = {
 }
 GOLD_STAGED = Table(
     "gold.staged_recommendations",
-    _LISTS,
+    {**_LISTS, "env": STRING},
     key=("run_id", "channel", "campaign", "user_id", "rank"),
     partition_by=("run_id",),
     sought_by=("channel", "campaign", "user_id"),

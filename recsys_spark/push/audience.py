@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config.sections import Campaign
 from recsys_spark.data.events import as_of
 from recsys_spark.data.preferences import valid_on
+from recsys_spark.data.unsubscribes import is_unsubscribe, normal_channel, whom_they_mean
 from recsys_spark.data.validity import current_on
 from recsys_spark.lake.store import Lake
 from recsys_spark.lake.tables import SILVER_AUDIENCES, SILVER_OUTCOMES, SILVER_USERS
@@ -19,21 +20,23 @@ from recsys_spark.names import EVERYONE
 
 @dataclass(frozen=True)
 class People:
-    """Who is known on a run date: users and audiences that are valid on it, what they answered to mails up to
-    it (outcomes), and who has a preference."""
+    """Who is known on a run date: users and audiences that are valid on it, who unsubscribed up to it from
+    which channel (user_id, channel, event_date; the id is a user's own), and who has a preference."""
 
     users: DataFrame
     audiences: DataFrame
-    outcomes: DataFrame
+    unsubscribes: DataFrame
     preferences: DataFrame
 
 
 def people_on(lake: Lake, run_date: date, *, preferences: DataFrame) -> People:
     """The people of silver on the run date; preferences (user_id, …): those of the night."""
+    users = lake.read(SILVER_USERS)
+    told = as_of(lake.read(SILVER_OUTCOMES), run_date).where(is_unsubscribe())
     return People(
-        users=current_on(lake.read(SILVER_USERS), run_date, "user_id"),
+        users=current_on(users, run_date, "user_id"),
         audiences=valid_on(lake.read(SILVER_AUDIENCES), run_date),
-        outcomes=as_of(lake.read(SILVER_OUTCOMES), run_date),
+        unsubscribes=whom_they_mean(told.select("user_id", "channel", "event_date"), users.select("user_id")),
         preferences=preferences,
     )
 
@@ -44,18 +47,23 @@ def audience_of(campaign: Campaign, people: People) -> DataFrame:
     Without a users table everyone with a preference is a user, and nobody has consented: their lists are
     made, and none is sent.
     """
-    consent = people.users.groupBy("user_id").agg(F.max("is_consented").alias("is_consented"))
     if campaign.audience == EVERYONE:
-        members = consent.select("user_id").union(people.preferences.select("user_id")).distinct()
+        members = people.users.select("user_id").union(people.preferences.select("user_id")).distinct()
     else:
         is_member = F.col("audience") == campaign.audience
         members = people.audiences.where(is_member).select("user_id").distinct()
-    audience = members.join(consent, on="user_id", how="left").select(
+    return sendable(members, campaign, people)
+
+
+def sendable(users: DataFrame, campaign: Campaign, people: People) -> DataFrame:
+    """(user_id, is_sendable) of these users (user_id, unique): who may be sent a list of the campaign."""
+    consent = people.users.groupBy("user_id").agg(F.max("is_consented").alias("is_consented"))
+    asked = users.join(consent, on="user_id", how="left").select(
         "user_id", F.coalesce("is_consented", F.lit(False)).alias("is_sendable")
     )
     if not campaign.honours_unsubscribes:
-        return audience
-    return _without_unsubscribed(audience, people, channel=campaign.channel)
+        return asked
+    return _without_unsubscribed(asked, people, channel=campaign.channel)
 
 
 def _without_unsubscribed(audience: DataFrame, people: People, *, channel: str) -> DataFrame:
@@ -65,9 +73,8 @@ def _without_unsubscribed(audience: DataFrame, people: People, *, channel: str) 
     began on a later day than the last unsubscribe gives consent anew; of a source of users without dates
     none ever does.
     """
-    is_meant = (F.col("outcome_type") == "unsubscribe") & (F.lower("channel") == F.lit(channel.lower()))
-    unsubscribes = people.outcomes.where(is_meant)
-    last = unsubscribes.groupBy("user_id").agg(F.max("event_date").alias("left_on"))
+    is_meant = normal_channel(F.col("channel")) == normal_channel(F.lit(channel))
+    last = people.unsubscribes.where(is_meant).groupBy("user_id").agg(F.max("event_date").alias("left_on"))
     since = people.users.groupBy("user_id").agg(F.max("valid_from").alias("began_on"))
     has_returned = F.coalesce(F.col("began_on") > F.col("left_on"), F.lit(False))
     gone = last.join(since, on="user_id", how="left").where(~has_returned)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import locale
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +20,9 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.errors import ConfigError
 from recsys_spark.runtime.session_settings import SELDOM_REPEATED, without_dictionary
+
+# A locale of UTF-8 that says nothing of language or order, and that glibc and most containers have.
+UTF8_LOCALE = "C.UTF-8"
 
 # What must hold wherever the jobs run: meaning, not size. Everything about size is in
 # conf/spark-local.conf and conf/spark-cluster.conf.
@@ -43,6 +48,9 @@ ALWAYS = {
     "spark.sql.constraintPropagation.enabled": "false",
     # Rows that are together by user are together by user and item: no shuffle between the two.
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
+    # Executors and their workers take names of files for UTF-8, as the driver does (see `speak_utf8`).
+    "spark.executorEnv.LC_ALL": UTF8_LOCALE,
+    "spark.executorEnv.PYTHONUTF8": "1",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     **{f"spark.hadoop.{name}": value for name, value in without_dictionary(*SELDOM_REPEATED).items()},
 }
@@ -57,7 +65,9 @@ def is_submitted() -> bool:
 
 def properties(path: Path) -> dict[str, str]:
     """Settings of a spark-defaults file: `key value` lines, # comments."""
-    lines = (line.split("#", maxsplit=1)[0].split(maxsplit=1) for line in path.read_text().splitlines())
+    lines = (
+        line.split("#", maxsplit=1)[0].split(maxsplit=1) for line in path.read_text("utf-8").splitlines()
+    )
     return {parts[0]: parts[1].strip() for parts in lines if len(parts) == 2}
 
 
@@ -77,6 +87,34 @@ def _is_installed() -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def speak_utf8() -> None:
+    """Let what is started from here take names of files for UTF-8, whatever the locale.
+
+    Java takes it from the locale that it is started in, and from nothing else: 17 does not look at
+    -Dsun.jnu.encoding. Under LC_ALL=C, as cron and many containers have it, it passes over a file whose name
+    is not ASCII and makes `L?den` of a folder. Python itself takes UTF-8 there since 3.7.
+    """
+    if locale.getencoding().lower().replace("-", "") != "utf8":
+        os.environ["LC_ALL"] = UTF8_LOCALE
+
+
+def _require_utf8(spark: SparkSession) -> None:
+    """Raise ConfigError unless Java finds a file by a name that is not ASCII, as Python wrote it."""
+    own, java = sys.getfilesystemencoding(), "UTF-8"
+    if own == "utf-8":
+        jvm = spark._jvm  # noqa: SLF001 - there is no other door to it
+        with tempfile.NamedTemporaryFile(prefix="recsys-größe-😀-") as probe:
+            if jvm is None or jvm.java.io.File(probe.name).exists():
+                return
+        java = jvm.java.lang.System.getProperty("sun.jnu.encoding")
+    raise ConfigError(
+        f"names of files are {java} to Java and {own} to Python, so a file or folder whose name is not ASCII "
+        "would be passed over. Expected UTF-8 for both, from before Java starts. "
+        f"Next: export LC_ALL={UTF8_LOCALE} PYTHONUTF8=1 (or another of UTF-8 that `locale -a` lists), then "
+        "type the command again"
+    )
 
 
 @contextmanager
@@ -133,18 +171,20 @@ def start_session(app_name: str, conf: Mapping[str, str], *, log: Path | None = 
     """Start (or get) the session; `conf` holds what spark-submit has not already set.
 
     log: where Java's standard error goes, for as long as Java runs; None: to this process's own.
-    ConfigError: Java did not start.
+    ConfigError: Java did not start, or was started in a locale that is not of UTF-8.
     """
     take_utc()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    speak_utf8()
     builder = SparkSession.builder.appName(app_name)
     for key, value in {**_own_daemon(conf), **conf, **ALWAYS}.items():
         builder = builder.config(key, value)
     with _java_speaks_to(log):
         spark = builder.getOrCreate()
     _speak_for_nobody(spark)
+    _require_utf8(spark)
     if spark.conf.get(_READ_PARTS, None) is None:
         # Spark reads a table in one part a core, or in parts of 128 MB: of three of them one of two cores
         # reads two while the other waits.

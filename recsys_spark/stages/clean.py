@@ -13,13 +13,20 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.cleaning.batch import Batch, judged_batch
-from recsys_spark.data.cleaning.finished import DONE, file_key, finished_files, known_items
+from recsys_spark.data.cleaning.finished import (
+    DONE,
+    count_unmatched,
+    file_key,
+    finished_files,
+    known_items,
+)
 from recsys_spark.data.gates import judge as quality
 from recsys_spark.data.gates import suites
 from recsys_spark.data.gates.bounds import Check
 from recsys_spark.data.gates.figures import DAY_ZERO, recorded, unknown_items
 from recsys_spark.data.gates.past_nights import Past, pasts
 from recsys_spark.data.kinds.rules import check_time_formats
+from recsys_spark.data.unsubscribes import unmatched_note
 from recsys_spark.errors import InputError, QualityGateError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import delivered_files
@@ -62,10 +69,11 @@ def _summary(batches: list[Batch], results: list[quality.QualityResult]) -> Summ
         figures |= recorded(batch.kind, batch.figures)
     rows_in = int(sum(value for (metric, _), value in figures.items() if metric == "rows_in"))
     rows_out = int(sum(value for (metric, _), value in figures.items() if metric == "rows_good"))
-    notes = () if batches else ("nothing new in bronze",)
+    notes: tuple[str, ...] = () if batches else ("nothing new in bronze",)
     if results:
         passed = sum(result.is_success for result in results)
         notes = (*notes, f"{passed} of {len(results)} expectations met")
+    notes += tuple(note for batch in batches if (note := unmatched_note(batch.figures)))
     return Summary(rows_in, rows_out, "silver.*", figures, notes)
 
 
@@ -147,6 +155,7 @@ def _gate(
     if not batches and not _is_stale(job, newest):
         return []  # a rerun that takes nothing in leaves the pages of what was judged
     by_kind, thresholds = {batch.kind: batch for batch in batches}, job.settings.quality
+    count_unmatched(job.lake, by_kind, campaigns=job.settings.campaigns.values())
     checks = [
         judge(by_kind[kind].figures, quality=thresholds, past=past[kind])
         for kind, judge in suites.SUITES.items()

@@ -14,7 +14,7 @@ from recsys_spark.data.gates.suites import list_check
 from recsys_spark.errors import ConfigError, PublishGateError
 from recsys_spark.lake.fingerprint import fingerprint
 from recsys_spark.lake.job import Job, Summary
-from recsys_spark.lake.runs import Run, record_state
+from recsys_spark.lake.runs import Run, has_state, record_state, require_own_gold
 from recsys_spark.lake.tables import (
     GOLD_PUBLISHED_RUNS,
     GOLD_RECOMMENDATIONS,
@@ -33,8 +33,10 @@ from recsys_spark.runtime.rows import frame_of
 def run(job: Job) -> Summary:
     preload()
     opened = job.run
+    kept = f"the lists of {job.run_date} stay staged (run {opened.run_id})"
+    require_own_gold(job.lake, job.settings.env, doing=kept)
     # Not kept in memory: each of its readers needs a few columns, and the write reads the rest once.
-    staged = job.read(GOLD_STAGED).where(F.col("run_id") == opened.run_id)
+    staged = job.read(GOLD_STAGED).where(F.col("run_id") == opened.run_id).drop("env")
     verdicts = _judge(job, staged)
     _keep(job, opened, verdicts)
     figures = list_figures(staged, campaigns=job.settings.campaigns, verdicts=verdicts)
@@ -78,14 +80,18 @@ def _judge_figures(job: Job, figures: Figures) -> list[QualityResult]:
 
 
 def _publish(job: Job, opened: Run, staged: DataFrame, verdicts: list[Verdict]) -> int:
-    """The one commit that is the publication; a rerun that would change nothing commits nothing."""
+    """The one commit that is the publication; a rerun that would change nothing commits nothing.
+
+    It records what a run that was killed after its commit did not.
+    """
     published = job.read(GOLD_RECOMMENDATIONS).where(F.col("run_date") == F.lit(job.run_date))
     rows = staged.count()
-    if not published.isEmpty() and same_rows(staged, published):
+    if published.isEmpty() or not same_rows(staged, published):
+        note = {"run_id": opened.run_id, "run_date": str(job.run_date), "verdict": "published"}
+        # In the order in which they were staged, by campaign and user: a look-up of one list opens few files.
+        job.overwrite_partition(GOLD_RECOMMENDATIONS, staged, note=note, run_date=job.run_date)
+    elif has_state(job.lake, opened, "published"):
         return rows
-    note = {"run_id": opened.run_id, "run_date": str(job.run_date), "verdict": "published"}
-    # In the order in which they were staged, by campaign and user: a look-up of one list opens few files.
-    job.overwrite_partition(GOLD_RECOMMENDATIONS, staged, note=note, run_date=job.run_date)
     figures = {f"{verdict.campaign}:{verdict.check}": float(verdict.observed) for verdict in verdicts}
     row = (
         job.run_date,

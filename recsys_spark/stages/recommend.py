@@ -15,6 +15,7 @@ from recsys_spark.data.reading import liked_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.job import Job, Summary
+from recsys_spark.lake.runs import gold_owner
 from recsys_spark.lake.tables import (
     GOLD_SIMILAR,
     GOLD_STAGED,
@@ -37,12 +38,15 @@ def run(job: Job) -> Summary:
     if not job.settings.campaigns:
         raise ConfigError(f"{job.settings.env}.toml has no [campaigns.NAME]: there is nobody to rank for.")
     version = job.run.run_id
+    is_own = gold_owner(job.lake) in {None, job.settings.env}
     catalogue, companions = rankable_catalogue(job, version, job.run_date), None
     try:
         blends = hybrids(job, version)
         preferences = _preferences(job, blends)
-        similar = _similar(job, catalogue)  # before the lists, whose reasons name them
-        companions = _companions(job, catalogue) if similar else None
+        similar, goes_with = _similar(
+            job, catalogue, is_own=is_own
+        )  # before the lists, whose reasons name them
+        companions = _companions(job, catalogue, goes_with) if similar else None
         people = people_on(job.lake, job.run_date, preferences=preferences_of(job))
         staged = [
             _ranked(job, name, people, catalogue, blends, preferences, companions)
@@ -68,16 +72,22 @@ def run(job: Job) -> Summary:
     wrote = GOLD_STAGED.name
     if similar:
         figures["similar_items", ""] = float(similar)
-        wrote += f", {GOLD_SIMILAR.name}"
+        if is_own:
+            wrote += f", {GOLD_SIMILAR.name}"
+        else:
+            notes.append(f"{GOLD_SIMILAR.name} stays as it is: it is another environment's")
     return Summary(users, rows, wrote, figures, tuple(notes))
 
 
-def _similar(job: Job, catalogue: Catalogue) -> int:
-    """Write what goes with each item of the catalogue, or none if that is switched off; the rows written."""
+def _similar(job: Job, catalogue: Catalogue, *, is_own: bool) -> tuple[int, DataFrame]:
+    """Write what goes with each item of the catalogue, or none if that is switched off; how many rows, and
+    the rows. Where the lake's gold is not the environment's own they are made for its lists alone."""
     settings, day = job.settings.similar, job.run_date
+    stored = job.read(GOLD_SIMILAR).where(F.col("run_date") == F.lit(day))
     if settings.k == 0:
-        job.lake.delete(GOLD_SIMILAR, f"run_date = '{day}'")
-        return 0
+        if is_own:
+            job.lake.delete(GOLD_SIMILAR, f"run_date = '{day}'")
+        return 0, stored
     together = baskets(liked_on(job, day), run_date=day, days=settings.days, together=settings.together)
     with similar_items(
         catalogue,
@@ -87,15 +97,18 @@ def _similar(job: Job, catalogue: Catalogue) -> int:
         max_item_share=job.settings.ranking.max_item_share,
     ) as neighbours:
         rows = neighbours.withColumn("run_date", F.lit(day)).withColumn("run_id", F.lit(job.run.run_id))
-        job.overwrite_partition(GOLD_SIMILAR, rows.select(*GOLD_SIMILAR.columns), run_date=day)
-    return job.lake.rows_written(GOLD_SIMILAR)
+        rows = rows.select(*GOLD_SIMILAR.columns)
+        if not is_own:
+            kept = checkpointed(rows)
+            return kept.count(), kept
+        job.overwrite_partition(GOLD_SIMILAR, rows, run_date=day)
+    return job.lake.rows_written(GOLD_SIMILAR), job.read(GOLD_SIMILAR).where(F.col("run_date") == F.lit(day))
 
 
-def _companions(job: Job, catalogue: Catalogue) -> Companions | None:
+def _companions(job: Job, catalogue: Catalogue, similar: DataFrame) -> Companions | None:
     """What goes with what, for the reasons of the campaigns that want it."""
     if not any(campaign.tells_goes_with for campaign in job.settings.campaigns.values()):
         return None
-    similar = job.read(GOLD_SIMILAR).where(F.col("run_date") == F.lit(job.run_date))
     items = current_on(job.read(SILVER_ITEMS), job.run_date, "item_id").select("item_id", "title")
     return companions_of(similar.select("item_id", "rank", "similar_item_id"), items, catalogue)
 
@@ -156,6 +169,7 @@ def _ranked(
         F.lit(1.0).alias("propensity"),
         F.lit(version).alias("model_version"),
         F.lit(version).alias("run_id"),
+        F.lit(job.run.env).alias("env"),
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from recsys_spark.config.sections import Sending
 from recsys_spark.push.export import jsonl_line
-from recsys_spark.stages.deliver import write_campaign
-from tests.settings import a_campaign
+from recsys_spark.push.files import write_campaign
+from tests.settings import a_campaign, with_defaults
 
 DAY = date(2024, 3, 1)
 SLOT = {"rank": 1, "category": None, "brand": "b", "reason": "why"}
@@ -29,10 +29,10 @@ def chunk(users: list[str]) -> Any:
 
 @pytest.mark.parametrize("max_mails", [0, 1, 3, 5, 6, 9])
 def test_every_list_is_exported_and_the_first_ones_are_mailed(tmp_path: Path, max_mails: int) -> None:
-    sending = SimpleNamespace(formats=["jsonl", "html"], max_mails=max_mails)
-    job: Any = SimpleNamespace(output=tmp_path, run_date=DAY, settings=SimpleNamespace(sending=sending))
+    sending = with_defaults(Sending, max_mails=max_mails)
     campaign = a_campaign(channel="push", k=1, repeat_allowed=True, unsubscribe_url="https://example.org/out")
-    outbox = list(write_campaign(job, "c", campaign, iter([chunk(users) for users in USERS])))
+    chunks = iter([chunk(users) for users in USERS])
+    outbox = list(write_campaign(tmp_path, DAY, "c", campaign, chunks, sending=sending))
     everyone = [user for users in USERS for user in users]
     assert [row[:6] for row in outbox] == [(DAY, "push", "c", user, "r", "rendered") for user in everyone]
     for place, row in enumerate(outbox):

@@ -24,6 +24,7 @@ from recsys_spark.data.gates.figures import age_days
 from recsys_spark.data.gates.past_nights import Past
 from recsys_spark.data.kinds.outcomes import OUTCOME_TYPES
 from recsys_spark.data.kinds.users import GROUPS
+from recsys_spark.data.unsubscribes import UNMATCHED, UNSUBSCRIBE
 
 _NOTHING_BEFORE = Past()
 # A name in ops.quality_results and in Data Docs: it stays.
@@ -158,11 +159,18 @@ def outcome_check(figures: Mapping[str, float], *, quality: Quality, past: Past 
         at_most("rejected_share", quality.max_rejected_outcome_share, _BROKE),
         at_most("duplicate_share", quality.max_duplicate_share, "good rows that repeat another's key"),
     ]
+    told = figures.get(f"outcomes_{UNSUBSCRIBE}", 0.0)
+    unmatched = {}
+    if told and UNMATCHED in figures:
+        # Of a few unsubscribes one by a user long gone would be a large share.
+        most = quality.max_unmatched_unsubscribe_share if told >= quality.min_unsubscribes else 1.0
+        unmatched["unmatched_unsubscribe_share"] = figures[UNMATCHED] / told
+        bounds.append(at_most("unmatched_unsubscribe_share", most, "unsubscribes that match nobody"))
     types = [f"outcomes_{name}" for name in OUTCOME_TYPES]
     compared, more = compared_with(figures, past, quality, nullable=("item_id",), types=types)
     low, high = quality.min_outcome_volume_ratio, quality.max_outcome_volume_ratio
     volume = volume_of(figures, past, quality, low=low, high=high)
-    whole = {**figures, **shares_of(figures), **compared, **volume[0]}
+    whole = {**figures, **shares_of(figures), **unmatched, **compared, **volume[0]}
     return suite_of("silver.outcomes", whole, bounds + more + volume[1])
 
 

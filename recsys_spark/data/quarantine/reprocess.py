@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.cleaning.batch import Batch, judged_batch
-from recsys_spark.data.cleaning.finished import known_items
+from recsys_spark.data.cleaning.finished import count_unmatched, known_items
 from recsys_spark.data.gates import judge as quality
 from recsys_spark.data.gates import suites as expectations
 from recsys_spark.data.gates.figures import unknown_items
@@ -20,6 +20,7 @@ from recsys_spark.data.kinds.rules import check_time_formats
 from recsys_spark.data.pseudonyms import pseudonym_key, require_same_key
 from recsys_spark.data.quarantine.remap import remapped, rows_again
 from recsys_spark.data.quarantine.samples import bronze_of, repaired_keys, repairs_by_reason
+from recsys_spark.data.unsubscribes import unmatched_note
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import open_run
 from recsys_spark.lake.tables import (
@@ -66,6 +67,8 @@ def reprocess(job: Job) -> Summary:
         _gate(job, [again.batch for again in judged])
         for again in judged:
             _merge(job, again)
+            if note := unmatched_note(again.batch.figures):
+                notes.append(note)
     finally:
         for again in judged:
             again.batch.close()
@@ -132,6 +135,7 @@ def _gate(job: Job, batches: list[Batch]) -> None:
     """The suites of `clean`, without what only a night's whole delivery can be: large, fresh, mostly good."""
     thresholds = job.settings.quality
     by_kind = {batch.kind: batch for batch in batches if batch.figures["rows"]}
+    count_unmatched(job.lake, by_kind, campaigns=job.settings.campaigns.values())
     checks = [
         judge(_without_delivery(by_kind[kind]), quality=thresholds)
         for kind, judge in expectations.SUITES.items()

@@ -5,10 +5,13 @@ A file may be called anything its store allows: a name that was listed is data, 
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from glob import glob
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -56,8 +59,12 @@ def find_files(spark: SparkSession, name: str, path: str) -> list[SourceFile]:
     nothing is left.
     """
     root, system = _located(spark, path)
+    is_local = str(system.getScheme()) == "file"
     try:
         matches = _matches(spark, system, root)
+        if is_local:
+            folders = [Path(match.getPath().toUri().getPath()) for match in matches if match.isDirectory()]
+            _require_readable_names(name, Path(root.toUri().getPath()), folders)
         files = [file for match in matches for file in _walk(system, match)]
     except Py4JJavaError as error:
         raise ConfigError(f"source {name!r}: cannot list {path}: {java_reason(error)}") from None
@@ -134,9 +141,48 @@ def _opened(system: Any, path: Any) -> Any:
     return (system.getRawFileSystem() if is_odd else system).open(path)
 
 
+def _require_readable_names(name: str, root: Path, folders: Iterable[Path]) -> None:
+    """Raise InputError for a local file whose name is not UTF-8: Java cannot open it, and Hadoop passes over
+    it without a word.
+
+    root: the path of the source, a glob perhaps.
+    folders: that match it.
+    """
+    matching = [Path(path).name for path in glob(str(root))]  # noqa: PTH207 - it leaves hidden ones out
+    names = (*(entry for entry in matching if not _is_left_out(entry)), *_below(folders))
+    wrong = sorted(entry for entry in names if not _is_utf8(entry))
+    if wrong:
+        shown = repr(os.fsencode(wrong[0]))[2:-1]
+        raise InputError(
+            f"source {name!r}: the name {shown} under {root} is not UTF-8 ({len(wrong)} such names), so what "
+            "it names cannot be opened. Next: rename it, or deliver it under another name."
+        )
+
+
+def _below(folders: Iterable[Path]) -> Iterator[str]:
+    """The names of all files and folders below these that a source takes."""
+    for top in folders:
+        for _, inner, files in os.walk(top):
+            inner[:] = [entry for entry in inner if not _is_left_out(entry)]
+            yield from (entry for entry in (*inner, *files) if not _is_left_out(entry))
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name's bytes were UTF-8; others are surrogates to Python, which cannot be encoded."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_left_out(name: str) -> bool:
+    return name.startswith(("_", ".")) or name.endswith(UNFINISHED)
+
+
 def _walk(system: Any, status: Any) -> Iterable[SourceFile]:
     path = status.getPath()
-    if path.getName().startswith(("_", ".")) or path.getName().endswith(UNFINISHED):
+    if _is_left_out(path.getName()):
         return
     if status.isDirectory():
         for child in system.listStatus(path):

@@ -180,6 +180,15 @@ PEOPLE = Past(
         (outcome_check, {"outcomes_open": 500}, PEOPLE, {}),
         (outcome_check, {"outcomes_open": 10}, PEOPLE, {"outcomes_open_share": (0.005, 0.1, 0.5)}),
         (outcome_check, {"duplicate_keys": 1}, Past(), {"duplicate_keys": (1, None, 0)}),
+        # Unsubscribes that match nobody: told, until they are most of many.
+        (outcome_check, {"outcomes_unsubscribe": 19, "unmatched_unsubscribes": 19}, Past(), {}),
+        (outcome_check, {"outcomes_unsubscribe": 20, "unmatched_unsubscribes": 10}, Past(), {}),
+        (
+            outcome_check,
+            {"outcomes_unsubscribe": 20, "unmatched_unsubscribes": 11},
+            Past(),
+            {"unmatched_unsubscribe_share": (0.55, None, 0.5)},
+        ),
         (
             outcome_check,
             {"rejected": 111, "rows_in": 2200},
@@ -193,6 +202,16 @@ def test_users_audiences_and_outcomes_are_judged_like_items(
 ) -> None:
     check = judge({"rows": 2000, **change}, quality=settings.quality, past=past)
     assert failed(check) == {name: bounds(*values) for name, values in broken.items()}
+
+
+def test_unsubscribes_that_match_nobody_are_told_whatever_their_share(settings: Settings) -> None:
+    def told(**figures: float) -> set[str]:
+        check = outcome_check({"rows": 50, **figures}, quality=settings.quality)
+        return {bound.column for bound in check.bounds if "unsubscribe" in bound.column}
+
+    assert told(outcomes_unsubscribe=1, unmatched_unsubscribes=1) == {"unmatched_unsubscribe_share"}
+    assert told(outcomes_unsubscribe=1, unmatched_unsubscribes=0) == {"unmatched_unsubscribe_share"}
+    assert told(outcomes_unsubscribe=0) == told(outcomes_unsubscribe=1) == set()
 
 
 def test_what_is_known_must_be_fresh_where_no_event_is_new(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from datetime import date
 from pathlib import Path
 
@@ -59,6 +60,23 @@ def test_a_half_written_json_line_is_kept_and_a_new_column_is_ignored(
 def test_byte_order_marks_and_dos_line_ends_leave_no_trace(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_bytes(b"\xef\xbb\xbfuser,item,at\r\nu,i,2024\r\n")
     assert [(r["user_id"], r["event_at"]) for r in read(spark, tmp_path)] == [("u", "2024")]
+
+
+@pytest.mark.parametrize("root", [".", "*.csv", "inner", "in*/*.csv"])
+def test_a_file_whose_name_is_not_utf8_is_refused_and_not_passed_over(
+    spark: SparkSession, tmp_path: Path, root: str
+) -> None:
+    """Hadoop lists it, cannot find what it listed, and leaves it out."""
+    (tmp_path / "inner").mkdir()
+    for folder in (tmp_path, tmp_path / "inner"):
+        (folder / "größe.csv").write_text("user,item,at\nu,i,2024\n", encoding="utf-8")
+        (folder / os.fsdecode(b".gr\xf6.csv")).write_text("hidden")
+        (folder / os.fsdecode(b"gr\xf6.tmp")).write_text("unfinished")
+    assert len(find_files(spark, "shop", str(tmp_path / root))) == (2 if root == "." else 1)
+    place = tmp_path / ("inner" if "in" in root else ".")
+    (place / os.fsdecode(b"gr\xf6\xdfe.csv")).write_text("user,item,at\nu,i,2024\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"the name gr.xf6.xdfe.csv under .* is not UTF-8"):
+        find_files(spark, "shop", str(tmp_path / root))
 
 
 def test_every_delivered_row_is_tied_to_its_file_and_content(spark: SparkSession, tmp_path: Path) -> None:
