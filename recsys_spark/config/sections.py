@@ -66,6 +66,7 @@ class Source(Section):
     new_columns: Literal["ignore", "refuse"]
     retyped_columns: Literal["refuse", "accept"]
     same_events_as: str
+    snapshot: bool
 
     @model_validator(mode="after")
     def _placed(self) -> Source:
@@ -93,6 +94,12 @@ class Source(Section):
     def _whole(self) -> Source:
         if self.same_events_as and self.kind not in WITH_EVENTS:
             raise ValueError(f"same_events_as belongs to {' and '.join(WITH_EVENTS)}, not to {self.kind!r}")
+        if self.snapshot and self.kind in WITH_EVENTS:
+            raise ValueError(f"snapshot belongs to items, users and audiences, not to {self.kind!r}")
+        if self.snapshot and self.num_partitions > 1:
+            raise ValueError(
+                "snapshot needs num_partitions = 1: unchanged partitions are not delivered again"
+            )
         return self
 
     @model_validator(mode="after")
@@ -138,6 +145,7 @@ class Quality(Section):
     max_unknown_item_share: float = Field(ge=0, le=1)
     max_untitled_share: float = Field(ge=0, le=1)
     max_age_days: int = Field(ge=0)
+    max_snapshot_loss: float = Field(ge=0, le=1)
     history_nights: int = Field(gt=0)
     min_history_nights: int = Field(gt=0)
     min_history_rows: int = Field(ge=0)

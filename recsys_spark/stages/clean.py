@@ -19,6 +19,7 @@ from recsys_spark.data.gates import suites
 from recsys_spark.data.gates.bounds import Check
 from recsys_spark.data.gates.figures import DAY_ZERO, recorded, unknown_items
 from recsys_spark.data.gates.past_nights import Past, pasts
+from recsys_spark.data.snapshots import snapshot_loss
 from recsys_spark.errors import InputError, QualityGateError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.runs import delivered_files
@@ -145,6 +146,10 @@ def _gate(
     if not batches and not _is_stale(job, newest):
         return []  # a rerun that takes nothing in leaves the pages of what was judged
     by_kind, thresholds = {batch.kind: batch for batch in batches}, job.settings.quality
+    for batch in batches:
+        loss = snapshot_loss(job.lake, job.settings, batch.kind, batch.files)
+        if loss is not None:
+            batch.figures["snapshot_loss"] = loss
     checks = [
         judge(by_kind[kind].figures, quality=thresholds, past=past[kind])
         for kind, judge in suites.SUITES.items()

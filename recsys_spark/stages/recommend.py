@@ -12,13 +12,13 @@ from pyspark.sql import functions as F
 
 from recsys_spark.data.baskets import baskets
 from recsys_spark.data.reading import liked_on
+from recsys_spark.data.snapshots import versions_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.job import Job, Summary
 from recsys_spark.lake.tables import (
     GOLD_SIMILAR,
     GOLD_STAGED,
-    SILVER_ITEMS,
 )
 from recsys_spark.models.history import with_fade
 from recsys_spark.models.versions import preferences_of
@@ -43,7 +43,7 @@ def run(job: Job) -> Summary:
         preferences = _preferences(job, blends)
         similar = _similar(job, catalogue)  # before the lists, whose reasons name them
         companions = _companions(job, catalogue) if similar else None
-        people = people_on(job.lake, job.run_date, preferences=preferences_of(job))
+        people = people_on(job.lake, job.run_date, settings=job.settings, preferences=preferences_of(job))
         staged = [
             _ranked(job, name, people, catalogue, blends, preferences, companions)
             for name in job.settings.campaigns
@@ -96,7 +96,9 @@ def _companions(job: Job, catalogue: Catalogue) -> Companions | None:
     if not any(campaign.tells_goes_with for campaign in job.settings.campaigns.values()):
         return None
     similar = job.read(GOLD_SIMILAR).where(F.col("run_date") == F.lit(job.run_date))
-    items = current_on(job.read(SILVER_ITEMS), job.run_date, "item_id").select("item_id", "title")
+    items = current_on(
+        versions_on(job.lake, job.settings, "items", job.run_date), job.run_date, "item_id"
+    ).select("item_id", "title")
     return companions_of(similar.select("item_id", "rank", "similar_item_id"), items, catalogue)
 
 
