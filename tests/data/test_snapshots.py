@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from recsys_spark.config.load import load_settings
-from recsys_spark.config.sections import Settings
 from recsys_spark.data.snapshots import versions_on
 from recsys_spark.errors import QualityGateError
 from recsys_spark.lake.job import Job
@@ -20,36 +18,27 @@ from recsys_spark.push.audience import People, people_on
 from recsys_spark.ranking.rankable import on_sale
 from recsys_spark.stages import clean, ingest
 from tests.conftest import ROOT
+from tests.data.deliveries import KEYS
+from tests.settings import a_source, demo_in
 
 FIRST = date(2024, 5, 1)
 SOURCES = {
-    "events": ("interactions", {}),
+    "events": ("interactions", KEYS | {"event_type": "what"}),
     "goods": ("items", {"item_id": "item", "title": "item"}),
     "people": ("users", {"user_id": "user", "is_consented": "yes"}),
     "members": ("audiences", {"audience": "list", "user_id": "user"}),
 }
-EVENTS = {"event_id": "id", "user_id": "user", "item_id": "item", "event_type": "what", "event_at": "at"}
 
 
 def job_on(spark: SparkSession, root: Path, day: int) -> Job:
-    base = load_settings("demo").model_dump()
     sources = {
-        name: {
-            "kind": kind,
-            "format": "csv",
-            "path": f"{root}/{name}",
-            "columns": columns or EVENTS,
-            "snapshot": bool(columns),
-        }
+        name: a_source(
+            kind=kind, format="csv", path=f"{root}/{name}", columns=columns, snapshot=name != "events"
+        )
         for name, (kind, columns) in SOURCES.items()
     }
-    changed = {
-        "lake": {**base["lake"], "path": f"{root}/lake"},
-        "output": {"path": f"{root}/output"},
-        "quality": {**base["quality"], "max_unknown_item_share": 1.0},
-        "sources": sources,
-    }
-    return Job(spark, Settings.model_validate({**base, **changed}), FIRST + timedelta(days=day))
+    settings = demo_in(root, quality={"max_unknown_item_share": 1.0}, sources=sources)
+    return Job(spark, settings, FIRST + timedelta(days=day))
 
 
 def deliver(root: Path, source: str, day: int, header: str, *lines: str) -> None:
