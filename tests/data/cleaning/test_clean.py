@@ -190,7 +190,7 @@ def test_of_rows_of_one_key_in_one_delivery_the_later_event_then_the_later_row_a
 
     ratings = [
         *pairs("event_id", "9 later event", told("2", march), told("9", may)),
-        *pairs("event_id", "9 later event above", told("9", may), told("2", march)),
+        *pairs("event_id", "9 event above", told("9", may), told("2", march)),
         *pairs("event_id", "9 later row", told("2", march), told("9", march)),
         *pairs("event_id", "9 later delivery", told("9", march), told("2", may, **first)),
     ]
