@@ -95,22 +95,22 @@ def _elsewhere(
     whose = F.col("source")
     for source, other in same_events.items():
         whose = F.when(F.col("source") == source, F.lit(other)).otherwise(whose)
-    batch = rows.select(*key, place.alias("_place"), precedence.alias("_precedence"))
+    batch = rows.select(*key, place.alias("_place"))
     pairs = (
         known.select(whose.alias("source"), "event_id", place.alias("_known"))
         .join(F.broadcast(batch) if is_small else batch, on=key, how="inner")
         .where("_known <> _place")
     )
-    met = checkpointed(pairs)
+    met = checkpointed(pairs.select(*key, "_known"))
     dates = sorted(_rows_per_date(met.select("_known.event_date")))
     if not dates:
         return met.select(*key, "_known", F.lit(True).alias("is_newer"))
     named = known.alias("t").where(_touched(dates))
     before = named.select("event_id", place.alias("_known"), precedence.alias("_before"))
-    is_newer = (F.col("_precedence") > F.col("_before")).alias("is_newer")
-    return checkpointed(
-        met.join(before, on=["event_id", "_known"], how="inner").select(*key, "_known", is_newer)
-    )
+    after = rows.select(*key, precedence.alias("_precedence"))
+    both = met.join(before, on=["event_id", "_known"], how="inner").join(after, on=key, how="inner")
+    is_newer = F.col("_precedence") > F.col("_before")
+    return checkpointed(both.select(*key, "_known", is_newer.alias("is_newer")))
 
 
 def _touched(dates: Sequence[date]) -> str:
