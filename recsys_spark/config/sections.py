@@ -15,6 +15,9 @@ from recsys_spark.names import AGE_DAYS, COMPONENTS, NEW_ITEMS_ONLY, PRICE, REPE
 # What a list does not depend on: where things lie, how long they are kept, and in what pieces it is made.
 PLACES = ("lake", "output", "ranking")
 
+# Kinds whose rows are events: known by their source's ids, and true for ever.
+WITH_EVENTS = ("interactions", "outcomes")
+
 _VARIABLE_NAME = r"^([A-Za-z_][A-Za-z0-9_]*)?$"
 _CREDENTIALS = re.compile(r"(?i)[?&;](user|username|password|pwd|sslpassword)=|//[^/@]*@")
 
@@ -62,6 +65,8 @@ class Source(Section):
     password_env: str = Field(pattern=_VARIABLE_NAME)
     new_columns: Literal["ignore", "refuse"]
     retyped_columns: Literal["refuse", "accept"]
+    same_events_as: str
+    snapshot: bool
 
     @model_validator(mode="after")
     def _placed(self) -> Source:
@@ -83,6 +88,18 @@ class Source(Section):
     def _readable(self) -> Source:
         if self.format == "csv" and not (self.separator and (self.header or self.names)):
             raise ValueError("format 'csv' needs a separator, and names where header is false")
+        return self
+
+    @model_validator(mode="after")
+    def _whole(self) -> Source:
+        if self.same_events_as and self.kind not in WITH_EVENTS:
+            raise ValueError(f"same_events_as belongs to {' and '.join(WITH_EVENTS)}, not to {self.kind!r}")
+        if self.snapshot and self.kind in WITH_EVENTS:
+            raise ValueError(f"snapshot belongs to items, users and audiences, not to {self.kind!r}")
+        if self.snapshot and self.num_partitions > 1:
+            raise ValueError(
+                "snapshot needs num_partitions = 1: unchanged partitions are not delivered again"
+            )
         return self
 
     @model_validator(mode="after")
@@ -130,6 +147,7 @@ class Quality(Section):
     max_unknown_item_share: float = Field(ge=0, le=1)
     max_untitled_share: float = Field(ge=0, le=1)
     max_age_days: int = Field(ge=0)
+    max_snapshot_loss: float = Field(ge=0, le=1)
     history_nights: int = Field(gt=0)
     min_history_nights: int = Field(gt=0)
     min_history_rows: int = Field(ge=0)
@@ -437,6 +455,31 @@ class Settings(Section):
                 f"got event_type = {ratings.event_type!r}, low = {ratings.low!r}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _events_of_another(self) -> Settings:
+        """A source has the events of one that has its own, and that is known."""
+        for name, source in self.sources.items():
+            other = self.sources.get(source.same_events_as)
+            if source.same_events_as and (
+                other is None or other is source or other.kind != source.kind or other.same_events_as
+            ):
+                known = [
+                    one
+                    for one, section in self.sources.items()
+                    if one != name and section.kind == source.kind and not section.same_events_as
+                ]
+                raise ValueError(
+                    f"sources.{name}.same_events_as is {source.same_events_as!r}, expected another source of "
+                    f"kind {source.kind!r} that has events of its own: {', '.join(known) or 'there is none'}."
+                    f"{did_you_mean(source.same_events_as, known)}"
+                )
+        return self
+
+    @property
+    def same_events(self) -> dict[str, str]:
+        """source -> the one whose events it has too."""
+        return {name: source.same_events_as for name, source in self.sources.items() if source.same_events_as}
 
     def meaning(self) -> dict[str, Any]:
         """All that can change a list: the settings without places."""

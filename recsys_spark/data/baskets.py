@@ -17,9 +17,9 @@ Together = Literal["basket", "user"]
 def baskets(events: DataFrame, *, run_date: date, days: int, together: Together) -> DataFrame:
     """One row per basket and item: (basket bigint, item_id).
 
-    A basket is what a user had under one basket_id, or on one day where there is none; with "user" it is
-    all that a user had. Of the last `days` days up to the run date; `events` are those that speak for their
-    item. basket is a hash: of a billion baskets two become one with a chance of 3 %.
+    A basket is what a user had under one basket_id of a source, or on one day where there is none; with
+    "user" it is all that a user had. Of the last `days` days up to the run date; `events` are those that
+    speak for their item. basket is a hash: of a billion baskets two become one with a chance of 3 %.
     """
     since = F.lit(run_date - timedelta(days=days))
     keys = [F.col("user_id")]
@@ -28,5 +28,6 @@ def baskets(events: DataFrame, *, run_date: date, days: int, together: Together)
         day = F.col("event_date").cast("string")
         unnamed = is_blank("basket_id")
         keys += [F.when(unnamed, day).otherwise(F.col("basket_id")), unnamed]
+        keys.append(F.when(~unnamed, F.col("source")))
     recent = as_of(events, run_date).where(F.col("event_date") > since)
     return recent.select(F.xxhash64(*keys).alias("basket"), "item_id").distinct()

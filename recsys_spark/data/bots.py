@@ -117,6 +117,7 @@ def _same_second(events: DataFrame, heavy: DataFrame) -> DataFrame:
             "user_id",
             F.date_trunc("second", "event_at").alias("second"),
             F.coalesce(F.concat(F.lit("b"), "basket_id"), F.concat(F.lit("e"), "event_id")).alias("act"),
+            "source",
         )
         .distinct()
     )

@@ -15,6 +15,9 @@ from pyspark.sql import functions as F
 from recsys_spark.config.sections import Clean, Ratings
 
 PAIR = ("user_id", "item_id")
+# What names an event: two sources may count from 1.
+EVENT = ("source", "event_id")
+_IN_TIME = ("event_at", "event_id", "source")
 # Exact sums in any order: 12 digits before the point, 6 after it; more of either is not a quantity.
 _PIECES = "decimal(18,6)"
 _MOST_PIECES = 1e11
@@ -45,13 +48,14 @@ def effective_events(interactions: DataFrame, run_date: date, *, clean: Clean, r
 
 
 def without_cancelled(events: DataFrame) -> DataFrame:
-    """Events that no event of the same user names in `cancels_event_id`.
+    """Events that no event of the same user and source names in `cancels_event_id`.
 
     An event that names another is never an event itself, whatever its type, and cannot be cancelled.
     """
     is_cancellation = F.col("cancels_event_id").isNotNull()
-    cancelled = events.where(is_cancellation).select("user_id", F.col("cancels_event_id").alias("event_id"))
-    return events.where(~is_cancellation).join(cancelled, on=["user_id", "event_id"], how="left_anti")
+    named = F.col("cancels_event_id").alias("event_id")
+    cancelled = events.where(is_cancellation).select("user_id", "source", named)
+    return events.where(~is_cancellation).join(cancelled, on=["user_id", *EVENT], how="left_anti")
 
 
 def without_returned(events: DataFrame, *, purchase_types: Sequence[str]) -> DataFrame:
@@ -60,7 +64,7 @@ def without_returned(events: DataFrame, *, purchase_types: Sequence[str]) -> Dat
     A return of q pieces undoes the user's latest earlier purchases of the item that are not yet undone,
     until q pieces are used up; what it finds nothing for is dropped. A purchase without a quantity is
     one piece; one of 0 pieces cannot come back. An event undone in part stays with the quantity that is
-    left. Earlier is by (event_at, event_id). Only pairs with a return are sorted.
+    left. Earlier is by _IN_TIME. Only pairs with a return are sorted.
     """
     returned = events.where(F.col("quantity") < 0).select(*PAIR)
     untouched = events.join(returned, on=list(PAIR), how="left_anti")
@@ -75,11 +79,9 @@ def _left_over(events: DataFrame, purchase_types: Sequence[str]) -> DataFrame:
     them from `before` to `in_hand`; of that range so much is left as later returns never went below.
     """
     pair = Window.partitionBy(*PAIR)
-    so_far = pair.orderBy("event_at", "event_id").rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    so_far = pair.orderBy(*_IN_TIME).rowsBetween(Window.unboundedPreceding, Window.currentRow)
     # From here on, as a running minimum backwards: a frame that looks forward is quadratic in Spark.
-    from_here = pair.orderBy(F.desc("event_at"), F.desc("event_id")).rowsBetween(
-        Window.unboundedPreceding, Window.currentRow
-    )
+    from_here = pair.orderBy(*map(F.desc, _IN_TIME)).rowsBetween(Window.unboundedPreceding, Window.currentRow)
     is_return = F.col("quantity") < 0
     is_purchase = F.col("event_type").isin(*purchase_types) & F.coalesce(~is_return, F.lit(True))
     limit = F.lit(_MOST_PIECES)
@@ -102,9 +104,9 @@ def first_of_bursts(events: DataFrame, *, seconds: float) -> DataFrame:
     """Events that do not follow another of the same user, item and type within `seconds` (inclusive).
 
     Each event is compared with the one before it, also where that one is gone itself: a chain of clicks
-    leaves its first, however long it lasts. Before is by (event_at, event_id).
+    leaves its first, however long it lasts. Before is by _IN_TIME.
     """
-    order = Window.partitionBy(*PAIR, "event_type").orderBy("event_at", "event_id")
+    order = Window.partitionBy(*PAIR, "event_type").orderBy(*_IN_TIME)
     micros: Column = F.unix_micros("event_at")
     waited = micros - F.lag(micros).over(order)
     marked = events.withColumn("_waited", waited)
@@ -114,8 +116,8 @@ def first_of_bursts(events: DataFrame, *, seconds: float) -> DataFrame:
 
 
 def latest_ratings(events: DataFrame, *, event_type: str) -> DataFrame:
-    """All events, of ratings only each user's latest of an item by (event_at, event_id)."""
+    """All events, of ratings only each user's latest of an item by _IN_TIME."""
     is_rating = F.col("event_type") == event_type
-    newest_first = Window.partitionBy(*PAIR).orderBy(F.desc("event_at"), F.desc("event_id"))
+    newest_first = Window.partitionBy(*PAIR).orderBy(*map(F.desc, _IN_TIME))
     ratings = events.where(is_rating).withColumn("_place", F.row_number().over(newest_first))
     return events.where(~is_rating).unionByName(ratings.where("_place = 1").drop("_place"))

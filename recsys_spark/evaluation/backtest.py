@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.data.reading import events_on, liked_on
+from recsys_spark.data.snapshots import versions_on
 from recsys_spark.errors import NothingOnSaleError, NothingToJudgeError
 from recsys_spark.evaluation.baselines.known import Known
 from recsys_spark.evaluation.baselines.rated import predictions
@@ -28,7 +29,6 @@ from recsys_spark.lake.tables import (
     MODEL_CONTENT_VECTORS,
     MODEL_ITEM_FACTORS,
     MODEL_POPULARITY,
-    SILVER_ITEMS,
 )
 from recsys_spark.models.history import with_fade
 from recsys_spark.models.versions import of_version
@@ -148,7 +148,9 @@ def judge(job: Job, backtest: Backtest, *, with_baselines: bool = False) -> Judg
         known = None
         if with_baselines:
             known = collected(
-                preferences, items=on_sale(job.read(SILVER_ITEMS), backtest.cutoff), judged=users
+                preferences,
+                items=on_sale(versions_on(job.lake, job.settings, "items", backtest.cutoff), backtest.cutoff),
+                judged=users,
             )
             beside, baselines, notes = _baselines(job, backtest, known, k)
             ranked = ranked.unionByName(beside.select(*ranked.columns))

@@ -12,13 +12,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Evaluation as Settings
+from recsys_spark.data.snapshots import versions_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.evaluation.metrics.metrics import averages, by_user, scores_of, tallies
 from recsys_spark.evaluation.metrics.ratings import RatingJudgement
 from recsys_spark.evaluation.metrics.significance import Interval, Paired, paired_bootstrap, paired_scores
 from recsys_spark.evaluation.metrics.slices import BINS, HISTORY, RARE, groups_of, sliced
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.tables import MODEL_CONTENT_VECTORS, SILVER_ITEMS, SILVER_USERS
+from recsys_spark.lake.tables import MODEL_CONTENT_VECTORS
 from recsys_spark.models.versions import of_version
 from recsys_spark.names import COMPONENTS, HEADLINE, HYBRID, REPEATS_ALLOWED, TASKS
 from recsys_spark.ranking.rankable import on_sale
@@ -131,7 +132,7 @@ def measured(
     Raises ValueError where a task has users, and the hybrid, a component or a baseline has no list for it.
     """
     settings = job.settings.evaluation
-    size = on_sale(job.read(SILVER_ITEMS), backtest.cutoff).count()
+    size = on_sale(versions_on(job.lake, job.settings, "items", backtest.cutoff), backtest.cutoff).count()
     ks = sorted({*settings.k, 10})
     tallied = _tallied(job, backtest, ranked, relevant, ks)
     scores = scores_of(tallied, ks=ks)
@@ -165,7 +166,9 @@ def unjudged(task: str, when: str) -> str:
 
 
 def _groups(job: Job, backtest: Backtest, relevant: DataFrame) -> DataFrame:
-    people = current_on(job.read(SILVER_USERS), backtest.cutoff, "user_id")
+    people = current_on(
+        versions_on(job.lake, job.settings, "users", backtest.cutoff), backtest.cutoff, "user_id"
+    )
     users = relevant.select("user_id").distinct()
     return checkpointed(groups_of(users, pairs=backtest.preferences, people=people))
 

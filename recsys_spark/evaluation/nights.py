@@ -6,6 +6,7 @@ from datetime import date, timedelta
 
 from pyspark.sql import functions as F
 
+from recsys_spark.data.events import EVENT
 from recsys_spark.data.reading import events_on, liked_on, preferences_on
 from recsys_spark.errors import ConfigError, InputError, NothingToJudgeError
 from recsys_spark.evaluation.backtest import judge, window_backtest
@@ -53,7 +54,7 @@ def judge_by_last_one(job: Job, *, with_baselines: bool = False) -> Judgement:
     day, version = job.run_date, last_one_version(job)
     earlier, last = leave_last_one(liked_on(job, day))
     # Of all events, not of the liked ones: what speaks against an item is no test, and stays known.
-    known = events_on(job, day).join(last.select("event_id"), on="event_id", how="left_anti")
+    known = events_on(job, day).join(last.select(*EVENT), on=list(EVENT), how="left_anti")
     pairs = checkpointed(preferences_on(job, day, events=known))
     if pairs.isEmpty():
         raise InputError(f"no user has two events up to {day}: nothing to learn from but the last ones.")

@@ -1,6 +1,6 @@
 """Splits by time, in UTC: what a model may learn from, and what it is judged on.
 
-Events have columns event_id, user_id, item_id and event_at (a timestamp).
+Events have columns source, event_id, user_id, item_id and event_at (a timestamp).
 """
 
 from __future__ import annotations
@@ -60,10 +60,12 @@ def drawn(events: DataFrame, at_most: int, *, purpose: str) -> DataFrame:
 def leave_last_one(interactions: DataFrame) -> tuple[DataFrame, DataFrame]:
     """All events but each user's last, and the last event of each user: (train, test).
 
-    Last by event_at, then by event_id. A user's only event is a test event. Unlike `time_split` this
-    lets a model learn from other users' later events; it is for comparison with published figures.
+    Last by event_at, then by event_id and source. A user's only event is a test event. Unlike `time_split`
+    this lets a model learn from other users' later events; it is for comparison with published figures.
     """
-    newest_first = Window.partitionBy("user_id").orderBy(F.desc("event_at"), F.desc("event_id"))
+    newest_first = Window.partitionBy("user_id").orderBy(
+        F.desc("event_at"), F.desc("event_id"), F.desc("source")
+    )
     numbered = interactions.withColumn("_from_last", F.row_number().over(newest_first))
     train = numbered.where(F.col("_from_last") > 1).drop("_from_last")
     test = numbered.where(F.col("_from_last") == 1).drop("_from_last")

@@ -117,6 +117,7 @@ class Lake:
         if not self.exists(table):
             self._save(table, source.write.format("delta").mode("append"))
             return
+        self._ensure(table)
         if gone is not None:
             leaving = gone.select(*table.key, F.lit(True).alias("_is_gone"))
             staying = source.withColumn("_is_gone", F.lit(False))

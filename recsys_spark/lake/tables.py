@@ -141,8 +141,8 @@ BRONZE = {
     "outcomes": BRONZE_OUTCOMES,
 }
 
-# `delivered_at` and `row_hash` decide which of two deliveries of one key stands, in any order.
-_VERSION: dict[str, DataType] = {"delivered_at": TIMESTAMP, "row_hash": LONG}
+# What decides which of two rows of one key stands, in any order of deliveries; `Kind.precedence` says how.
+_VERSION: dict[str, DataType] = {"source": STRING, "delivered_at": TIMESTAMP, "row": LONG, "row_hash": LONG}
 
 SILVER_INTERACTIONS = Table(
     "silver.interactions",
@@ -157,10 +157,9 @@ SILVER_INTERACTIONS = Table(
         "value": DOUBLE,
         "basket_id": STRING,
         "cancels_event_id": STRING,
-        "source": STRING,
         **_VERSION,
     },
-    key=("event_date", "event_id"),
+    key=("event_date", "source", "event_id"),
     partition_by=("event_date",),
     sought_by=("event_at", "quantity", "cancels_event_id"),  # returns and cancellations are looked for
 )
@@ -214,10 +213,9 @@ SILVER_OUTCOMES = Table(
         "outcome_type": STRING,
         "event_at": TIMESTAMP,
         "event_date": DATE,
-        "source": STRING,
         **_VERSION,
     },
-    key=("event_date", "event_id"),
+    key=("event_date", "source", "event_id"),
     partition_by=("event_date",),
 )
 SILVER = {

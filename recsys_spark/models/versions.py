@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config.sections import digest
 from recsys_spark.data.features import item_features, number_names, user_features
 from recsys_spark.data.reading import lenient_preferences_on, liked_on
+from recsys_spark.data.snapshots import versions_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import NothingToLearnError
 from recsys_spark.lake.job import Job
@@ -25,9 +26,7 @@ from recsys_spark.lake.tables import (
     MODEL_POPULARITY,
     MODEL_USER_FACTORS,
     MODEL_USER_FEATURES,
-    SILVER_ITEMS,
     SILVER_PREFERENCES,
-    SILVER_USERS,
     Table,
 )
 from recsys_spark.models.als.factors import Factors
@@ -142,7 +141,7 @@ def train_content_once(job: Job, version: str, day: date, *, may_lack: bool = Tr
     """
     if job.lake.has_partition(MODEL_CONTENT_VECTORS, model_version=version):
         return False
-    items = current_on(job.read(SILVER_ITEMS), day, "item_id")
+    items = current_on(versions_on(job.lake, job.settings, "items", day), day, "item_id")
     settings = job.settings.content
     numbers = _item_numbers(job, items, day) if settings.features else None
     model = fit_content(items, settings, numbers=numbers, needs_words=not may_lack)
@@ -156,8 +155,12 @@ def store_features_once(job: Job, version: str, day: date) -> bool:
     if job.lake.has_partition(MODEL_ITEM_FEATURES, model_version=version):
         return False
     at_least = job.settings.features.min_users
-    users = user_features(current_on(job.read(SILVER_USERS), day, "user_id"), min_users=at_least)
-    items = _item_numbers(job, current_on(job.read(SILVER_ITEMS), day, "item_id"), day)
+    users = user_features(
+        current_on(versions_on(job.lake, job.settings, "users", day), day, "user_id"), min_users=at_least
+    )
+    items = _item_numbers(
+        job, current_on(versions_on(job.lake, job.settings, "items", day), day, "item_id"), day
+    )
     # Items last: their presence marks the version's features as whole.
     for table, rows in ((MODEL_USER_FEATURES, users), (MODEL_ITEM_FEATURES, items)):
         _write(job, table, version, rows)
@@ -199,7 +202,7 @@ def train_popularity_once(job: Job, version: str, day: date, *, events: DataFram
     known = liked_on(job, day) if events is None else events
     settings = job.settings.popularity
     if not settings.is_plain:
-        users = current_on(job.read(SILVER_USERS), day, "user_id")
+        users = current_on(versions_on(job.lake, job.settings, "users", day), day, "user_id")
         groups = group_of_user(users, by=settings.by)
         grouped = group_popularity(known, run_date=day, settings=settings, groups=groups)
         _write(job, MODEL_GROUP_POPULARITY, version, grouped)

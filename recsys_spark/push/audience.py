@@ -8,13 +8,14 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config.sections import Campaign
+from recsys_spark.config.sections import Campaign, Settings
 from recsys_spark.data.events import as_of
 from recsys_spark.data.preferences import valid_on
+from recsys_spark.data.snapshots import versions_on
 from recsys_spark.data.unsubscribes import is_unsubscribe, normal_channel, whom_they_mean
 from recsys_spark.data.validity import current_on
 from recsys_spark.lake.store import Lake
-from recsys_spark.lake.tables import SILVER_AUDIENCES, SILVER_OUTCOMES, SILVER_USERS
+from recsys_spark.lake.tables import SILVER_OUTCOMES, SILVER_USERS
 from recsys_spark.names import EVERYONE
 
 
@@ -29,14 +30,15 @@ class People:
     preferences: DataFrame
 
 
-def people_on(lake: Lake, run_date: date, *, preferences: DataFrame) -> People:
+def people_on(lake: Lake, run_date: date, *, settings: Settings, preferences: DataFrame) -> People:
     """The people of silver on the run date; preferences (user_id, …): those of the night."""
-    users = lake.read(SILVER_USERS)
-    told = as_of(lake.read(SILVER_OUTCOMES), run_date).where(is_unsubscribe())
+    users, audiences = (versions_on(lake, settings, kind, run_date) for kind in ("users", "audiences"))
+    ever = lake.read(SILVER_USERS).select("user_id")
+    left = as_of(lake.read(SILVER_OUTCOMES), run_date).where(is_unsubscribe())
     return People(
         users=current_on(users, run_date, "user_id"),
-        audiences=valid_on(lake.read(SILVER_AUDIENCES), run_date),
-        unsubscribes=whom_they_mean(told.select("user_id", "channel", "event_date"), users.select("user_id")),
+        audiences=valid_on(audiences, run_date),
+        unsubscribes=whom_they_mean(left.select("user_id", "channel", "event_date"), ever),
         preferences=preferences,
     )
 

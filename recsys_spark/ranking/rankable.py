@@ -7,6 +7,7 @@ from datetime import date
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.data.snapshots import versions_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, NothingOnSaleError
 from recsys_spark.lake.job import Job
@@ -18,8 +19,6 @@ from recsys_spark.lake.tables import (
     MODEL_ITEM_FACTORS,
     MODEL_POPULARITY,
     MODEL_USER_FACTORS,
-    SILVER_ITEMS,
-    SILVER_USERS,
 )
 from recsys_spark.models.popularity import group_of_user
 from recsys_spark.models.versions import of_version
@@ -35,7 +34,7 @@ def rankable_catalogue(job: Job, version: str, day: date, *, with_cold: bool = T
     Items that nobody has had compete with factors from their words and a prior for their popularity, where
     the version has such and with_cold says so. Raises NothingOnSaleError where there is no such item.
     """
-    items = on_sale(job.read(SILVER_ITEMS), day)
+    items = on_sale(versions_on(job.lake, job.settings, "items", day), day)
     counts, grouped = _popularity(job, version)
     warm = of_version(job, MODEL_ITEM_FACTORS, version).select("item_id", "factors")
     cold = cold_items(job, version) if with_cold and job.settings.cold_items.enabled else None
@@ -81,7 +80,9 @@ def in_groups(job: Job, users: DataFrame, day: date) -> DataFrame:
     by = job.settings.popularity.by
     if not by:
         return users
-    groups = group_of_user(current_on(job.read(SILVER_USERS), day, "user_id"), by=by)
+    groups = group_of_user(
+        current_on(versions_on(job.lake, job.settings, "users", day), day, "user_id"), by=by
+    )
     named = groups.select("user_id", F.col("group").alias(POPULARITY_GROUP))
     return users.join(named, on="user_id", how="left")
 

@@ -26,6 +26,7 @@ from recsys_spark.data.gates.bounds import Check
 from recsys_spark.data.gates.figures import DAY_ZERO, recorded, unknown_items
 from recsys_spark.data.gates.past_nights import Past, pasts
 from recsys_spark.data.kinds.rules import check_time_formats
+from recsys_spark.data.snapshots import snapshot_loss
 from recsys_spark.data.unsubscribes import unmatched_note
 from recsys_spark.errors import InputError, QualityGateError
 from recsys_spark.lake.job import Job, Summary
@@ -156,6 +157,10 @@ def _gate(
         return []  # a rerun that takes nothing in leaves the pages of what was judged
     by_kind, thresholds = {batch.kind: batch for batch in batches}, job.settings.quality
     count_unmatched(job.lake, by_kind, campaigns=job.settings.campaigns.values())
+    for batch in batches:
+        loss = snapshot_loss(job.lake, job.settings, batch.kind, batch.files)
+        if loss is not None:
+            batch.figures["snapshot_loss"] = loss
     checks = [
         judge(by_kind[kind].figures, quality=thresholds, past=past[kind])
         for kind, judge in suites.SUITES.items()

@@ -93,7 +93,7 @@ def _is_configured(job: Job) -> Column:
 def _revoked(job: Job, firsts: DataFrame) -> DataFrame:
     """(channel, campaign, user_id) of lists that were made sendable, and may not be sent by what silver says
     now; firsts: the first slots of sendable lists."""
-    people = people_on(job.lake, job.run_date, preferences=preferences_of(job))
+    people = people_on(job.lake, job.run_date, settings=job.settings, preferences=preferences_of(job))
     revoked = []
     for name, campaign in job.settings.campaigns.items():
         users = firsts.where(F.col("campaign") == name).select("user_id")

@@ -33,6 +33,9 @@ from recsys_spark.models.content_features import check_features
 from recsys_spark.runtime.parallel import in_parallel
 from recsys_spark.runtime.rows import frame_of
 
+# Formats of which a file is a delivery, with a time of its own.
+_FILES = ("csv", "jsonl", "parquet")
+
 
 def run(job: Job) -> Summary:
     if not any(source.kind == "interactions" for source in job.settings.sources.values()):
@@ -177,7 +180,12 @@ def _known(job: Job) -> dict[str, Known]:
     columns: dict[str, dict[str, str]] = {}
     for row in job.read(OPS_SOURCE_COLUMNS).orderBy("recorded_at", "column_name").collect():
         columns.setdefault(row["source"], {})[row["column_name"]] = row["type"]
-    return {name: Known(contents.get(name, {}), columns.get(name, {})) for name in job.settings.sources}
+    return {
+        name: Known(
+            contents.get(name, {}), columns.get(name, {}), source.snapshot and source.format in _FILES
+        )
+        for name, source in job.settings.sources.items()
+    }
 
 
 def _remember_columns(job: Job, deliveries: Mapping[str, Delivery], known: Mapping[str, Known]) -> None:

@@ -11,6 +11,7 @@ from recsys_spark.data.gates.figures import Figures, recorded
 from recsys_spark.data.gates.judge import QualityResult, judged, preload, sentence
 from recsys_spark.data.gates.past_nights import past_nights
 from recsys_spark.data.gates.suites import list_check
+from recsys_spark.data.snapshots import versions_on
 from recsys_spark.errors import ConfigError, PublishGateError
 from recsys_spark.lake.fingerprint import fingerprint
 from recsys_spark.lake.job import Job, Summary
@@ -59,13 +60,13 @@ def _judge(job: Job, staged: DataFrame) -> list[Verdict]:
     if staged.isEmpty():
         raise ConfigError(f"nothing is staged for {job.run_date}. Next: recsys run --from recommend")
     preferences = preferences_of(job)
-    people = people_on(job.lake, job.run_date, preferences=preferences)
+    people = people_on(job.lake, job.run_date, settings=job.settings, preferences=preferences)
     sizes = {name: audience_of(campaign, people).count() for name, campaign in job.settings.campaigns.items()}
     return judge_lists(
         staged,
         campaigns=job.settings.campaigns,
         audience_sizes=sizes,
-        known_items=on_sale(job.read(SILVER_ITEMS), job.run_date),
+        known_items=on_sale(versions_on(job.lake, job.settings, "items", job.run_date), job.run_date),
         owned=preferences,
         gate=job.settings.gate,
         items=job.read(SILVER_ITEMS),

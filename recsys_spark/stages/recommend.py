@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.data.baskets import baskets
 from recsys_spark.data.reading import liked_on
+from recsys_spark.data.snapshots import versions_on
 from recsys_spark.data.validity import current_on
 from recsys_spark.errors import ConfigError, InputError
 from recsys_spark.lake.job import Job, Summary
@@ -19,7 +20,6 @@ from recsys_spark.lake.runs import gold_owner
 from recsys_spark.lake.tables import (
     GOLD_SIMILAR,
     GOLD_STAGED,
-    SILVER_ITEMS,
 )
 from recsys_spark.models.history import with_fade
 from recsys_spark.models.versions import preferences_of
@@ -43,11 +43,10 @@ def run(job: Job) -> Summary:
     try:
         blends = hybrids(job, version)
         preferences = _preferences(job, blends)
-        similar, goes_with = _similar(
-            job, catalogue, is_own=is_own
-        )  # before the lists, whose reasons name them
+        # Before the lists, whose reasons name them.
+        similar, goes_with = _similar(job, catalogue, is_own=is_own)
         companions = _companions(job, catalogue, goes_with) if similar else None
-        people = people_on(job.lake, job.run_date, preferences=preferences_of(job))
+        people = people_on(job.lake, job.run_date, settings=job.settings, preferences=preferences_of(job))
         staged = [
             _ranked(job, name, people, catalogue, blends, preferences, companions)
             for name in job.settings.campaigns
@@ -109,7 +108,9 @@ def _companions(job: Job, catalogue: Catalogue, similar: DataFrame) -> Companion
     """What goes with what, for the reasons of the campaigns that want it."""
     if not any(campaign.tells_goes_with for campaign in job.settings.campaigns.values()):
         return None
-    items = current_on(job.read(SILVER_ITEMS), job.run_date, "item_id").select("item_id", "title")
+    items = current_on(
+        versions_on(job.lake, job.settings, "items", job.run_date), job.run_date, "item_id"
+    ).select("item_id", "title")
     return companions_of(similar.select("item_id", "rank", "similar_item_id"), items, catalogue)
 
 

@@ -11,6 +11,8 @@ from recsys_spark.config.load import load_settings, resolve_path
 from recsys_spark.errors import ConfigError
 from tests.conftest import ROOT
 
+EVENTS = "[sources.web]\nkind='interactions'\nformat='csv'\n"
+
 
 @pytest.fixture
 def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -44,6 +46,29 @@ def settings_of(conf: Path, overlay: str):
         (
             "[campaigns.a]\nchannel='email'\nk=3\nrepeat_alowed=true",
             "campaigns.a.repeat_allowed: Field required",
+        ),
+        (
+            f"{EVENTS}path='x'\nsnapshot = true",
+            "snapshot belongs to items, users and audiences, not to 'inter",
+        ),
+        (
+            f"{EVENTS}path='x'\nsame_events_as='tils'\n[sources.tills]\nkind='interactions'\nformat='csv'\npath='y'",
+            (
+                "sources.web.same_events_as is 'tils', expected another source of kind 'interactions' that has events of "
+                "its own: tills. Did you mean tills?"
+            ),
+        ),
+        (f"{EVENTS}path='x'\nsame_events_as='web'", "events of its own: there is none."),
+        (
+            "[sources.a]\nkind='items'\nformat='csv'\npath='x'\nsame_events_as='b'",
+            "and outcomes, not to 'items'",
+        ),
+        (
+            (
+                "[sources.a]\nkind='items'\nformat='jdbc'\nurl='jdbc:x'\ntable='t'\nsnapshot=true\nnum_partitions=2\n"
+                "partition_column='n'\nlower=1\nupper=9"
+            ),
+            "snapshot needs num_partitions = 1: unchanged partitions are not delivered again",
         ),
         ("[lake]\npath = '${RECSYS_NOT_SET}/x'", "mine.toml needs the environment variable RECSYS_NOT_SET"),
     ],

@@ -1,8 +1,9 @@
 """Whatever the order, splitting and repetition of deliveries: the same silver and the same preferences.
 
-Two shops' systems deliver events that are corrected, late, repeated, returned and cancelled. One lake takes
-all in one night; another takes other files of the same rows, in several nights and in random order. Both must hold
-what plain Python says: of every event its latest delivery.
+Two shops' systems, which both count from 1, deliver events that are corrected, late, repeated, returned and
+cancelled; a third has the first one's events. Catalogues and lists of users say all there is, or a part. One lake
+takes all in one night; another takes other files of the same rows, in several nights and in random order. Both must
+hold what plain Python says: of every event and every item the delivery that stands, and what is there on a day.
 """
 
 from __future__ import annotations
@@ -10,30 +11,41 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections import Counter, defaultdict
+import zlib
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import reduce
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Settings
 from recsys_spark.data.cleaning import batch
+from recsys_spark.data.cleaning.finished import DONE
 from recsys_spark.data.reading import preferences_on
+from recsys_spark.data.snapshots import versions_on
+from recsys_spark.data.validity import current_on
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.tables import SILVER_INTERACTIONS, SILVER_QUARANTINE
+from recsys_spark.lake.tables import BRONZE, OPS_METRICS, SILVER_INTERACTIONS, SILVER_QUARANTINE
+from recsys_spark.runtime.rows import frame_of
 from recsys_spark.stages import clean, ingest
 from tests.data.deliveries import KEYS, events_in
 from tests.data.test_events import Event, oracle
-from tests.settings import demo_in
+from tests.settings import a_source, demo_in
 from tests.tables import bronze
 
 FIRST = datetime(2024, 5, 1, tzinfo=UTC)
 RUN_DATES = [date(2024, 5, 3), date(2024, 5, 6)]
 HEADER = "id,user,item,what,at,pieces,undoes"
 COLUMNS = KEYS | {"event_type": "what", "quantity": "pieces", "cancels_event_id": "undoes"}
+
+# When of a day a source delivers, and whose events it has where they are not its own.
+HOURS = {"tills": 12, "copy": 13, "web": 14, "goods": 8, "extra": 9, "people": 8}
+OWNER = {"copy": "tills"}
 
 Figures = dict[tuple[str, str], float]
 Take = Callable[["World", list["File"], list["File"]], Figures]
@@ -65,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sent:
-    """A row as a source delivered it at noon of a day (from 1)."""
+    """A row as a source delivered it on a day (from 1)."""
 
     source: str
     day: int
@@ -73,7 +85,15 @@ class Sent:
 
     @property
     def is_good(self) -> bool:
-        return bool(self.row.user.strip("\t")) and self.row.at <= moment(self.day) + timedelta(days=1)
+        return bool(self.row.user.strip("\t")) and self.row.at <= self.at + timedelta(days=1)
+
+    @property
+    def at(self) -> datetime:
+        return moment(self.day, self.source)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return OWNER.get(self.source, self.source), self.row.key
 
 
 @dataclass(frozen=True)
@@ -83,34 +103,42 @@ class File:
     text: str
     rows: tuple[Sent, ...]
 
+    @property
+    def source(self) -> str:
+        return self.place.split("/", maxsplit=1)[0]
 
-def moment(day: int) -> datetime:
-    return FIRST + timedelta(days=day - 1, hours=12)
+    @property
+    def at(self) -> datetime:
+        return moment(self.day, self.source)
+
+
+def moment(day: int, source: str) -> datetime:
+    return FIRST + timedelta(days=day - 1, hours=HOURS[source])
 
 
 def made_up(draw: random.Random) -> list[Sent]:
-    """Events of five days, delivered on their day or later, then corrected, in both sources, with ties."""
+    """Events of five days, delivered on their day or later, then corrected; ids of both sources are the same."""
     sent = []
     for n in range(60):
         at = FIRST + timedelta(days=draw.randrange(5), seconds=draw.randrange(43200))
-        row = Row(f"e{n:02d}", f"u{draw.randrange(4)}", f"i{draw.randrange(3)}", "purchase", at)
+        row = Row(f"e{n // 2:02d}", f"u{draw.randrange(4)}", f"i{draw.randrange(3)}", "purchase", at)
         row = replace(row, what=draw.choice(["purchase", "purchase", "view"]), pieces=draw.choice("123"))
         if n % 6 == 0:
             row = replace(row, pieces=draw.choice(["-1", "-2"]), what="purchase")
         elif n % 7 == 0:
-            row = replace(row, undoes=f"e{draw.randrange(60):02d}")
+            row = replace(row, undoes=f"e{draw.randrange(30):02d}")
         elif n % 8 == 1:
             row = replace(row, id="")
         day = (at - FIRST).days + 1
-        first = Sent(draw.choice(["tills", "web"]), draw.choice([day, day, 5]), row)
+        first = Sent("tills" if n % 2 else "web", draw.choice([day, day, 5]), row)
         sent += [first, *corrections(draw, first)]
     poison = [Row("p1", "\t", "i1", "view", FIRST), Row("p2", "u1", "i1", "view", FIRST + timedelta(days=9))]
     return [*sent, *(Sent("web", 2, row) for row in poison)]
 
 
 def corrections(draw: random.Random, first: Sent) -> Iterable[Sent]:
-    """Up to two of one event: later, or by the other source at the same moment, changed or not."""
-    row, other = first.row, "web" if first.source == "tills" else "tills"
+    """Up to two of one event: later, in one delivery with it, or by the copy on that day, changed or not."""
+    row, other = first.row, "copy" if first.source == "tills" else "web"
     for _ in range(draw.randrange(3)):
         changed = replace(row, pieces=row.pieces[:-1] + draw.choice("456"))
         if row.id and draw.random() < 0.5:
@@ -127,14 +155,20 @@ def corrections(draw: random.Random, first: Sent) -> Iterable[Sent]:
 
 
 def files_of(draw: random.Random, sent: list[Sent], *, parts: int, name: str) -> list[File]:
-    """Other files of the same rows: split, in another order, some lines twice, in one spelling or another."""
+    """Other files of the same rows: split, in another order, some lines twice, in one spelling or another.
+
+    Rows of one event stay in one file of a day, and in their order there, which says what stands.
+    """
     groups: dict[tuple[str, int, int], list[Sent]] = defaultdict(list)
     for one in sent:
-        for _ in range(draw.choice([1, 1, 1, 2])):
-            groups[one.source, one.day, draw.randrange(parts)].append(one)
+        part = zlib.crc32(f"{one.key}".encode()) % parts
+        groups[one.source, one.day, part] += [one] * draw.choice([1, 1, 1, 2])
     files = []
-    for (source, day, part), rows in sorted(groups.items()):
-        draw.shuffle(rows)
+    for (source, day, part), ordered in sorted(groups.items()):
+        waiting: dict[tuple[str, str], deque[Sent]] = defaultdict(deque)
+        for one in ordered:
+            waiting[one.key].append(one)
+        rows = [waiting[one.key].popleft() for one in draw.sample(ordered, len(ordered))]
         lines = [HEADER, *(one.row.line(draw.randrange(2)) for one in rows)]
         files.append(File(f"{source}/{name}-{day}-{part}.csv", day, "\n".join(lines) + "\n", tuple(rows)))
     return files
@@ -144,23 +178,30 @@ def one_place() -> list[File]:
     """A file that is replaced by another content, and then by the first again."""
     rows = [Row("s1", "u1", "i1", "purchase", FIRST, "1"), Row("s2", "u2", "i1", "purchase", FIRST, "1")]
     other = [replace(rows[0], pieces="9"), replace(rows[1], item="i2", at=FIRST + timedelta(days=1))]
-    files = []
+    found = []
     for day, content in ((2, rows), (3, other), (4, rows)):
         text = "\n".join([HEADER, *(row.line() for row in content)]) + "\n"
-        files.append(File("web/stock.csv", day, text, tuple(Sent("web", day, row) for row in content)))
-    return files
+        found.append(File("web/stock.csv", day, text, tuple(Sent("web", day, row) for row in content)))
+    return found
 
 
 class World:
-    """A lake beside its two landing folders, and what of them was taken."""
+    """A lake beside its landing folders, and what of them was taken."""
 
-    def __init__(self, spark: SparkSession, root: Path, *, large_batch_rows: int) -> None:
+    def __init__(
+        self, spark: SparkSession, root: Path, *, large_batch_rows: int, with_lists: bool = False
+    ) -> None:
         self.root, self.spark = root, spark
+        shops = {"tills": {}, "web": {}, "copy": {"same_events_as": "tills"}}
+        sources = {name: events_in(root / name, columns=COLUMNS, **more) for name, more in shops.items()}
+        for name, kind, columns, more in LISTS if with_lists else ():
+            place = {"format": "csv", "path": f"{root / name}"}
+            sources[name] = a_source(kind=kind, columns=columns, **place, **more)
         self.settings = demo_in(
             root,
             lake={"large_batch_rows": large_batch_rows},
             quality={"max_rejected_share": 1.0, "max_unknown_item_share": 1.0},
-            sources={name: events_in(root / name, columns=COLUMNS) for name in ("tills", "web")},
+            sources=sources,
         )
         self.texts: dict[str, str] = {}
 
@@ -180,14 +221,16 @@ class World:
         good = [one for one in rows if one.is_good]
         expected = {
             "rows_in": len(rows),
-            "rows_good": len({one.row.key for one in good}),
+            "rows_good": len({one.key for one in good}),
             "rows_quarantined": len(rows) - len(good),
-            "rows_duplicate": len(good) - len({one.row.key for one in good}),
+            "rows_duplicate": len(good) - len({one.key for one in good}),
         }
         assert {metric: figures[metric, "interactions"] for metric in expected} == expected
 
     def silver(self) -> list[tuple]:
-        return sorted(map(tuple, self.job(RUN_DATES[0]).read(SILVER_INTERACTIONS).collect()), key=repr)
+        """All but the row's number in its file, which is another in other files."""
+        rows = self.job(RUN_DATES[0]).read(SILVER_INTERACTIONS).drop("row").collect()
+        return sorted(map(tuple, rows), key=repr)
 
     def preferences(self, day: date) -> dict[tuple[str, str], tuple]:
         rows = preferences_on(self.job(day), day).collect()
@@ -198,28 +241,39 @@ class World:
 
 
 def standing(silver: list[tuple], sent: list[Sent]) -> list[Event]:
-    """The events that silver holds, each of them one of the latest deliveries of its event.
+    """The events that plain Python says stand, which are those that silver holds.
 
-    Of different contents of one moment a hash decides, which is left to silver; of equal ones the source.
+    Of an event's deliveries the latest; in one delivery its latest event, then the latest row.
     """
-    latest: dict[str, list[Sent]] = defaultdict(list)
-    for one in filter(lambda one: one.is_good, sent):
-        known = latest[one.row.key]
-        if not known or one.day >= known[0].day:
-            latest[one.row.key] = [*(other for other in known if other.day == one.day), one]
-    names = list(SILVER_INTERACTIONS.columns)
-    events = []
+    latest: dict[tuple[str, str], tuple] = {}
+    for place, one in enumerate(sent):
+        if one.is_good:
+            version = (one.at, one.row.at, place, one.row)
+            latest[one.key] = max(version, latest.get(one.key, version), key=lambda found: found[:3])
+    names = [name for name in SILVER_INTERACTIONS.columns if name != "row"]
+    found = set()
     for values in silver:
         row = dict(zip(names, values, strict=True))
-        said = (row["user_id"], row["item_id"], row["event_type"], row["event_at"].replace(tzinfo=UTC))
-        said += (f"{row['quantity']:.0f}", row["cancels_event_id"] or "")
-        candidates = latest.pop(row["event_id"])
-        assert row["delivered_at"].replace(tzinfo=UTC) == moment(candidates[0].day)
-        assert row["event_date"] == row["event_at"].date()
-        assert row["source"] == max(one.source for one in candidates if astuple(one.row)[1:] == said)
-        other = {"at": said[3], "quantity": row["quantity"], "cancels": row["cancels_event_id"]}
-        events.append(Event(row["event_id"], *said[:3], **other))
-    assert not latest
+        at, delivered = (row[name].replace(tzinfo=UTC) for name in ("event_at", "delivered_at"))
+        assert row["event_date"] == at.date()
+        told = (
+            row["user_id"],
+            row["item_id"],
+            row["event_type"],
+            at,
+            row["quantity"],
+            row["cancels_event_id"],
+        )
+        found.add((row["source"], row["event_id"], delivered, *told))
+    expected, events = set(), []
+    for (source, key), (delivered, at, _, row) in latest.items():
+        what = (row.user, row.item, row.what, at, float(row.pieces), row.undoes or None)
+        expected.add((source, key, delivered, *what))
+        named = f"{row.undoes}\0{source}" if row.undoes else None
+        told = {"at": at, "quantity": float(row.pieces), "cancels": named}
+        events.append(Event(f"{key}\0{source}", row.user, row.item, row.what, **told))
+    assert found == expected
+    assert len(silver) == len(found)
     return events
 
 
@@ -241,8 +295,8 @@ def by_stages(world: World, files: list[File], _: list[File]) -> Figures:
         path = world.root / file.place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(file.text, encoding="utf-8")
-        os.utime(path, (moment(file.day).timestamp(),) * 2)
-    job = world.job(max(moment(file.day).date() for file in files))
+        os.utime(path, (file.at.timestamp(),) * 2)
+    job = world.job(max(file.at.date() for file in files))
     ingest.run(job)
     return clean.run(job).figures
 
@@ -254,7 +308,7 @@ def by_batches(world: World, _: list[File], taken: list[File]) -> Figures:
             **{ours: fields.get(theirs) or None for ours, theirs in COLUMNS.items()},
             "source": one.source,
             "content_hash": file.place,
-            "delivered_at": moment(file.day),
+            "delivered_at": file.at,
             "row": place,
         }
         for file in taken
@@ -262,10 +316,10 @@ def by_batches(world: World, _: list[File], taken: list[File]) -> Figures:
         for fields in [dict(zip(HEADER.split(","), line.split(","), strict=True))]
     ]
     job = world.job(RUN_DATES[0])
-    judged = batch.judged_batch(job, "interactions", bronze(world.spark, rows), [])
-    judged.merge(job)
-    judged.close()
-    return judged.counts
+    found = batch.judged_batch(job, "interactions", bronze(world.spark, rows), [])
+    found.merge(job)
+    found.close()
+    return found.counts
 
 
 def two_lakes(
@@ -282,8 +336,10 @@ def two_lakes(
     whole.night([*files_of(draw, sent, parts=1, name="a"), stock[-1]], take)
     files = files_of(draw, sent, parts=2, name="b")
     draw.shuffle(files)
+    begun = {file.source: file for file in files}  # of each source one, for a folder may not be empty
+    rest = [file for file in files if file not in begun.values()]
     for number, content in enumerate(stock):
-        pieces.night([*files[number::nights], content], take)
+        pieces.night([*(begun.values() if not number else ()), *rest[number::nights], content], take)
     return whole, pieces, [*sent, *stock[-1].rows]
 
 
@@ -296,6 +352,136 @@ def test_any_order_and_splitting_of_deliveries_ends_in_the_same_silver_and_prefe
     assert pieces.silver() == silver
     day = RUN_DATES[0]
     assert pieces.preferences(day) == strengths(standing(silver, sent), day, pieces.settings)
+
+
+LISTS = (
+    ("goods", "items", {"item_id": "id", "title": "value"}, {"snapshot": True}),
+    ("extra", "items", {"item_id": "id", "title": "value"}, {}),
+    ("people", "users", {"user_id": "id", "is_consented": "value"}, {"snapshot": True}),
+)
+IDS = [f"x{n}" for n in range(10)]
+DAYS = range(7)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A file of items with titles, or of users with their consent."""
+
+    source: str
+    day: int
+    number: int
+    place: str
+    rows: tuple[tuple[str, str], ...]
+
+    @property
+    def at(self) -> datetime:
+        return moment(self.day, self.source) + timedelta(hours=4 * self.number)
+
+    @property
+    def content(self) -> str:
+        return f"{self.place} {self.day} {self.number}"
+
+
+def listings(draw: random.Random) -> list[Listing]:
+    """On some days one file or two, under a name of its own or the usual one; ids are left out, or told twice."""
+    found = []
+    for source, kind, *_ in LISTS:
+        for day in draw.sample(range(1, 6), 4):
+            for number in range(draw.choice([1, 2])):
+                ids = draw.sample(IDS, draw.randrange(5, 9))
+                values = [
+                    draw.choice(["true", "false"]) if kind == "users" else f"{source} {day} {number} {place}"
+                    for place in range(len(ids) + 4)
+                ]
+                rows = tuple(zip(draw.sample([*ids, *ids[:4]], len(values)), values, strict=True))
+                name = draw.choice(["all", "all", f"part-{day}-{number}"])
+                found.append(Listing(source, day, number, f"{source}/{name}.csv", rows))
+    return found
+
+
+def there(files: list[Listing], kind: str, day: int) -> set[tuple[str, str]]:
+    """(id, value) of what holds on the day."""
+    whole = {name: bool(more) for name, of, _, more in LISTS if of == kind}
+    theirs = [file for file in files if file.source in whole]
+    stands: dict[str, tuple] = {}
+    for file in theirs:
+        for place, (name, value) in enumerate(file.rows):
+            row = (file.at, kind == "users" and value == "false", place, file.source, value)
+            stands[name] = max(row, stands.get(name, row))
+    present = {}
+    for source in (name for name, is_whole in whole.items() if is_whole):
+        days = sorted({file.day for file in theirs if file.source == source})
+        holds = max((one for one in days if one <= day), default=days[0])
+        newest: dict[str, Listing] = {}
+        for file in sorted(theirs, key=lambda file: file.at):
+            if (file.source, file.day) == (source, holds):
+                newest[file.place] = file
+        present[source] = {name for file in newest.values() for name, _ in file.rows}
+    return {
+        (name, value) for name, (*_, source, value) in stands.items() if name in present.get(source, {name})
+    }
+
+
+def take_lists(world: World, kind: str, files: list[Listing]) -> None:
+    """The rows of some files into bronze and silver, and the files marked, as `ingest` and `clean` do it."""
+    job = world.job(RUN_DATES[0])
+    columns = LISTS[0][2] if kind == "items" else LISTS[2][2]
+    rows = [
+        {
+            **dict(zip(columns, values, strict=True)),
+            "source": file.source,
+            "source_file": file.place,
+            "content_hash": file.content,
+            "delivered_at": file.at,
+            "row": number,
+        }
+        for file in files
+        for number, values in enumerate(file.rows)
+    ]
+    job.append(BRONZE[kind], bronze(world.spark, rows, BRONZE[kind]))
+    found = batch.judged_batch(job, kind, bronze(world.spark, rows, BRONZE[kind]), [])
+    found.merge(job)
+    found.close()
+    marks = [
+        ("r", FIRST.date(), "clean", DONE, f"{kind}:{one.source}:{one.content}", 1.0, FIRST) for one in files
+    ]
+    job.append(OPS_METRICS, frame_of(world.spark, marks, OPS_METRICS.schema))
+
+
+def test_full_deliveries_in_any_order_leave_what_was_there_on_each_day(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    draw = random.Random(9)
+    files = listings(draw)
+    whole, pieces = (
+        World(spark, tmp_path / name, large_batch_rows=1_000_000, with_lists=True)
+        for name in ("whole", "pieces")
+    )
+    shuffled = draw.sample(files, len(files))
+    for world, nights in ((whole, [files]), (pieces, [shuffled[::2], shuffled[1::2]])):
+        for night in nights:
+            for kind in ("items", "users"):
+                theirs = {name for name, of, *_ in LISTS if of == kind}
+                take_lists(world, kind, [file for file in night if file.source in theirs])
+    expected, gone = {}, set()
+    for kind, of in (("items", LISTS[0]), ("users", LISTS[2])):
+        name, value = of[2]
+        for day in DAYS:
+            expected[kind, day] = there(files, kind, day)
+            gone |= {(kind, one) for one in IDS} - {(kind, one) for one, _ in expected[kind, day]}
+        for world in (whole, pieces):
+            lake, found = world.job(RUN_DATES[0]).lake, defaultdict(set)
+            rows = [
+                current_on(versions_on(lake, world.settings, kind, on), on, name).select(
+                    F.lit(day), name, F.col(value).cast("string")
+                )
+                for day in DAYS
+                for on in [FIRST.date() + timedelta(days=day - 1)]
+            ]
+            for day, *pair in reduce(DataFrame.unionAll, rows).collect():
+                found[kind, day].add(tuple(pair))
+            assert found == {key: pairs for key, pairs in expected.items() if key[0] == kind}
+    assert len(gone) > 10
 
 
 @pytest.mark.soak

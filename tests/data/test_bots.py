@@ -13,7 +13,8 @@ from tests.settings import with_defaults
 DAY = date(2024, 6, 2)
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 SCHEMA = (
-    "event_id string, user_id string, item_id string, event_at timestamp, basket_id string, event_date date"
+    "event_id string, user_id string, item_id string, event_at timestamp, basket_id string, event_date date, "
+    "source string"
 )
 STRICT = with_defaults(
     Bots,
@@ -39,7 +40,7 @@ def events() -> list[tuple]:
     rows: list[tuple] = []
 
     def event(user: str, item: int, at: datetime, basket: str | None = None) -> None:
-        rows.append((f"e{len(rows)}", user, f"i{item}", at, basket, at.date()))
+        rows.append((f"e{len(rows)}", user, f"i{item}", at, basket, at.date(), "shop"))
 
     def days(n: float) -> timedelta:
         return timedelta(days=n)

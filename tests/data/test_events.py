@@ -28,7 +28,7 @@ BURSTS_AND_RATINGS = (
 )
 SCHEMA = (
     "event_id string, user_id string, item_id string, event_type string, event_at timestamp, "
-    "quantity double, value double, cancels_event_id string, event_date date"
+    "quantity double, value double, cancels_event_id string, event_date date, source string"
 )
 
 
@@ -41,6 +41,7 @@ class Event:
         self.quantity: float | None = other.get("quantity")
         self.value: float | None = other.get("value")
         self.cancels: str | None = other.get("cancels")
+        self.source: str = other.get("source", "shop")
 
     @property
     def order(self) -> tuple:
@@ -48,7 +49,7 @@ class Event:
 
     def row(self) -> tuple:
         values = (self.id, self.user, self.item, self.kind, self.at, self.quantity, self.value, self.cancels)
-        return (*values, self.at.date())
+        return (*values, self.at.date(), self.source)
 
 
 def oracle(events: list[Event], day: date, *, burst_seconds: float, rated: str) -> dict[str, float | None]:

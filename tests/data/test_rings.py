@@ -24,7 +24,7 @@ def events() -> list[tuple]:
 
     def event(user: str, item: str, kind: str = "purchase", day: int = 0) -> None:
         at = NOON + timedelta(days=day, seconds=len(rows))
-        rows.append((f"e{len(rows)}", user, item, at, None, at.date(), kind))
+        rows.append((f"e{len(rows)}", user, item, at, None, at.date(), "shop", kind))
 
     for n in range(4):
         for item in range(5) if n % 2 else reversed(range(5)):

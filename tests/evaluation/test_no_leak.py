@@ -40,7 +40,7 @@ TASTES, USERS, ITEMS, HAD, WANTED = 3, 40, 20, 8, 4
 CHANCE = WANTED / (TASTES * ITEMS)
 EVENTS = (
     "event_id string, user_id string, item_id string, event_type string, event_at timestamp, event_date date, "
-    "quantity double, value double, cancels_event_id string"
+    "quantity double, value double, cancels_event_id string, source string"
 )
 VERSIONS = (
     "item_id string, title string, valid_from date, valid_to date, delivered_at timestamp, row_hash string"
@@ -88,6 +88,7 @@ def events_of(spark: SparkSession, past: Pairs, future: Pairs) -> DataFrame:
             1.0,
             None,
             None,
+            "shop",
         )
         for day, pairs in ((TODAY, past), (NEXT, future))
         for user, item in pairs

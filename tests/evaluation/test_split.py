@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from recsys_spark.evaluation.backtest import judged_items
 from recsys_spark.evaluation.split import drawn, leave_last_one, relevant_pairs, time_split
 
-EVENTS = "event_id string, user_id string, item_id string, event_at timestamp"
+EVENTS = "event_id string, user_id string, item_id string, event_at timestamp, source string"
 PAIRS = "user_id string, item_id string"
 CUTOFF = date(2024, 3, 10)
 OPENS = datetime(2024, 3, 11, tzinfo=UTC)
@@ -39,12 +39,12 @@ def test_midnight_utc_is_the_border_on_both_sides(frame, session_zone):
     events = frame(
         EVENTS,
         [
-            ("long_before", "u", "i", OPENS - timedelta(days=400)),
-            ("last_before", "u", "i", OPENS - TICK),
-            ("first_after", "u", "i", OPENS),
-            ("last_after", "u", "i", closes - TICK),
-            ("too_late", "u", "i", closes),
-            ("timeless", "u", "i", None),
+            ("long_before", "u", "i", OPENS - timedelta(days=400), "s"),
+            ("last_before", "u", "i", OPENS - TICK, "s"),
+            ("first_after", "u", "i", OPENS, "s"),
+            ("last_after", "u", "i", closes - TICK, "s"),
+            ("too_late", "u", "i", closes, "s"),
+            ("timeless", "u", "i", None, "s"),
         ],
     )
     before, after = time_split(events, cutoff=CUTOFF, window_days=28)
@@ -63,7 +63,7 @@ def test_no_event_leaks_for_any_cutoff_and_window(frame):
         )
         for n in range(600)
     }
-    events = frame(EVENTS, [(event, "u", "i", at) for event, at in moments.items()]).cache()
+    events = frame(EVENTS, [(event, "u", "i", at, "s") for event, at in moments.items()]).cache()
     try:
         for _ in range(6):
             cutoff = date(2024, 1, 1) + timedelta(days=rng.randrange(60))
@@ -107,13 +107,13 @@ def test_the_last_event_of_each_user_is_the_test(frame):
     events = frame(
         EVENTS,
         [
-            ("e1", "u1", "a", OPENS),
-            ("e2", "u1", "b", OPENS + TICK),
-            ("e9", "u2", "a", OPENS),  # the same moment: the higher event_id is later
-            ("e3", "u2", "b", OPENS),
-            ("e4", "u3", "a", OPENS),
-            ("e5", "u4", "a", None),
-            ("e6", "u4", "b", OPENS),
+            ("e1", "u1", "a", OPENS, "s"),
+            ("e2", "u1", "b", OPENS + TICK, "s"),
+            ("e9", "u2", "a", OPENS, "s"),  # the same moment: the higher event_id is later
+            ("e3", "u2", "b", OPENS, "s"),
+            ("e4", "u3", "a", OPENS, "s"),
+            ("e5", "u4", "a", None, "s"),
+            ("e6", "u4", "b", OPENS, "s"),
         ],
     )
     train, test = leave_last_one(events)
@@ -125,11 +125,11 @@ def test_the_last_event_of_each_user_is_the_test(frame):
 def test_leave_last_one_agrees_with_sorting_and_loses_nothing(frame):
     rng = random.Random(2)
     rows = [
-        (f"e{n:04d}", f"u{rng.randrange(200)}", "i", OPENS + timedelta(hours=rng.randrange(40)))
+        (f"e{n:04d}", f"u{rng.randrange(200)}", "i", OPENS + timedelta(hours=rng.randrange(40)), "s")
         for n in range(1_000)
     ]
     newest: dict[str, tuple[datetime, str]] = {}
-    for event, user, _, at in rows:
+    for event, user, _, at, _ in rows:
         newest[user] = max(newest.get(user, (at, event)), (at, event))
     train, test = leave_last_one(frame(EVENTS, rows))
     assert ids(test) == {event for _, event in newest.values()}

@@ -77,7 +77,7 @@ def test_unsubscribes_that_match_nobody_are_told_and_stop_a_batch_of_many(
     assert job.read(SILVER_OUTCOMES).count() == 21
 
     def sendable() -> dict[str, bool]:
-        people = people_on(job.lake, DAY, preferences=job.read(SILVER_PREFERENCES))
+        people = people_on(job.lake, DAY, settings=job.settings, preferences=job.read(SILVER_PREFERENCES))
         rows = audience_of(job.settings.campaigns[CAMPAIGN], people).collect()
         return {row["user_id"]: row["is_sendable"] for row in rows}
 

@@ -71,7 +71,7 @@ def replace_people(
 
 def make_visible(job: Job, *, run_id: str = "r1") -> None:
     """One slot for each member of each campaign's audience, published without a gate."""
-    people = people_on(job.lake, DAY, preferences=job.read(SILVER_PREFERENCES))
+    people = people_on(job.lake, DAY, settings=job.settings, preferences=job.read(SILVER_PREFERENCES))
     rows = []
     for name, campaign in job.settings.campaigns.items():
         for member in audience_of(campaign, people).collect():

@@ -81,7 +81,8 @@ def test_lists_of_who_unsubscribed_from_the_channel_are_made_and_may_not_be_sent
 
     def sendable(campaign: Campaign) -> set[str]:
         nobody = job.read(SILVER_PREFERENCES)
-        rows = audience_of(campaign, people_on(job.lake, DAY, preferences=nobody)).collect()
+        people = people_on(job.lake, DAY, settings=job.settings, preferences=nobody)
+        rows = audience_of(campaign, people).collect()
         valid = {row["user_id"] for row in USERS + SPELT} - {"gone"}
         assert sorted(row["user_id"] for row in rows) == sorted(valid)
         return {row["user_id"] for row in rows if row["is_sendable"]}

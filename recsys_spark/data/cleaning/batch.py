@@ -84,9 +84,9 @@ class Batch:
         parts = [(part, _dates(part)) for part in self.staged]
         merge_batch(
             job.lake,
-            SILVER[self.kind],
+            self.kind,
             self.good,
-            identity=KINDS[self.kind].identity,
+            same_events=job.settings.same_events,
             add=partial(take_in, *parts) if parts else None,
         )
 

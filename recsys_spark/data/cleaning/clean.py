@@ -13,7 +13,7 @@ from recsys_spark.data.kinds import KINDS, rules
 from recsys_spark.lake.tables import FIELDS_BY_KIND, SILVER, SILVER_QUARANTINE
 
 # Where a rejected row came from, and how it came; null in good rows, which stand for themselves.
-ORIGIN = ("source_file", "content_hash", "row", "ingest_date", "raw")
+ORIGIN = ("source_file", "content_hash", "ingest_date", "raw")
 REPEATED = "repeated"
 # Of a slot's 64 bits; 24 are left for the day, which is below 2^22 up to the year 9999.
 _HASH_BITS = 40
@@ -22,13 +22,14 @@ _HASH_BITS = 40
 def cleaned(bronze: DataFrame, kind: str, *, settings: Clean, sources: Mapping[str, Source]) -> DataFrame:
     """The silver columns of `kind` for every bronze row, `reject_reasons` (empty = good), and ORIGIN."""
     columns, broken = KINDS[kind].typed(settings, sources)
-    names = [*columns, *(["source"] if "source" not in columns else [])]
+    columns.setdefault("source", F.col("source"))
     # As delivered, under names of their own: they are looked at again for rejected rows only.
-    payload = [F.col(name).alias(f"_{name}") for name in ("malformed", *FIELDS_BY_KIND[kind], *ORIGIN[:-1])]
+    kept = ("malformed", "source", *FIELDS_BY_KIND[kind], *ORIGIN[:-1])
+    payload = [F.col(name).alias(f"_{name}") for name in kept]
     judged = bronze.select(
         *[column.alias(name) for name, column in columns.items()],
-        *(["source"] if "source" not in columns else []),
         "delivered_at",
+        "row",
         rules.reject_reasons(broken).alias("reject_reasons"),
         *payload,
     )
@@ -40,9 +41,12 @@ def cleaned(bronze: DataFrame, kind: str, *, settings: Clean, sources: Mapping[s
     ]
     # Hundreds of bytes a row of where it came from go through the sort for rejected rows only.
     origin = {**{name: F.col(f"_{name}") for name in ORIGIN[:-1]}, "raw": _raw_row(kind)}
+    # Whose events they are is said of good rows; a rejected one is its own source's.
+    source = F.when(is_rejected(), F.col("_source")).otherwise(F.col("source")).alias("source")
     return judged.select(
-        *names,
+        *[source if name == "source" else name for name in columns],
         "delivered_at",
+        "row",
         F.xxhash64(*hashed).alias("row_hash"),
         "reject_reasons",
         *[F.when(is_rejected(), value).alias(name) for name, value in origin.items()],
@@ -76,7 +80,7 @@ def deduplicate(
     buckets: int = 1,
     repeats: Observation | None = None,
 ) -> DataFrame:
-    """Each good row once: the latest delivery of its identity, ties by a content hash; rejected rows all.
+    """Each good row once: of its identity the one that stands (`Kind.precedence`); rejected rows all.
 
     The result is a function of the set of rows, whatever their order and partitions.
 
@@ -99,7 +103,7 @@ def deduplicate(
     if together:
         keyed = keyed.repartition(*together)
     newest_first = Window.partitionBy("_slot", *together, *identity, "_apart").orderBy(
-        F.desc("delivered_at"), F.desc("row_hash"), F.desc("source")
+        *[F.expr(part).desc() for part in KINDS[kind].precedence()]
     )
     placed = keyed.withColumn("_place", F.row_number().over(newest_first))
     if repeats is not None:

@@ -20,8 +20,17 @@ DONE, DISCARDED = "cleaned_file", "discarded_file"
 
 def finished_files(lake: Lake) -> set[str]:
     """The files that `clean` does not look at again."""
-    done = lake.read(OPS_METRICS).where(F.col("metric").isin(DONE, DISCARDED)).select("label").distinct()
-    return {row["label"] for row in done.collect()}
+    return _labels(lake, DONE, DISCARDED)
+
+
+def cleaned_files(lake: Lake) -> set[str]:
+    """The files whose good rows silver has."""
+    return _labels(lake, DONE)
+
+
+def _labels(lake: Lake, *metrics: str) -> set[str]:
+    rows = lake.read(OPS_METRICS).where(F.col("metric").isin(*metrics)).select("label").distinct()
+    return {row["label"] for row in rows.collect()}
 
 
 def file_key(file: Delivered) -> str:

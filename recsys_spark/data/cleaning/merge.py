@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import partial
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.data.kinds import KINDS
 from recsys_spark.lake.store import Lake
-from recsys_spark.lake.tables import Table
+from recsys_spark.lake.tables import SILVER
 from recsys_spark.runtime.checkpoints import checkpointed
 
-# A matched row is replaced by a later delivery only, so any order of deliveries ends in the same table; of
-# equal times by another content, as `deduplicate` has it, and of equal contents by another source's.
-_NEWER = (
-    "s.delivered_at > t.delivered_at OR (s.delivered_at = t.delivered_at AND (s.row_hash > t.row_hash{}))"
-)
-_SOURCE = " OR (s.row_hash = t.row_hash AND s.source > t.source)"
 _LISTED_DATES = 400
 # So many rows of a batch are sent to where the table's rows lie; more are worth a shuffle of the whole table.
 SENT_ROWS = 500_000
@@ -26,26 +21,30 @@ SENT_ROWS = 500_000
 
 def merge_batch(
     lake: Lake,
-    table: Table,
+    kind: str,
     rows: DataFrame,
     *,
-    identity: Sequence[str],
+    same_events: Mapping[str, str] | None = None,
     add: Callable[[], None] | None = None,
 ) -> None:
     """Merge the good rows of a batch into its table of silver.
 
-    In a table partitioned by event_date an identity stands under one date. Where a later delivery corrects
-    the date, the row under the old one is removed in the same commit. Where an earlier delivery arrives late,
-    it is dropped. Dates that the table does not know are appended without looking at others.
+    A matched row is replaced only by one that stands before it (`Kind.precedence`), so any order of
+    deliveries ends in the same table. In a table partitioned by event_date an identity stands under one date.
+    Where a later delivery corrects the date, the row under the old one is removed in the same commit. Where
+    an earlier delivery arrives late, it is dropped. Dates that the table does not know are appended without
+    looking at others.
 
     lake: that holds the table.
-    table: of silver; partitioned by event_date, or by nothing.
+    kind: of the rows, a key of KINDS; its table of silver is partitioned by event_date, or by nothing.
     rows: good rows in the table's columns, unique by identity.
-    identity: columns that name a thing, whatever date it stands under.
+    same_events: source -> the one whose events it has too. What the table has of it from before that was said
+        is taken for the other's.
     add: appends all the rows by another way, taken where they only have to be appended; None: there is none.
     """
+    table = SILVER[kind]
     if not table.partition_by:
-        lake.merge(table, rows, newer=newer(table))
+        lake.merge(table, rows, newer=newer(kind))
         return
     append = add or partial(lake.append, table, rows)
     if not lake.exists(table):
@@ -54,45 +53,64 @@ def merge_batch(
     known = lake.read(table)
     per_date = _rows_per_date(rows)
     dates, is_small = sorted(per_date), sum(per_date.values()) <= SENT_ROWS
-    elsewhere = checkpointed(_under_other_dates(known, rows, identity, is_small=is_small))
-    gone = elsewhere.where("is_newer").select(*identity, F.col("_known_date").alias("event_date"))
-    late = elsewhere.where("NOT is_newer").select(*identity)
+    identity = list(KINDS[kind].identity)
+    elsewhere = _elsewhere(known, rows, kind, same_events or {}, is_small=is_small)
+    gone = elsewhere.where("is_newer").select("_known.*", "event_id")
+    late = elsewhere.where("NOT is_newer").select(*identity).distinct()
     has_gone, has_late = not gone.isEmpty(), not late.isEmpty()
     if has_late:
-        rows = rows.join(late, on=list(identity), how="left_anti")
+        rows = rows.join(late, on=identity, how="left_anti")
         append = partial(lake.append, table, rows)
     if not has_gone and known.where(F.col("event_date").isin(dates)).isEmpty():
         append()
         return
     if has_gone:
         dates = sorted({*dates, *_rows_per_date(gone)})
-    lake.merge(table, rows, newer=newer(table), touched=_touched(dates), gone=gone if has_gone else None)
+    lake.merge(table, rows, newer=newer(kind), touched=_touched(dates), gone=gone if has_gone else None)
 
 
-def newer(table: Table) -> str:
-    """When a row of the batch (s) stands in the place of the table's (t)."""
-    return _NEWER.format(_SOURCE if "source" in table.columns else "")
+def newer(kind: str) -> str:
+    """When a row of the batch (s) stands in the place of the table's (t).
+
+    What a table of an earlier version does not say of a row is null there, and below every value.
+    """
+    batch, known = (", ".join(KINDS[kind].precedence(side)) for side in ("s.", "t."))
+    return f"struct({batch}) > struct({known})"
 
 
 def _rows_per_date(rows: DataFrame) -> dict[date, int]:
     return {row["event_date"]: row["count"] for row in rows.groupBy("event_date").count().collect()}
 
 
-def _under_other_dates(
-    known: DataFrame, rows: DataFrame, identity: Sequence[str], *, is_small: bool
+def _elsewhere(
+    known: DataFrame, rows: DataFrame, kind: str, same_events: Mapping[str, str], *, is_small: bool
 ) -> DataFrame:
-    """(identity, _known_date, is_newer): rows that the table has under another date than the batch."""
-    version = ("delivered_at", "row_hash")
-    table_side = known.select(
-        *identity,
-        F.col("event_date").alias("_known_date"),
-        *[F.col(name).alias(f"_{name}") for name in version],
+    """(identity, _known, is_newer): rows that the table has under another date or source than the batch.
+
+    _known: the date and the source that the table has. Of the whole table only the key is read: of few rows
+    it has to be known which one stands.
+    """
+    key = ["source", "event_id"]
+    place, precedence = F.struct("event_date", "source"), F.struct(*map(F.expr, KINDS[kind].precedence()))
+    whose = F.col("source")
+    for source, other in same_events.items():
+        whose = F.when(F.col("source") == source, F.lit(other)).otherwise(whose)
+    batch = rows.select(*key, place.alias("_place"))
+    pairs = (
+        known.select(whose.alias("source"), "event_id", place.alias("_known"))
+        .join(F.broadcast(batch) if is_small else batch, on=key, how="inner")
+        .where("_known <> _place")
     )
-    batch = rows.select(*identity, "event_date", *version)
-    pairs = table_side.join(F.broadcast(batch) if is_small else batch, on=list(identity), how="inner")
-    later = F.struct("delivered_at", "row_hash") > F.struct("_delivered_at", "_row_hash")
-    other_date = pairs.where(F.col("_known_date") != F.col("event_date"))
-    return other_date.select(*identity, "_known_date", later.alias("is_newer"))
+    met = checkpointed(pairs.select(*key, "_known"))
+    dates = sorted(_rows_per_date(met.select("_known.event_date")))
+    if not dates:
+        return met.select(*key, "_known", F.lit(True).alias("is_newer"))
+    named = known.alias("t").where(_touched(dates))
+    before = named.select("event_id", place.alias("_known"), precedence.alias("_before"))
+    after = rows.select(*key, precedence.alias("_precedence"))
+    both = met.join(before, on=["event_id", "_known"], how="inner").join(after, on=key, how="inner")
+    is_newer = F.col("_precedence") > F.col("_before")
+    return checkpointed(both.select(*key, "_known", is_newer.alias("is_newer")))
 
 
 def _touched(dates: Sequence[date]) -> str:

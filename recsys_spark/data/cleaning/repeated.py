@@ -39,14 +39,14 @@ def repeated_keys(
     """
     cores = bronze.sparkSession.sparkContext.defaultParallelism
     partitions = cores * -(-rows // (cores * _ROWS_TOGETHER))  # as many for each core
-    if own := KINDS[kind].own_id:
-        # Most sources name their events: then no other column has to be read.
-        named = bronze.select(F.when(~rules.is_blank(own), F.xxhash64(own)).alias(KEY))
-        keys = _more_than_once(named, partitions)
-        if keys.where(F.col(KEY).isNull()).isEmpty():
-            return keys
     columns, _ = KINDS[kind].typed(clean, sources)
     identity = [columns[name] for name in KINDS[kind].identity]
+    if own := KINDS[kind].own_id:
+        # Most sources name their events: then no other column has to be read.
+        named = F.when(~rules.is_blank(own), F.xxhash64(*identity[:-1], F.col(own)))
+        keys = _more_than_once(bronze.select(named.alias(KEY)), partitions)
+        if keys.where(F.col(KEY).isNull()).isEmpty():
+            return keys
     return _more_than_once(bronze.select(F.xxhash64(*identity).alias(KEY)), partitions)
 
 

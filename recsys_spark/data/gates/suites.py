@@ -31,6 +31,7 @@ _NOTHING_BEFORE = Past()
 _WHOLE_SUITE = "silver.interactions.profile"
 _REPEATED = "rows that repeat the key of another after deduplication"
 _ONCE, _BROKE = "good rows, each once", "rows that broke a row rule"
+_LOST = "what the full delivery before had and this one lacks"
 _AGE, _AGE_MEANING = "newest_age_days", "days from the newest known event to the run date"
 
 
@@ -105,6 +106,7 @@ def item_check(figures: Mapping[str, float], *, quality: Quality, past: Past = _
         none_of("bad_validity", "versions that end before they begin"),
         none_of("duplicate_keys", _REPEATED),
         at_most("untitled_share", quality.max_untitled_share, "items that a mail could not name"),
+        at_most("snapshot_loss", quality.max_snapshot_loss, _LOST),
         at_most("rejected_share", quality.max_rejected_item_share, _BROKE),
     ]
     compared, more = compared_with(figures, past, quality, nullable=("category", "brand", "price"))
@@ -141,6 +143,7 @@ def _people_check(
         none_of("bad_validity", "versions that end before they begin"),
         none_of("duplicate_keys", _REPEATED),
         at_most("rejected_share", quality.max_rejected_user_share, _BROKE),
+        at_most("snapshot_loss", quality.max_snapshot_loss, _LOST),
     ]
     low, high = quality.min_user_volume_ratio, quality.max_user_volume_ratio
     volume = volume_of(figures, past, quality, low=low, high=high)

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Clean, Source
 from recsys_spark.data.kinds import rules
-from recsys_spark.data.kinds.kind import Columns, Kind
+from recsys_spark.data.kinds.kind import Columns, Kind, whose_events
 
 
 def _broken(clean: Clean, *, event_at: Column) -> dict[str, Column]:
@@ -67,7 +67,7 @@ def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Column
         "value": rules.number("value"),
         "basket_id": F.col("basket_id"),
         "cancels_event_id": _cancels(),
-        "source": F.col("source"),
+        "source": whose_events(sources),
     }
     return columns, _broken(clean, event_at=event_at)
 
@@ -75,7 +75,8 @@ def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Column
 INTERACTIONS = Kind(
     "interactions",
     required=("user_id", "item_id", "event_type", "event_at"),
-    identity=("event_id",),
+    identity=("source", "event_id"),
     typed=_typed,
     own_id="event_id",
+    later=("{}event_at",),
 )

@@ -22,9 +22,10 @@ Typed = Callable[[Clean, Mapping[str, Source]], tuple[Columns, Columns]]
 class Kind:
     """One kind of delivered table.
 
-    required: fields that a source must map. identity: the columns that name a thing, of which the latest
-    delivery stands. typed: (settings, sources) -> (silver columns over bronze, reason -> broken rule).
-    own_id: the bronze column that is the identity wherever it is given.
+    required: fields that a source must map. identity: the columns that name a thing, of which one row stands.
+    typed: (settings, sources) -> (silver columns over bronze, reason -> broken rule). own_id: the bronze
+    column that is the last of the identity wherever it is given. later: SQL of what decides between rows of
+    one moment of delivery before their place in the file does; the greater value stands.
     """
 
     name: str
@@ -32,6 +33,26 @@ class Kind:
     identity: tuple[str, ...]
     typed: Typed
     own_id: str = ""
+    later: tuple[str, ...] = ()
+
+    def precedence(self, side: str = "") -> list[str]:
+        """SQL of what says which of two rows of one thing stands: the greater value, the first one first.
+
+        It is a total order of all rows that differ, so no order of files or partitions matters. side: `s.`
+        or `t.` where a statement reads rows of two frames.
+        """
+        parts = ("{}delivered_at", *self.later, "{}row", "{}row_hash", "{}source")
+        return [part.format(side) for part in parts]
+
+
+def whose_events(sources: Mapping[str, Source]) -> Column:
+    """Whose ids the row's source gives: its own, or those of the source that has the same events."""
+    name = F.col("source")
+    for source_name, source in sources.items():
+        if source.same_events_as:
+            is_meant = F.col("source") == source_name
+            name = F.when(is_meant, F.lit(source.same_events_as)).otherwise(name)
+    return name
 
 
 def text(name: str) -> Column:

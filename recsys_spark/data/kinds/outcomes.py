@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Clean, Source
 from recsys_spark.data.kinds import rules
-from recsys_spark.data.kinds.kind import Columns, Kind, text
+from recsys_spark.data.kinds.kind import Columns, Kind, text, whose_events
 
 # What befalls one item of a list, and what befalls the mail or the address.
 ITEM_OUTCOMES = ("impression", "click", "purchase", "dislike", "skip")
@@ -60,7 +60,7 @@ def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Column
         "outcome_type": outcome_type,
         "event_at": event_at,
         "event_date": F.to_date(event_at),
-        "source": F.col("source"),
+        "source": whose_events(sources),
     }
     key = F.when(rules.is_blank("event_id"), _content_key(columns)).otherwise(F.col("event_id"))
     return {"event_id": key, **columns}, _broken(
@@ -71,7 +71,8 @@ def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Column
 OUTCOMES = Kind(
     "outcomes",
     required=("run_date", "channel", "campaign", "user_id", "outcome_type", "event_at"),
-    identity=("event_id",),
+    identity=("source", "event_id"),
     typed=_typed,
     own_id="event_id",
+    later=("{}event_at",),
 )

@@ -42,4 +42,11 @@ def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Column
     return columns, _broken(clean, sources)
 
 
-USERS = Kind("users", required=("user_id",), identity=("user_id", "valid_from"), typed=_typed)
+USERS = Kind(
+    "users",
+    required=("user_id",),
+    identity=("user_id", "valid_from"),
+    typed=_typed,
+    # Who said no and yes at one moment said no.
+    later=("NOT {}is_consented",),
+)

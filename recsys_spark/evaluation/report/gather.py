@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from recsys_spark.data.events import as_of
+from recsys_spark.data.snapshots import versions_on
 from recsys_spark.data.validity import current_on, known_on
 from recsys_spark.evaluation.report.contents import (
     FunnelStep,
@@ -36,7 +37,6 @@ from recsys_spark.lake.tables import (
     OPS_RUNS,
     SILVER_INTERACTIONS,
     SILVER_ITEMS,
-    SILVER_USERS,
 )
 from recsys_spark.models.versions import backtest_version, preferences_of
 from recsys_spark.names import HEADLINE, MAE, RMSE, STAGES
@@ -240,7 +240,9 @@ def _stories(job: Job, staged: DataFrame, pairs: DataFrame, blends: Mapping[str,
     strong = pairs.where(their).withColumn("place", F.row_number().over(strongest))
     histories = strong.where(F.col("place") <= _HISTORY_LINES).join(items, on="item_id", how="left").collect()
     slots = staged.where(their).join(items, on="item_id", how="left").collect()
-    users = current_on(job.read(SILVER_USERS).where(their), job.run_date, "user_id")
+    users = current_on(
+        versions_on(job.lake, job.settings, "users", job.run_date).where(their), job.run_date, "user_id"
+    )
     segments = {row["user_id"]: row["segment"] for row in users.collect()}
     return [
         _story(

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.data.preferences import liked
 from recsys_spark.data.reading import events_on, preferences_on
+from recsys_spark.data.snapshots import versions_on
 from recsys_spark.errors import InputError
 from recsys_spark.evaluation.backtest import judged_items, window_events
 from recsys_spark.evaluation.metrics.metrics import user_scores
@@ -27,7 +28,6 @@ from recsys_spark.evaluation.metrics.significance import Interval, paired_bootst
 from recsys_spark.evaluation.weights.fit import weigh_once
 from recsys_spark.lake.fingerprint import fingerprint
 from recsys_spark.lake.job import Job
-from recsys_spark.lake.tables import SILVER_ITEMS, SILVER_USERS
 from recsys_spark.models.history import with_fade
 from recsys_spark.models.versions import train_once
 from recsys_spark.names import TASKS
@@ -120,10 +120,14 @@ def evidence_key(job: Job, evidence: Evidence) -> list[tuple[int, int]]:
     In any order. What later nights add, or close from a later day on, changes nothing.
     """
     day = F.lit(evidence.window.cutoff)
-    items = job.read(SILVER_ITEMS).where(F.col("valid_from") <= day)
+    items = versions_on(job.lake, job.settings, "items", evidence.window.cutoff).where(
+        F.col("valid_from") <= day
+    )
     looked_at = [evidence.known.select(*_OF_EVENT), evidence.relevant, items.select(*_OF_ITEM)]
     if by := job.settings.popularity.by:
-        users = job.read(SILVER_USERS).where(F.col("valid_from") <= day)
+        users = versions_on(job.lake, job.settings, "users", evidence.window.cutoff).where(
+            F.col("valid_from") <= day
+        )
         looked_at.append(users.select("user_id", "valid_from", *by))
     return [fingerprint(rows) for rows in looked_at]
 

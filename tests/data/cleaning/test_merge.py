@@ -72,7 +72,7 @@ def test_the_latest_delivery_of_an_event_stands_under_its_own_date(
     for number in order:
         # One of them as if it were too large to be sent to the table's rows.
         monkeypatch.setattr(merge, "SENT_ROWS", 0 if number == 1 else 500_000)
-        merge_batch(lake, SILVER_INTERACTIONS, delivery(spark, batches[number]), identity=("event_id",))
+        merge_batch(lake, "interactions", delivery(spark, batches[number]))
     rows = lake.read(SILVER_INTERACTIONS).collect()
     assert sorted((row["event_id"], row["event_date"], row["item_id"]) for row in rows) == sorted(
         latest(batches)
@@ -84,9 +84,56 @@ def test_the_same_batch_twice_changes_no_row_and_new_dates_are_only_appended(
 ) -> None:
     lake = Lake(spark, str(tmp_path))
     for batch in (FIRST, FIRST, CORRECTED[2:]):
-        merge_batch(lake, SILVER_INTERACTIONS, delivery(spark, batch), identity=("event_id",))
+        merge_batch(lake, "interactions", delivery(spark, batch))
     history = DeltaTable.forPath(spark, lake.path(SILVER_INTERACTIONS)).history().orderBy("version").collect()
     assert [row["operation"] for row in history] == ["WRITE", "MERGE", "WRITE"]
     assert history[1]["operationMetrics"]["numTargetRowsUpdated"] == "0"
     assert history[1]["operationMetrics"]["numTargetRowsInserted"] == "0"
-    assert {row["event_id"] for row in lake.read(SILVER_INTERACTIONS).collect()} == {"a", "b", "c", "d"}
+    found = {row["event_id"] for row in lake.read(SILVER_INTERACTIONS).collect()}
+    assert found == {"a", "b", "c", "d"}
+
+
+def silver(event_id: str, source: str, item: str, *, at: int, hour: int, **other: object) -> dict:
+    """An event of an hour of Monday, delivered on a day of April."""
+    moment = datetime(2024, 4, 1, hour)
+    known = {"event_id": event_id, "source": source, "item_id": item, "user_id": "u", "row_hash": 0, "row": 0}
+    when = {"event_at": moment, "event_date": MONDAY, "delivered_at": datetime(2024, 4, at)}
+    return {**known, **when, "event_type": "purchase", **other}
+
+
+def test_one_rule_says_which_row_stands_in_a_lake_of_an_earlier_version_too(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """The table has neither `row` nor one row of an event that two sources deliver, one of them twice."""
+    table, lake = SILVER_INTERACTIONS, Lake(spark, str(tmp_path))
+    known = [
+        silver("1", "tills", "tea", at=6, hour=9, row_hash=9),
+        silver("2", "tills", "tea", at=6, hour=9, row_hash=9),
+        silver("3", "tills", "tea", at=6, hour=9, row_hash=9),
+        silver("4", "copy", "tea", at=6, hour=9),
+        silver("5", "copy", "tea", at=8, hour=9),
+        silver("6", "copy", "tea", at=6, hour=9),
+        silver("6", "tills", "tea", at=5, hour=9),
+    ]
+    old = rows_for(spark, table, *known).drop("row")
+    old.write.format("delta").partitionBy("event_date").save(lake.path(table))
+    batch = [
+        silver("1", "web", "soap", at=7, hour=9),  # another source's 1
+        silver("2", "tills", "soap", at=6, hour=8, row=5),  # an earlier event of the same moment of delivery
+        silver("3", "tills", "soap", at=6, hour=9, row=5),  # a later row of it
+        silver("4", "tills", "soap", at=7, hour=9),  # the same event as the copy's
+        silver("5", "tills", "soap", at=7, hour=9),  # delivered before the copy
+        silver("6", "tills", "soap", at=7, hour=9),
+    ]
+    merge_batch(lake, "interactions", rows_for(spark, table, *batch), same_events={"copy": "tills"})
+    found = {(row["event_id"], row["source"], row["item_id"]) for row in lake.read(table).collect()}
+    assert found == {
+        ("1", "tills", "tea"),
+        ("1", "web", "soap"),
+        ("2", "tills", "tea"),
+        ("3", "tills", "soap"),
+        ("4", "tills", "soap"),
+        ("5", "copy", "tea"),
+        ("6", "tills", "soap"),
+    }
+    assert lake.read(table).count() == len(found)

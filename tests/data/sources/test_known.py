@@ -55,13 +55,36 @@ STORIES: dict[str, tuple[Nights, list[list[str]]]] = {
 }
 
 
-@pytest.mark.parametrize("story", STORIES)
+DAY = 86_400_000
+# Of a source whose deliveries are all there is: what comes on another day is that day's.
+SNAPSHOTS: dict[str, tuple[Nights, list[list[str]]]] = {
+    "a catalogue that is as it was two days ago": (
+        [[file("1", "A", 1)], [file("1", "A", 1), file("2", "B", DAY)], [file("3", "A", 2 * DAY)]],
+        [["A"], ["B"], ["A#2"]],
+    ),
+    "the same all at once": (
+        [[file("1", "A", 1), file("2", "B", DAY), file("3", "A", 2 * DAY)]] * 2,
+        [["A", "B", "A#2"], []],
+    ),
+    "on one day it is one": ([[file("1", "A", 1), file("2", "A", 2)], [file("1", "A", 3)]], [["A"], []]),
+    "an earlier one may come late": (
+        [[file("2", "A", 2 * DAY)], [file("1", "A", DAY)], [file("1", "A", DAY)]],
+        [["A"], ["A#2"], []],
+    ),
+    "back again within a day": (
+        [[file("x", "A", 1)], [file("x", "B", 2)], [file("x", "A", 3)]],
+        [["A"], ["B"], ["A#2"]],
+    ),
+}
+
+
+@pytest.mark.parametrize("story", [*STORIES, *SNAPSHOTS])
 def test_a_content_is_new_once_and_again_where_another_was_delivered_in_between(story: str) -> None:
-    nights, expected = STORIES[story]
+    nights, expected = {**STORIES, **SNAPSHOTS}[story]
     contents: dict[str, dict[str, int]] = {}
     found = []
     for night in nights:
-        taken = Known(contents).new(night)
+        taken = Known(contents, is_snapshot=story in SNAPSHOTS).new(night)
         for one in taken:
             contents.setdefault(one.uri.replace("///", "/"), {})[one.content_hash] = one.modified_ms
         found.append([one.content_hash for one in taken])
