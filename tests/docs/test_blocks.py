@@ -13,6 +13,8 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.commands.run.night import the_night
 from recsys_spark.config.load import load_settings
+from recsys_spark.lake.store import Lake
+from recsys_spark.lake.tables import SILVER_INTERACTIONS, SILVER_QUARANTINE, SILVER_USERS
 from recsys_spark.night import parse_date
 from tests.conftest import ROOT, Frame
 from tests.docs.pages import Block, blocks
@@ -44,49 +46,66 @@ def test_data_and_settings_are_parts_of_the_files_that_the_night_below_reads(lan
         assert any(block.text in text for text in files), block
 
 
-@pytest.fixture(scope="module")
-def reader(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a reader who typed the quickstart's commands, each of which must succeed."""
-    home = tmp_path_factory.mktemp("reader")
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a reader who typed the quickstart's commands up to the run, each of which must succeed."""
     for folder in ("conf", "docs"):
-        (home / folder).mkdir()
+        (tmp_path / folder).mkdir()
     for path in (ROOT / "conf").iterdir():
-        (home / "conf" / path.name).write_bytes(path.read_bytes())
-    (home / "docs" / "snippets").symlink_to(SNIPPETS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RECSYS_CONF", str(home / "conf"))
-        patch.setenv("RECSYS_HOME", str(home))
-        for name in ("RECSYS_LAKE", "RECSYS_OUTPUT"):
-            patch.delenv(name, raising=False)
-        for block in blocks("docs/quickstart.md"):
-            for line in block.text.splitlines() if block.language == "bash" else ():
-                words = shlex.split(line, comments=True)
-                if words and words[0] in {"mkdir", "cp"}:
-                    subprocess.run(["bash", "-ec", line], cwd=home, check=True)
-                elif words[:2] == [".venv/bin/recsys", "run"]:
-                    # In this process, with this session: what the command does once it has parsed the line.
-                    given = dict(zip(words[2::2], words[3::2], strict=True))
-                    assert given.keys() == {"--env", "--run-date"}
-                    the_night(load_settings(given["--env"]), parse_date(given["--run-date"]))
-    return home
+        (tmp_path / "conf" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "docs" / "snippets").symlink_to(SNIPPETS)
+    monkeypatch.setenv("RECSYS_CONF", str(tmp_path / "conf"))
+    monkeypatch.setenv("RECSYS_HOME", str(tmp_path))
+    for name in ("RECSYS_LAKE", "RECSYS_OUTPUT"):
+        monkeypatch.delenv(name, raising=False)
+    for line in quickstart():
+        if shlex.split(line, comments=True)[:1] in (["mkdir"], ["cp"]):
+            subprocess.run(["bash", "-ec", line], cwd=tmp_path, check=True)
+    return tmp_path
 
 
-def test_the_quickstart_ends_in_lists_and_mails(reader):
+def quickstart() -> list[str]:
+    """The lines that the quickstart has its reader type."""
+    own = [block for block in blocks("docs/quickstart.md") if block.language == "bash"]
+    return [line for block in own for line in block.text.splitlines()]
+
+
+def run_as_typed(last: str) -> None:
+    """The quickstart's `recsys run` in this process, up to a stage: what it does once it has parsed its line."""
+    [words] = [words for words in map(shlex.split, quickstart()) if words[:2] == [".venv/bin/recsys", "run"]]
+    given = dict(zip(words[2::2], words[3::2], strict=True))
+    assert given.keys() == {"--env", "--run-date"}
+    the_night(load_settings(given["--env"]), parse_date(given["--run-date"]), last=last)
+
+
+def test_the_quickstart_s_shop_is_read_and_its_one_bad_date_quarantined(
+    spark: SparkSession, reader: Path
+) -> None:
+    run_as_typed("clean")
+    lake = Lake(spark, str(reader / "data" / "mine" / "lake"))
+    orders = len((SNIPPETS / "orders.csv").read_text("utf-8").splitlines()) - 1
+    assert lake.read(SILVER_INTERACTIONS).count() == orders - 1
+    assert [row["reject_reasons"] for row in lake.read(SILVER_QUARANTINE).collect()] == [["unparsable_time"]]
+    users = {row["user_id"]: row["is_consented"] for row in lake.read(SILVER_USERS).collect()}
+    assert {name for name, may in users.items() if not may} == {"dan"}
+
+
+@pytest.mark.soak  # a whole night of ten stages
+def test_the_quickstart_ends_in_lists_and_mails(spark: SparkSession, reader: Path) -> None:
+    run_as_typed("deliver")
     output = reader / "data" / "mine" / "output" / "2025-08-31"
-    lists = [
-        json.loads(line) for line in (output / "exports" / "email-weekly.jsonl").read_text().splitlines()
-    ]
+    lines = (output / "exports" / "email-weekly.jsonl").read_text("utf-8").splitlines()
+    lists = [json.loads(line) for line in lines]
     mails = {path.stem for path in (output / "mails" / "weekly").glob("*.html")}
     # Everybody has a list, hugo without an order too; dan does not consent.
-    assert (
-        mails == {one["user_id"] for one in lists} == {"anna", "ben", "carla", "eva", "finn", "gina", "hugo"}
-    )
+    consenting = {"anna", "ben", "carla", "eva", "finn", "gina", "hugo"}
+    assert mails == {one["user_id"] for one in lists} == consenting
     assert all(1 <= len(one["items"]) <= 5 for one in lists)
     assert "Leaf and Bean" in (output / "mails" / "weekly" / "anna.html").read_text("utf-8")
     assert (output / "report.html").exists()
 
 
-def test_the_quickstart_says_how_many_lists_and_mails_there_are(reader):
+def test_the_quickstart_says_how_many_rows_and_lists_there_are() -> None:
     text = re.sub(r"\s+", " ", (ROOT / "docs" / "quickstart.md").read_text("utf-8"))
     assert "`7 lists` and `1 withheld without consent`" in text
     orders = (SNIPPETS / "orders.csv").read_text("utf-8").splitlines()
