@@ -113,9 +113,7 @@ def usual(folder: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_a_night_is_the_same_in_any_environment(
-    folder: Path, usual: dict[str, list[str]], name: str
-) -> None:
+def test_a_night_is_the_same_in_any_environment(folder: Path, usual: dict[str, list[str]], name: str) -> None:
     found = night(folder, name, ENVIRONMENTS[name], **(as_nobody() if name == "bare" else {}))
     assert all(usual.values()), "nothing is compared with nothing"
     assert any("ice" in term and "ı" not in term for term in usual[MODEL_CONTENT_TERMS.name])
