@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
 from datetime import date
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -54,10 +56,15 @@ repeat_allowed = true
 
 @dataclass(frozen=True)
 class OneItem:
-    """A shop of one item that all bought in January and again in May."""
+    """A shop of one item that all bought in January and again in May.
+
+    exit_code and told: of its night of RUN_DATE, run by the fixture.
+    """
 
     root: Path
     spark: SparkSession
+    exit_code: int = 0
+    told: str = ""
 
     def run(self, day: date, stages: Sequence[str]) -> int:
         return guarded(lambda: run_night(load_settings("slice"), day, stages, spark=self.spark))
@@ -80,7 +87,10 @@ def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Itera
         patch.setenv("RECSYS_CONF", str(conf))
         opened = OneItem(root, spark)
         opened.offer("first.jsonl", is_sold=True)
-        yield opened
+        told = StringIO()
+        with redirect_stdout(told), redirect_stderr(told):
+            code = opened.run(RUN_DATE, stages_between("ingest", "publish"))
+        yield replace(opened, exit_code=code, told=told.getvalue())
 
 
 def published(shop: OneItem) -> list[dict]:
@@ -88,15 +98,13 @@ def published(shop: OneItem) -> list[dict]:
     return table.to_pyarrow_table().to_pylist()
 
 
-def test_a_shop_of_one_item_that_nobody_buys_for_the_first_time_has_its_lists(
-    shop: OneItem, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code = shop.run(RUN_DATE, stages_between("ingest", "publish"))
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    assert "lists are made without content: no word is shared by 2 items" in told.out
-    assert "new_items_only is not judged: nobody who could have a list had anything for the first" in told.out
-    assert "repeats_allowed: NDCG@10 1.000" in told.out
+def test_a_shop_of_one_item_that_nobody_buys_for_the_first_time_has_its_lists(shop: OneItem) -> None:
+    assert shop.exit_code == 0, shop.told
+    assert "lists are made without content: no word is shared by 2 items" in shop.told
+    assert (
+        "new_items_only is not judged: nobody who could have a list had anything for the first" in shop.told
+    )
+    assert "repeats_allowed: NDCG@10 1.000" in shop.told
     rows = published(shop)
     assert sorted((row["user_id"], row["item_id"], row["rank"]) for row in rows) == [
         (user, "tea", 1) for user in USERS
@@ -107,7 +115,7 @@ def test_a_shop_of_one_item_that_nobody_buys_for_the_first_time_has_its_lists(
 def test_what_leaves_the_sale_after_lists_were_made_is_called_so_and_nothing_on_sale_is_a_sentence(
     shop: OneItem, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Follows the night above: the item is sold out on the next day, and so is whatever was staged."""
+    """The item is sold out on the next day, and so is whatever was staged the day before."""
     shop.offer("second.jsonl", is_sold=False)
     assert shop.run(NEXT_DATE, stages_between("ingest", "clean")) == 0
     capsys.readouterr()
