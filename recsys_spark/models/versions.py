@@ -96,7 +96,7 @@ def train_als_once(
     except NothingToLearnError as error:
         if not may_lack:
             raise
-        return f"lists are made without als: {error}"
+        return "lists are made without als: " + str(error).removeprefix("als: ")
     if source is not None or job.settings.preferences.min_events_per_user > 1:
         afresh = partial(lenient_preferences_on, job, day, events=events)
         newcomers = fold_in_pairs(pairs, job.settings, afresh=afresh)

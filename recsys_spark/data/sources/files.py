@@ -81,9 +81,9 @@ def find_files(spark: SparkSession, name: str, path: str) -> list[SourceFile]:
 def file_at(spark: SparkSession, uri: str) -> SourceFile | None:
     """The file of that `SourceFile.uri`, if it still lies there."""
     jvm: Any = spark.sparkContext._jvm  # noqa: SLF001 - there is no other door to it
-    path = jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI.create(uri))
-    _, system = _located(spark, path.toString())
     try:
+        path = jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI.create(uri))
+        _, system = _located(spark, path.toString())
         return next(iter(_walk(system, system.getFileStatus(path))), None)
     except Py4JJavaError:
         return None
