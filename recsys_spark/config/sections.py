@@ -51,9 +51,14 @@ class Source(Section):
     encoding: str
     header: bool
     quote: str
+    escape: str = Field(max_length=1)
     quoted_newlines: bool
     tags_separator: str
     time_format: str
+    null_values: list[Annotated[str, Field(min_length=1)]]
+    true_values: list[str]
+    false_values: list[str]
+    whole_ids: bool
     version: int | None = Field(default=None, ge=0)
     url: str
     table: str
@@ -103,6 +108,18 @@ class Source(Section):
         return self
 
     @model_validator(mode="after")
+    def _understood(self) -> Source:
+        """Words and times that can be read in one way only."""
+        true, false = (
+            {word.strip().lower() for word in words} for words in (self.true_values, self.false_values)
+        )
+        if both := sorted(true & false):
+            raise ValueError(f"true_values and false_values both have {', '.join(map(repr, both))}")
+        if fault := fault_of_pattern(self.time_format):
+            raise ValueError(f"time_format {self.time_format!r} {fault}")
+        return self
+
+    @model_validator(mode="after")
     def _attributes_of_items(self) -> Source:
         if self.attributes and self.kind != "items":
             raise ValueError(f"attributes belong to sources of kind 'items', not {self.kind!r}")
@@ -110,6 +127,26 @@ class Source(Section):
             if name in self.attributes:
                 raise ValueError(f"attributes may not be called {name!r}: that is a number of its own")
         return self
+
+
+def fault_of_pattern(time_format: str) -> str:
+    """Why a pattern would read a time as another one; empty where it would not, or where it is no pattern."""
+    if time_format in ("iso", "seconds", "milliseconds"):
+        return ""
+    plain = re.sub("'[^']*'", "", time_format)
+    has = {*plain}
+    hours = has & {*"HhkK"}
+    faults = {
+        "has no year (yyyy)": not has & {*"yuY"},
+        "has a day and no month: months are MM, and mm are minutes": "d" in has and not has & {*"ML"},
+        "has hours and no minutes: minutes are mm, and MM are months": bool(hours)
+        and "m" not in has
+        and ("s" in has or re.search(r"[HhkK][^A-Za-z]*M", plain) is not None),
+        "has DD beside a month: days of a month are dd": "D" in has and bool(has & {*"ML"}),
+        "has hours up to 12 without a half of the day: hours up to 24 are HH, halves a": bool(hours & {*"hK"})
+        and not has & {*"aB"},
+    }
+    return next((fault for fault, is_so in faults.items() if is_so), "")
 
 
 class Clean(Section):
@@ -150,6 +187,9 @@ class Quality(Section):
     max_snapshot_loss: float = Field(ge=0, le=1)
     history_nights: int = Field(gt=0)
     min_history_nights: int = Field(gt=0)
+    max_before_2000_share: float = Field(ge=0, le=1)
+    max_january_share: float = Field(ge=0, le=1)
+    max_first_of_month_share: float = Field(ge=0, le=1)
     min_history_rows: int = Field(ge=0)
     min_volume_ratio: float = Field(ge=0, le=1)
     max_volume_ratio: float = Field(ge=1)

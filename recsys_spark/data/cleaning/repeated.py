@@ -10,7 +10,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Clean, Source
-from recsys_spark.data.kinds import KINDS, rules
+from recsys_spark.data.kinds import KINDS
+from recsys_spark.data.kinds.values import is_missing
 from recsys_spark.runtime.session_settings import LARGE_BATCHES, session_settings
 
 KEY = "_key"
@@ -43,7 +44,7 @@ def repeated_keys(
     identity = [columns[name] for name in KINDS[kind].identity]
     if own := KINDS[kind].own_id:
         # Most sources name their events: then no other column has to be read.
-        named = F.when(~rules.is_blank(own), F.xxhash64(*identity[:-1], F.col(own)))
+        named = F.when(~is_missing(own, sources), F.xxhash64(*identity[:-1], F.col(own)))
         keys = _more_than_once(bronze.select(named.alias(KEY)), partitions)
         if keys.where(F.col(KEY).isNull()).isEmpty():
             return keys

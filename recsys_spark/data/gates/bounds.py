@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from recsys_spark.config.sections import Quality
 from recsys_spark.data.gates.figures import Figures
@@ -11,6 +12,8 @@ from recsys_spark.data.gates.past_nights import Past
 
 # With fewer events of a type to be expected, having none tonight is chance.
 _EXPECTED_EVENTS = 100
+# The months, and the days of a month, in which a night has events of a January, or of a first.
+_LAST_OF_JANUARY, _LAST_OF_FIRST = 2, 4
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,38 @@ def shares_of(figures: Mapping[str, float]) -> Figures:
     if rows and "unknown_items" in figures:
         shares["unknown_item_share"] = figures["unknown_items"] / rows
     return shares
+
+
+def times_of(
+    figures: Mapping[str, float], quality: Quality, *, run_date: date | None = None
+) -> tuple[Figures, list[Bound]]:
+    """Shares of times that a wrong unit or format gives nearly every row, and their bounds.
+
+    In January and February a night's events are rightly of a January, on the first days of a month rightly
+    of a first: these are not judged then.
+
+    figures: of tonight's batch, with `rows` and the counts.
+    quality: the largest shares.
+    run_date: the night; without it only the years are judged.
+    """
+    rows = figures.get("rows", 0.0)
+    limits = {"before_2000": (quality.max_before_2000_share, "good rows of times before 2000")}
+    if run_date is not None and rows >= _EXPECTED_EVENTS:
+        if run_date.month > _LAST_OF_JANUARY:
+            told = "good rows of a January, far from one: mm for MM makes each month a January"
+            limits["in_january"] = (quality.max_january_share, told)
+        if run_date.day > _LAST_OF_FIRST:
+            told = "good rows of the first of a month: a day that was not read becomes one"
+            limits["on_first"] = (quality.max_first_of_month_share, told)
+    names = {"in_january": "january_share", "on_first": "first_of_month_share"}
+    shares: Figures = {}
+    bounds = []
+    for count, (high, meaning) in limits.items():
+        if rows and count in figures:
+            name = names.get(count, f"{count}_share")
+            shares[name] = figures[count] / rows
+            bounds.append(at_most(name, high, meaning))
+    return shares, bounds
 
 
 def volume_of(

@@ -26,6 +26,7 @@ BATCH_METRIC = "profile"
 # What the number of rows that broke a rule is called, before the rule's name.
 REJECT = "reject_"
 DAY_ZERO = date(1970, 1, 1)
+_NO_SHOP_YET = date(2000, 1, 1)
 _COLUMNS = {
     "interactions": (
         "event_id",
@@ -57,9 +58,9 @@ _COLUMNS = {
 def good_figures(kind: str, *, clean: Clean, among: Column) -> dict[str, Column]:
     """Aggregates over the rows of a batch of one kind of which `among` is true, once each.
 
-    rows, null_<column>; interactions also out_of_range_<column>, unknown_event_type, events_<type> and
-    first_day, last_day (days since 1970); items, users and audiences bad_validity; users consented;
-    outcomes unknown_outcome_type and outcomes_<type>.
+    rows, null_<column>; interactions also out_of_range_<column>, unknown_event_type, events_<type>,
+    before_2000, in_january, on_first and first_day, last_day (days since 1970); items, users and audiences
+    bad_validity; users consented; outcomes unknown_outcome_type, before_2000 and outcomes_<type>.
     """
     if kind == "outcomes":
         return {**_counts(kind, among), **_outcome_figures(among)}
@@ -80,6 +81,9 @@ def good_figures(kind: str, *, clean: Clean, among: Column) -> dict[str, Column]
         **beyond,
         "unknown_event_type": F.count_if(among & ~F.col("event_type").isin(clean.event_types)),
         **per_type,
+        "before_2000": F.count_if(among & (F.col("event_date") < F.lit(_NO_SHOP_YET))),
+        "in_january": F.count_if(among & (F.month("event_date") == 1)),
+        "on_first": F.count_if(among & (F.dayofmonth("event_date") == 1)),
         "first_day": _day(F.min(day)),
         "last_day": _day(F.max(day)),
     }
@@ -89,6 +93,7 @@ def _outcome_figures(among: Column) -> dict[str, Column]:
     of_type = F.col("outcome_type")
     return {
         "unknown_outcome_type": F.count_if(among & ~of_type.isin(*OUTCOME_TYPES)),
+        "before_2000": F.count_if(among & (F.col("event_at") < F.lit(_NO_SHOP_YET).cast("timestamp"))),
         **{f"outcomes_{name}": F.count_if(among & (of_type == name)) for name in OUTCOME_TYPES},
     }
 

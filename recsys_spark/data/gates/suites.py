@@ -18,6 +18,7 @@ from recsys_spark.data.gates.bounds import (
     none_of,
     shares_of,
     suite_of,
+    times_of,
     volume_of,
 )
 from recsys_spark.data.gates.figures import age_days
@@ -81,7 +82,10 @@ def whole_check(
     types = [f"events_{name}" for name in clean.event_types]
     compared, more = compared_with(figures, past, quality, nullable=optional, types=types)
     volume = volume_of(figures, past, quality, low=quality.min_volume_ratio, high=quality.max_volume_ratio)
-    return suite_of(_WHOLE_SUITE, whole | compared | volume[0], bounds + more + volume[1])
+    times, more_times = times_of(figures, quality, run_date=run_date)
+    return suite_of(
+        _WHOLE_SUITE, whole | compared | volume[0] | times, bounds + more + volume[1] + more_times
+    )
 
 
 def freshness_check(last_day: float, *, quality: Quality, run_date: date) -> Check:
@@ -173,8 +177,9 @@ def outcome_check(figures: Mapping[str, float], *, quality: Quality, past: Past 
     compared, more = compared_with(figures, past, quality, nullable=("item_id",), types=types)
     low, high = quality.min_outcome_volume_ratio, quality.max_outcome_volume_ratio
     volume = volume_of(figures, past, quality, low=low, high=high)
-    whole = {**figures, **shares_of(figures), **unmatched, **compared, **volume[0]}
-    return suite_of("silver.outcomes", whole, bounds + more + volume[1])
+    times, more_times = times_of(figures, quality)
+    whole = {**figures, **shares_of(figures), **unmatched, **compared, **volume[0], **times}
+    return suite_of("silver.outcomes", whole, bounds + more + volume[1] + more_times)
 
 
 # The suites of the kinds that are judged by themselves alone.

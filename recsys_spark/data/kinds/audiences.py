@@ -11,6 +11,7 @@ from recsys_spark.config.sections import Clean, Source
 from recsys_spark.data.kinds import rules
 from recsys_spark.data.kinds.kind import Columns, Kind, validity
 from recsys_spark.data.kinds.users import user_rules
+from recsys_spark.data.kinds.values import is_missing
 
 
 def _broken(clean: Clean, sources: Mapping[str, Source]) -> dict[str, Column]:
@@ -18,7 +19,7 @@ def _broken(clean: Clean, sources: Mapping[str, Source]) -> dict[str, Column]:
     overlong = rules.any_of(rules.is_longer(name, clean.max_id_length) for name in ("user_id", "audience"))
     return {
         **user_rules(clean, sources),
-        "missing_audience": rules.is_blank("audience"),
+        "missing_audience": is_missing("audience", sources),
         "overlong_id": overlong,
     }
 

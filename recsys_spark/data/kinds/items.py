@@ -9,7 +9,8 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Clean, Source
 from recsys_spark.data.kinds import rules
-from recsys_spark.data.kinds.kind import Columns, Kind, flag, text, validity
+from recsys_spark.data.kinds.kind import Columns, Kind, validity
+from recsys_spark.data.kinds.values import flag, is_mapped, is_missing, not_nothing, words
 
 
 def attributes_as_json(source: Source) -> Column:
@@ -53,7 +54,7 @@ def _broken(clean: Clean, sources: Mapping[str, Source], *, released_at: Column)
     is_negative = F.coalesce(rules.number("price") < 0, F.lit(False))
     return {
         "malformed_row": F.col("malformed").isNotNull(),
-        "missing_item_id": rules.is_blank("item_id"),
+        "missing_item_id": is_missing("item_id", sources),
         "overlong_id": rules.is_longer("item_id", clean.max_id_length),
         "overlong_text": rules.any_of(
             rules.is_longer(name, clean.max_text_length) for name in ("title", "category", "brand", "tags")
@@ -61,21 +62,28 @@ def _broken(clean: Clean, sources: Mapping[str, Source], *, released_at: Column)
         "bad_price": rules.is_bad_number("price", limit=clean.max_abs_value) | is_negative,
         "bad_attribute": _bad_attribute(clean.max_abs_value),
         "unparsable_time": ~rules.is_blank("released_at") & released_at.isNull(),
+        "unreadable_flag": _is_available(sources).isNull(),
         "bad_validity": rules.bad_validity(sources),
     }
 
 
+def _is_available(sources: Mapping[str, Source]) -> Column:
+    """Of a source that does not map it every item is on sale; where it is mapped, what is not said is not."""
+    return flag("is_available", sources, missing=~is_mapped("is_available", sources))
+
+
 def _typed(clean: Clean, sources: Mapping[str, Source]) -> tuple[Columns, Columns]:
-    tags = F.filter(F.split(F.coalesce("tags", F.lit("")), rules.TAG_JOINER), lambda tag: ~rules.blank(tag))
+    delivered = F.split(F.coalesce("tags", F.lit("")), rules.TAG_JOINER)
+    tags = F.array_compact(F.transform(delivered, lambda tag: not_nothing(tag, sources, decode=True)))
     released_at = rules.point_in_time("released_at", sources)
     columns = {
         "item_id": F.col("item_id"),
-        **{name: text(name) for name in ("title", "category", "brand")},
+        **{name: words(name, sources, decode=True) for name in ("title", "category", "brand")},
         "tags": tags,
         "price": rules.number("price"),
         "released_at": released_at,
         "attributes": F.transform_values(_delivered(), lambda _, value: value.try_cast("double")),
-        "is_available": flag("is_available", default=True),
+        "is_available": _is_available(sources),
         **validity(sources),
     }
     return columns, _broken(clean, sources, released_at=released_at)

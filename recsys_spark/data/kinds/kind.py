@@ -12,7 +12,6 @@ from recsys_spark.config.sections import Clean, Source
 from recsys_spark.data.kinds import rules
 
 FIRST_DAY, LAST_DAY = "1970-01-01", "9999-12-31"
-_TRUE = ("true", "t", "yes", "y", "1")
 
 Columns = dict[str, Column]
 Typed = Callable[[Clean, Mapping[str, Source]], tuple[Columns, Columns]]
@@ -58,11 +57,6 @@ def whose_events(sources: Mapping[str, Source]) -> Column:
 def text(name: str) -> Column:
     """The text without blanks around it, null where nothing is left."""
     return F.when(~rules.is_blank(name), F.trim(F.col(name)))
-
-
-def flag(name: str, *, default: bool) -> Column:
-    """Whether the text is one of true, t, yes, y, 1 (any case); the default where it is blank."""
-    return F.when(rules.is_blank(name), F.lit(default)).otherwise(F.lower(F.trim(F.col(name))).isin(*_TRUE))
 
 
 def validity(sources: Mapping[str, Source]) -> Columns:

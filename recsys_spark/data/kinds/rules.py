@@ -27,6 +27,10 @@ BLANKS = (
 )
 # The time format of a source that names none.
 _USUAL = "iso"
+# 1990 and 2100, in seconds since 1970: what lies between them in one unit is no time of a shop in the other.
+_RECENT = (631_152_000.0, 4_102_444_800.0)
+# A year stands first, and by itself or with a month: Spark takes a time alone for one of the current day.
+_BEGINS_WITH_A_YEAR = r"^\s*[+-]?\d{4,6}(-|\s*$)"
 
 
 def is_blank(name: str) -> Column:
@@ -83,12 +87,14 @@ def point_in_time(name: str, sources: Mapping[str, Source]) -> Column:
 
 def _parsed(text: Column, time_format: str) -> Column:
     if time_format == _USUAL:
-        return F.try_to_timestamp(text)
+        return iso_time(text)
     if time_format in {"seconds", "milliseconds"}:
         value = text.try_cast("double")
         seconds = value / F.lit(1000.0 if time_format == "milliseconds" else 1.0)
         # Beyond year 9999 the conversion itself would overflow and end the night.
         sane = F.abs(seconds) < F.lit(2.5e11)
+        if time_format == "milliseconds":
+            sane = sane & ~value.between(*_RECENT)  # `time_in_seconds`
         return F.when(sane, F.timestamp_micros((seconds * 1_000_000).cast("long")))
     return F.try_to_timestamp(text, F.lit(time_format))
 
@@ -108,6 +114,32 @@ def check_time_formats(spark: SparkSession, sources: Mapping[str, Source]) -> No
                 "Expected letters such as those of 'yyyy-MM-dd HH:mm:ss', or iso, seconds or milliseconds. "
                 f"Next: correct sources.{name}.time_format."
             ) from None
+
+
+def iso_time(text: Column) -> Column:
+    """A date, with or without a time, as a timestamp; null without one. A year is its first day."""
+    # Nearly every text has a dash after its year, and its first colon behind the date: a regular expression
+    # would cost ten times as much.
+    is_usual = (F.substring(text, 5, 1) == "-") & ~F.instr(text, ":").between(1, 4)
+    return F.when(is_usual | text.rlike(_BEGINS_WITH_A_YEAR), F.try_to_timestamp(text))
+
+
+def time_rules(name: str, at: Column, sources: Mapping[str, Source]) -> dict[str, Column]:
+    """reason -> condition, of a time that every row must have: `at` is `name` as `point_in_time` reads it.
+
+    A number that is a time of 1990 to 2099 only in the other unit than its source says has a reason of its
+    own: milliseconds where seconds are said, or the reverse.
+    """
+    other: dict[str, Column] = {}
+    for said, scale, reason in (
+        ("seconds", 1000.0, "time_in_milliseconds"),
+        ("milliseconds", 1.0, "time_in_seconds"),
+    ):
+        if named := [source_name for source_name, source in sources.items() if source.time_format == said]:
+            is_other = (F.col(name).try_cast("double") / F.lit(scale)).between(*_RECENT)
+            other[reason] = F.coalesce(F.col("source").isin(*named) & is_other, F.lit(False))
+    unparsable = at.isNull() & ~any_of(other.values()) if other else at.isNull()
+    return {"unparsable_time": unparsable, **other}
 
 
 def bad_validity(sources: Mapping[str, Source]) -> Column:

@@ -92,17 +92,25 @@ def _first_record(text: str, source: Source) -> str:
     lines = re.split(r"(\r\n|\n|\r)", text)
     record = lines[0]
     for end, line in zip(lines[1::2], lines[2::2], strict=False):
-        if not (source.quoted_newlines and source.quote and record.count(source.quote) % 2):
+        if not (source.quoted_newlines and source.quote and _quotes(record, source) % 2):
             break
         record += end + line
     return record
 
 
+def _quotes(record: str, source: Source) -> int:
+    """How many quotes open or close a field; of doubled ones it does not matter."""
+    return record.replace(source.escape + source.quote, "" if source.escape else source.quote).count(
+        source.quote
+    )
+
+
 def split_fields(record: str, source: Source) -> list[str]:
-    """The fields of one CSV record: quotes removed, doubled quotes read as one."""
+    """The fields of one CSV record: quotes removed, doubled (or escaped) quotes read as one."""
     separator, quote = re.escape(source.separator), re.escape(source.quote)
+    escaped = (source.escape or source.quote) + source.quote
     plain = rf"(.*?)(?={separator}|\Z)"
-    quoted = rf"{quote}((?:[^{quote}]|{quote}{quote})*){quote}(?={separator}|\Z)"
+    quoted = rf"{quote}((?:{re.escape(escaped)}|[^{quote}])*){quote}(?={separator}|\Z)"
     field = re.compile(rf"(?:{quoted})|(?:{plain})" if source.quote else plain, re.DOTALL)
     fields: list[str] = []
     at = 0
@@ -112,7 +120,7 @@ def split_fields(record: str, source: Source) -> list[str]:
             return fields
         groups = match.groups()
         text = groups[0] if groups[0] is not None else groups[-1]
-        fields.append(text.replace(source.quote * 2, source.quote) if source.quote else text)
+        fields.append(text.replace(escaped, source.quote) if source.quote else text)
         at = match.end() + len(source.separator)
         if at > len(record):
             return fields

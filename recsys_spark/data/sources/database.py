@@ -35,7 +35,7 @@ class TableRead:
 
 def look_at_table(spark: SparkSession, name: str, source: Source) -> Layout:
     """The table's columns and types; no row is read."""
-    schema = _table(spark, name, source).schema
+    schema = _rows(spark, name, source)[0].schema
     columns = tuple((field.name, field.dataType.simpleString()) for field in schema)
     return Layout(SourceFile(_place(source), _place(source), 0, 0), columns)
 
@@ -46,12 +46,13 @@ def read_table(spark: SparkSession, name: str, source: Source) -> TableRead:
     A second read could find other rows than those that were hashed. A partition's content is a hash
     over its rows in any order; a row's place is its rank in its partition's content.
     """
+    table, decimals = _rows(spark, name, source)
     wanted = [column(theirs) for theirs in their_columns(source)]
     part = F.concat(F.lit(f"{_place(source)}#"), F.spark_partition_id())
-    scanned = _table(spark, name, source).select(
+    scanned = table.select(
         *wanted, part.alias(FILE), F.lit(0).alias(ROW), F.lit(None).cast("string").alias(MALFORMED)
     )
-    rows = mapped(scanned, source)
+    rows = mapped(scanned, source, decimals=decimals)
     payload = [field for field in rows.columns if field not in {"source_file", "row", "malformed"}]
     # Within the partition, so the place in Spark's partition is the place in the content's order.
     in_order = rows.sortWithinPartitions(*payload).withColumn(
@@ -81,7 +82,8 @@ def _parts(rows: DataFrame, payload: list[str]) -> list[SourceFile]:
     )
 
 
-def _table(spark: SparkSession, name: str, source: Source) -> DataFrame:
+def _rows(spark: SparkSession, name: str, source: Source) -> tuple[DataFrame, list[str]]:
+    """The table, and those of its columns that are decimals there and texts here."""
     options = {
         "url": source.url,
         "dbtable": source.table,
@@ -102,13 +104,14 @@ def _table(spark: SparkSession, name: str, source: Source) -> DataFrame:
     table = spark.read.format("jdbc").options(**options).load()
     # One NaN in a numeric column would end the night; as texts they are judged row by row.
     numeric = [
-        f"`{field.name}` STRING"
+        field.name
         for field in table.schema
         if isinstance(field.dataType, DecimalType) and field.name != source.partition_column
     ]
     if not numeric:
-        return table
-    return spark.read.format("jdbc").options(**options, customSchema=", ".join(numeric)).load()
+        return table, []
+    texts = ", ".join(f"`{column_name}` STRING" for column_name in numeric)
+    return spark.read.format("jdbc").options(**options, customSchema=texts).load(), numeric
 
 
 def _credentials(name: str, source: Source, environment: Mapping[str, str]) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import reduce
 from operator import and_
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType
+from pyspark.sql.types import ArrayType, DataType, DecimalType, DoubleType, FloatType
 
 from recsys_spark.config.sections import Source
 from recsys_spark.data.kinds import KINDS
@@ -19,6 +20,9 @@ from recsys_spark.lake.tables import FIELDS_BY_KIND
 
 # Columns of a scanned frame beside the delivery's own, under names that no delivery has.
 FILE, ROW, MALFORMED = "__recsys_file", "__recsys_row", "__recsys_malformed"
+# The whole numbers below it are each a float of their own: beyond it two ids may be one already.
+EXACT_DOUBLE, _EXACT_FLOAT = 2.0**53, 2.0**24
+_WHOLE = r"^(-?\d+)\.0*$"
 
 
 def check_mapping(name: str, source: Source) -> None:
@@ -45,26 +49,73 @@ def their_columns(source: Source) -> dict[str, list[str]]:
     return fields
 
 
-def mapped(scanned: DataFrame, source: Source) -> DataFrame:
-    """source_file, row, malformed, and our fields as texts, of a frame that has all their columns."""
-    lists = {field.name for field in scanned.schema if isinstance(field.dataType, ArrayType)}
-    payload = [_ours(field, theirs, source, lists).alias(field) for field, theirs in source.columns.items()]
+def mapped(scanned: DataFrame, source: Source, *, decimals: Collection[str] = ()) -> DataFrame:
+    """source_file, row, malformed, and our fields as texts, of a frame that has all their columns.
+
+    scanned: the delivered rows.
+    source: their section.
+    decimals: columns of texts that are decimal numbers where they were delivered.
+    """
+    types = {field.name: field.dataType for field in scanned.schema}
+    types |= {name: DecimalType(38, 18) for name in decimals}
+    payload = [_ours(field, theirs, source, types).alias(field) for field, theirs in source.columns.items()]
     payload += [F.lit(value).alias(field) for field, value in source.constants.items()]
     if source.attributes:
         payload.append(attributes_as_json(source).alias("attributes"))
     return scanned.select(
         F.col(FILE).alias("source_file"),
         F.col(ROW).alias("row"),
-        F.col(MALFORMED).alias("malformed"),
+        F.coalesce(MALFORMED, *_no_ids(source, types)).alias("malformed"),
         *payload,
     )
 
 
-def _ours(field: str, mapping: str | list[str], source: Source, lists: set[str]) -> Column:
+def is_whole(number: Column, *, below: float) -> Column:
+    """Whether a float is a whole number whose digits it holds exactly; null for null."""
+    return (number == F.rint(number)) & (F.abs(number) < F.lit(below))
+
+
+def _id(name: str, kind: DataType | None, *, whole_ids: bool) -> Column:
+    """An id as text: of a column of numbers the whole number's digits, null where it is none."""
+    if isinstance(kind, FloatType | DoubleType):
+        return F.when(_is_id(name, kind), column(name).try_cast("long").cast("string"))
+    text = column(name).cast("string")
+    if isinstance(kind, DecimalType):
+        return F.when(_is_id(name, kind), F.regexp_replace(text, _WHOLE, "$1"))
+    return F.regexp_replace(text, _WHOLE, "$1") if whole_ids else text
+
+
+def _is_id(name: str, kind: DataType) -> Column:
+    if isinstance(kind, DecimalType):
+        return column(name).cast("string").rlike(r"^-?\d+(\.0*)?$")
+    return is_whole(column(name), below=_EXACT_FLOAT if isinstance(kind, FloatType) else EXACT_DOUBLE)
+
+
+def _no_ids(source: Source, types: dict[str, DataType]) -> list[Column]:
+    """For each column of numbers that ids are made of: a sentence where the number is none, else null.
+
+    NaN is no number but says that none is given, as the word does.
+    """
+    sentences = []
+    for name, fields in their_columns(source).items():
+        kind = types.get(name)
+        ids = [field for field in fields if field.endswith("_id")]
+        if ids and isinstance(kind, FloatType | DoubleType | DecimalType):
+            text = column(name).cast("string")
+            told = F.concat(F.lit(f"{ids[0]}: "), text, F.lit(" is no whole number that it holds exactly"))
+            sentences.append(F.when(~_is_id(name, kind) & (text != "NaN"), told))
+    return sentences
+
+
+def _ours(field: str, mapping: str | list[str], source: Source, types: dict[str, DataType]) -> Column:
     names = [mapping] if isinstance(mapping, str) else mapping
     if field == "tags":
+        lists = {name for name, kind in types.items() if isinstance(kind, ArrayType)}
         return F.concat_ws(TAG_JOINER, *[_tags(name, source, is_list=name in lists) for name in names])
-    values = [column(name).cast("string") for name in names]
+    if field.endswith("_id"):
+        values = [_id(name, types.get(name), whole_ids=source.whole_ids) for name in names]
+    else:
+        values = [column(name).cast("string") for name in names]
     if len(values) == 1:
         return values[0]
     if field.endswith("_id"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from recsys_spark.config.sections import Source
+from recsys_spark.data.kinds.rules import any_of
 from recsys_spark.data.sources.columns import Layout
 from recsys_spark.data.sources.files import read_options
 from recsys_spark.data.sources.lines import Numbered, numbered
-from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
+from recsys_spark.data.sources.mapping import EXACT_DOUBLE, FILE, MALFORMED, ROW, is_whole, their_columns
 from recsys_spark.errors import ConfigError
 from recsys_spark.runtime.session_settings import session_settings
 
@@ -44,7 +46,8 @@ def scan_csv(spark: SparkSession, source: Source, layouts: Sequence[Layout]) -> 
     )
     is_broken = F.col(_PARSED).isNull() | F.col(f"{_PARSED}.{_RAW}").isNotNull()
     if source.quote:
-        is_broken = is_broken | _is_unclosed(source.quote, F.col(f"{_PARSED}.{inner[-1]}"))
+        is_broken = is_broken | _is_unclosed(source, F.col(f"{_PARSED}.{inner[-1]}"))
+        is_broken = is_broken | _is_other_dialect(source, inner)
     return Numbered(
         parsed.select(
             FILE,
@@ -73,7 +76,15 @@ def scan_jsonl(spark: SparkSession, source: Source, layouts: Sequence[Layout]) -
         F.from_json(F.when(is_object, F.col(_LINE)), _strings(keys), {"columnNameOfCorruptRecord": _RAW}),
     )
     is_broken = F.col(_PARSED).isNull() | F.col(f"{_PARSED}.{_RAW}").isNotNull()
-    values = [F.col(_PARSED).getField(key).alias(key) for key in keys]
+    values = []
+    for key in keys:
+        value = F.col(_PARSED).getField(key)
+        if any(field.endswith("_id") for field in their_columns(source)[key]):
+            number, is_float = value.try_cast("double"), _is_json_float(key, value)
+            is_id = is_whole(number, below=EXACT_DOUBLE)
+            is_broken = is_broken | F.coalesce(is_float & ~is_id, F.lit(False))
+            value = F.when(is_float & is_id, number.try_cast("long").cast("string")).otherwise(value)
+        values.append(value.alias(key))
     raw = F.when(is_broken, F.make_valid_utf8(_LINE)).alias(MALFORMED)
     return Numbered(parsed.select(FILE, ROW, raw, *values), lines.rows)
 
@@ -105,13 +116,36 @@ def _is_readable(source: Source) -> Column:
     return is_text & (F.length(_LINE) <= MAX_LINE)
 
 
-def _is_unclosed(quote: str, last: Column) -> Column:
+def _is_unclosed(source: Source, last: Column) -> Column:
     """Whether the line's last field opens a quote that the line does not close: a line end was in it."""
-    mark = F.lit(quote)
-    without = F.length(F.replace(F.col(_LINE), mark, F.lit("")))
-    is_odd = ((F.length(_LINE) - without) / len(quote)) % 2 == 1
-    tail = F.concat(mark, F.replace(F.coalesce(last, F.lit("")), mark, F.lit(quote * 2)))
+    quote, escaped = source.quote, (source.escape or source.quote) + source.quote
+    mark, line = F.lit(quote), F.col(_LINE)
+    if escaped != quote * 2:
+        line = F.replace(line, F.lit(escaped), F.lit(""))
+    without = F.length(F.replace(line, mark, F.lit("")))
+    is_odd = ((F.length(line) - without) / len(quote)) % 2 == 1
+    tail = F.concat(mark, F.replace(F.coalesce(last, F.lit("")), mark, F.lit(escaped)))
     return is_odd & F.endswith(F.col(_LINE), tail)
+
+
+def _is_other_dialect(source: Source, inner: Sequence[str]) -> Column:
+    r"""Whether a field kept its quotes, having others within that are escaped as `escape` does not say.
+
+    `"Pizza 12\" deluxe"` where quotes are doubled, `"Pizza 12"" deluxe"` where they have a backslash.
+    """
+    mark = F.lit(source.quote * 2 if source.escape else "\\" + source.quote)
+    # Few lines have such a pair, and only of those every field is looked at.
+    fields = [F.col(f"{_PARSED}.{place}") for place in inner]
+    kept = [F.startswith(field, F.lit(source.quote)) & F.contains(field, mark) for field in fields]
+    return F.contains(F.col(_LINE), mark) & F.coalesce(any_of(kept), F.lit(False))
+
+
+def _is_json_float(key: str, value: Column) -> Column:
+    """Whether the key's value is a number with a point or an exponent, and not a text that looks like one."""
+    # Digits and the minus are below the colon in ASCII; of those few have a point or a letter.
+    may_be = (value < F.lit(":")) & any_of(F.contains(value, F.lit(mark)) for mark in ".eE")
+    is_number = value.rlike(r"^-?\d+(\.\d+)?([eE][+-]?\d+)?$")
+    return may_be & is_number & F.col(_LINE).rlike(rf'"{re.escape(key)}"\s*:\s*-?\d')
 
 
 def _scan_records(
@@ -141,7 +175,7 @@ def _csv(source: Source) -> dict[str, str]:
     return {
         "sep": source.separator,
         "quote": source.quote,
-        "escape": source.quote or "\\",
+        "escape": source.escape or source.quote or "\\",
         "mode": "PERMISSIVE",
         "columnNameOfCorruptRecord": _RAW,
         # With the default a row of many separators ends the night.

@@ -68,7 +68,7 @@ def test_every_rule_names_the_rows_that_break_it_and_no_other(spark: SparkSessio
         "no time of delivery": ({"event_at": "2024-05-02 00:00:01", **NO_TIME}, []),
         "after its ingestion": ({"event_at": "2024-06-02 00:00:01", **NO_TIME}, ["future_time"]),
         "year 9999": ({"event_at": "9999-12-31 00:00:00"}, ["future_time"]),
-        "NaN": ({"quantity": "NaN"}, ["bad_quantity"]),
+        "not a number": ({"quantity": "NaN"}, ["bad_quantity"]),
         "infinite": ({"value": "Infinity"}, ["bad_value"]),
         "1e308": ({"value": "1e308"}, ["bad_value"]),
         "a word": ({"quantity": "two"}, ["bad_quantity"]),

@@ -112,6 +112,11 @@ GOOD = {
         ({"unknown_items": 101}, Past(), {"unknown_item_share": (0.0505, None, 0.05)}),
         ({"last_day": DAY_NUMBER - 8}, Past(), {"newest_age_days": (8, None, 7)}),
         ({"last_day": DAY_NUMBER + 3}, Past(), {}),
+        ({"before_2000": 1000, "in_january": 1900}, Past(), {}),
+        ({"before_2000": 1001}, Past(), {"before_2000_share": (0.5005, None, 0.5)}),
+        ({"in_january": 1901}, Past(), {"january_share": (0.9505, None, 0.95)}),
+        # The night of 2 June has events of 1 June.
+        ({"on_first": 2000}, Past(), {}),
         ({"rows": 0, "rows_in": 0, "rejected": 0}, Past(), {"rows": (0, 1, None)}),
     ],
 )
@@ -121,6 +126,26 @@ def test_a_batch_is_judged_as_a_whole_and_beside_the_last_nights(
     figures = {**GOOD, **change}
     check = whole_check(figures, quality=settings.quality, clean=settings.clean, run_date=DAY, past=past)
     assert failed(check) == {name: bounds(*values) for name, values in broken.items()}
+
+
+@pytest.mark.parametrize(
+    ("run_date", "rows", "told"),
+    [
+        (date(2024, 6, 20), 100, {"january_share", "first_of_month_share"}),
+        (date(2024, 6, 4), 100, {"january_share"}),
+        (date(2024, 3, 1), 100, {"january_share"}),
+        (date(2024, 2, 29), 100, {"first_of_month_share"}),
+        (date(2024, 1, 5), 100, {"first_of_month_share"}),
+        (date(2024, 1, 2), 100, set()),
+        (date(2024, 6, 20), 99, set()),
+    ],
+)
+def test_times_that_all_fall_on_a_first_of_january_are_told_but_in_the_nights_that_have_them(
+    settings: Settings, run_date: date, rows: int, told: set[str]
+) -> None:
+    figures = {"rows": rows, "in_january": rows, "on_first": rows}
+    check = whole_check(figures, quality=settings.quality, clean=settings.clean, run_date=run_date)
+    assert set(failed(check)) == told
 
 
 def test_few_rows_are_not_compared_by_their_shares(settings: Settings) -> None:
@@ -302,6 +327,9 @@ def test_figures_are_counts_of_the_rows_and_hold_none_of_their_values(
         "events_purchase": 1,
         "events_view": 2,
         "unknown_event_type": 1,
+        "before_2000": 0,
+        "in_january": 0,
+        "on_first": 1,
         "first_day": (date(2024, 4, 30) - epoch).days,
         "last_day": (date(2024, 5, 3) - epoch).days,
     }

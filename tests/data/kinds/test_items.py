@@ -80,8 +80,9 @@ def test_users_have_groups_and_neither_users_nor_audiences_have_long_texts(spark
     conform(judged.select(*SILVER_USERS.columns), SILVER_USERS)
     found = {row["user_id"]: row for row in judged.collect()}
     assert [found["a"][name] for name in groups] == ["NZ", "South", None, "35-44"]
-    assert {user: row["is_consented"] for user, row in found.items()} == {"a": True, "b": False, "c": False}
+    assert {user: row["is_consented"] for user, row in found.items()} == {"a": True, "b": False, "c": None}
     assert found["b"]["reject_reasons"] == ["overlong_text"]
+    assert found["c"]["reject_reasons"] == ["unreadable_flag"]
     members = [{"user_id": "a", "audience": "x" * 21}, {"user_id": "a", "audience": "spring"}]
     rows = cleaned(bronze(spark, members, BRONZE_AUDIENCES), "audiences", settings=RULES, sources={})
     reasons = {row["audience"]: row["reject_reasons"] for row in rows.collect()}

@@ -37,11 +37,15 @@ CSV_ROWS = (
     Row("byte order mark before the header, DOS line ends", _line("bom"), TAKEN),
     Row("missing id", _line("no-user", user=""), "missing_user_id"),
     Row("blank id", _line("blank-item", item="   "), "missing_item_id"),
+    Row(
+        "null word as an id (`NULL`, `nan`, `n/a`, `\\N`)", _line("null-word", user="NULL"), "missing_user_id"
+    ),
     Row("NUL in an id", _line("nul", user="u\0l"), TAKEN),
     Row("emoji in an id", _line("emoji", user="😀"), TAKEN),
     Row("id of 10 kB", _line("long-id", user="u" * 10_000), "overlong_id"),
     Row("formula as an id (`=cmd|' /C calc'!A0`)", _line("formula", item="=cmd|' /C calc'!A0"), TAKEN),
     Row("`<script>` as an id", _line("script", item="<script>alert(1)</script>"), TAKEN),
+    Row("id of a text column that looks like a float (`13813.0`)", _line("float", item="13813.0"), TAKEN),
     Row("NaN", _line("nan", pieces="NaN"), "bad_quantity"),
     Row("infinite number", _line("inf", value="-Infinity"), "bad_value"),
     Row("1e308", _line("huge", value="1e308"), "bad_value"),
@@ -50,6 +54,12 @@ CSV_ROWS = (
     Row("year 20000", _line("y20000", at="+20000-01-01"), "future_time"),
     Row("epoch 0", _line("epoch", at="1970-01-01 00:00:00"), "before_epoch"),
     Row("a time that is none", _line("time", at="yesterday"), "unparsable_time"),
+    Row("a time without a date (`12:30`)", _line("clock", at="12:30"), "unparsable_time"),
+    Row(
+        'quotes of another dialect (`"Pizza 12\\" deluxe"`)',
+        _line("dialect", item='"Pizza 12\\" deluxe"'),
+        "malformed_row",
+    ),
     Row("quote that its line does not close", _line("open", value='"1'), "malformed_row"),
     Row("field too many", _line("many") + b",7", "malformed_row"),
     Row("field too few", b"few,u,i,2024-04-01", "malformed_row"),
@@ -73,6 +83,11 @@ JSON_ROWS = (
         "JSON number as an id",
         b'{"id":"number","user":12345678901234567890,"item":1,"at":"2024-04-01"}',
         TAKEN,
+    ),
+    Row(
+        "JSON number with a fraction as an id (`12.5`)",
+        b'{"id":"fraction","user":"u","item":12.5,"at":"2024-04-01"}',
+        "malformed_row",
     ),
 )
 

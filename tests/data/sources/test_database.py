@@ -164,6 +164,19 @@ def test_each_partition_of_a_table_is_taken_once_and_again_when_its_rows_changed
     assert back.rows.count() == 50
 
 
+def test_numbers_of_a_database_are_ids_where_they_are_whole(spark: SparkSession, orders: Source) -> None:
+    query = "(select *, case when id = 2 then 12.5 else 13813.00 end s, id::float8 u from orders where id < 4) as t"
+    columns = {**orders.columns, "item_id": "s", "user_id": "u"}
+    found = taken(spark, orders.model_copy(update={"table": query, "columns": columns}), Known())
+    assert found.rows is not None
+    rows = {
+        row["event_id"]: (row["user_id"], row["item_id"], row["malformed"]) for row in found.rows.collect()
+    }
+    told = "item_id: 12.5 is no whole number that it holds exactly"
+    good = {f"{n}": (f"{n}", "13813", None) for n in (0, 1, 3)}
+    assert rows == {**good, "2": ("2", None, told)}
+
+
 def test_credentials_come_from_the_environment_and_are_in_no_sentence(
     spark: SparkSession, orders: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:

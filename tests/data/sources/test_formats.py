@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.config.sections import Source
-from recsys_spark.data.sources import Delivery, Known, new_deliveries, one_slash
+from recsys_spark.data.sources import Delivery, Known, find_files, new_deliveries, one_slash, read_source
 from recsys_spark.data.sources.columns import split_fields
 from recsys_spark.errors import ConfigError
 from tests.data.sources.reading import COLUMNS, EVENTS, read
@@ -181,7 +182,8 @@ def test_all_that_changed_in_all_sources_is_told_in_one_error(spark: SparkSessio
     accepted = {"typed": PARQUET.model_copy(update={"retyped_columns": "accept"})}
     rows = new_deliveries(spark, accepted, places=places, known=known)["typed"].rows
     assert rows is not None
-    assert [row["user_id"] for row in rows.collect()] == ["1.5"]
+    told = "user_id: 1.5 is no whole number that it holds exactly"
+    assert [(row["user_id"], row["malformed"]) for row in rows.collect()] == [(None, told)]
 
 
 def test_a_delta_table_is_taken_once_a_version(spark: SparkSession, tmp_path: Path) -> None:
@@ -203,6 +205,101 @@ def test_a_delta_table_is_taken_once_a_version(spark: SparkSession, tmp_path: Pa
     assert delivered(spark, path, of_version).files == first.files
     with pytest.raises(ConfigError, match="has no version 7"):
         delivered(spark, path, source.model_copy(update={"version": 7}))
+
+
+def test_an_id_of_a_column_of_floats_is_the_whole_number_or_none(spark: SparkSession, tmp_path: Path) -> None:
+    doubles = [13813.0, 12345671.0, -0.0, 2.0**53 - 1, 2.0**53, 12.5, float("inf"), float("nan"), None]
+    table = pa.table(
+        {
+            "user": doubles,
+            "item": pa.array([16777215.0, 16777216.0] + [7.0] * 7, pa.float32()),
+            "at": [f"{n}" for n in range(9)],
+            "price": doubles,
+            "order": pa.array(
+                [Decimal("13813.00"), Decimal("1.50")] + [Decimal("7.00")] * 7, pa.decimal128(20, 2)
+            ),
+        }
+    )
+    pq.write_table(table, tmp_path / "floats.parquet")
+    columns = {**COLUMNS, "event_id": ["order", "item"], "value": "price"}
+    source = PARQUET.model_copy(update={"columns": columns})
+    rows = (
+        read_source(spark, "shop", source, find_files(spark, "shop", str(tmp_path))).orderBy("row").collect()
+    )
+    assert [row["user_id"] for row in rows] == [
+        *["13813", "12345671", "0", "9007199254740991"],
+        *[None] * 5,
+    ]
+    assert [row["item_id"] for row in rows[:3]] == ["16777215", None, "7"]
+    assert [row["event_id"] for row in rows[:3]] == ["13813:16777215", None, "7:7"]
+    assert rows[1]["value"] == "1.2345671E7"
+    exactly = "is no whole number that it holds exactly"
+    assert [row["malformed"] for row in rows] == [
+        None,
+        f"item_id: 1.6777216E7 {exactly}",
+        None,
+        None,
+        f"user_id: 9.007199254740992E15 {exactly}",
+        f"user_id: 12.5 {exactly}",
+        f"user_id: Infinity {exactly}",
+        None,
+        None,
+    ]
+
+
+def test_a_json_number_with_a_point_or_an_exponent_is_the_whole_number_and_texts_stay(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    users = {
+        "1.2345671E7": ("12345671", False),
+        "13813.0": ("13813", False),
+        "-5e2": ("-500", False),
+        "12345678901234567890": ("12345678901234567890", False),
+        "12.5": ("12.5", True),
+        "1.0E17": ("1.0E17", True),
+        '"13813.0"': ("13813.0", False),
+        '"1e3"': ("1e3", False),
+        '"12.5"': ("12.5", False),
+        '"-"': ("-", False),
+    }
+    text = "".join(f'{{"user": {user}, "item": "i", "at": "{n}"}}\n' for n, user in enumerate(users))
+    (tmp_path / "events.jsonl").write_text(text, encoding="utf-8")
+    found = read(spark, tmp_path, format="jsonl")
+    assert [(row[0], row[3] is not None) for row in found] == list(users.values())
+    # Texts of CSV and JSON change only where the source says so.
+    (tmp_path / "events.jsonl").unlink()
+    (tmp_path / "events.csv").write_text("user,item,at\n13813.0,1.50,1.0\n", encoding="utf-8")
+    assert read(spark, tmp_path)[0][:3] == ("13813.0", "1.50", "1.0")
+    assert read(spark, tmp_path, whole_ids=True)[0][:3] == ("13813", "1.50", "1.0")
+
+
+def test_quotes_within_quotes_are_read_as_the_section_says_and_never_guessed(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    lines = {
+        r'"Pizza 12\" deluxe",i,2024': 'Pizza 12" deluxe',
+        r'"\"Best\" pizza",i,2024': '"Best" pizza',
+        r'"C:\x, y",i,2024': r"C:\x, y",
+        r"AC\DC,i,2024": r"AC\DC",
+        '"plain, too",i,2024': "plain, too",
+    }
+    (tmp_path / "events.csv").write_text("user,item,at\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    found = read(spark, tmp_path, escape="\\")
+    assert [row[0] for row in found] == list(lines.values())
+    assert {row[3] for row in found} == {None}
+    # Unsaid, a row of that dialect is quarantined rather than taken with its quotes and backslashes.
+    found = read(spark, tmp_path)
+    assert [row[3] for row in found] == [*list(lines)[:2], None, None, None]
+    assert [row[0] for row in found[2:]] == list(lines.values())[2:]
+    doubled = '"Pizza 12"" deluxe",i,2024'
+    (tmp_path / "events.csv").write_text(f"user,item,at\n{doubled}\n", encoding="utf-8")
+    assert [row[0] for row in read(spark, tmp_path)] == ['Pizza 12" deluxe']
+    assert [row[3] for row in read(spark, tmp_path, escape="\\")] == [doubled]
+
+
+def test_headers_of_the_other_dialect_are_split() -> None:
+    source = EVENTS.model_copy(update={"escape": "\\"})
+    assert split_fields(r'"12\" disc",b,"c,\"d\""', source) == ['12" disc', "b", 'c,"d"']
 
 
 @pytest.mark.parametrize(

@@ -80,11 +80,19 @@ OTHERS = (
 )
 
 
+def _by_four(kinds: list[str]) -> list[list[str]]:
+    """No line of the page may be longer than a sentence."""
+    return [kinds[start : start + 4] for start in range(0, len(kinds), 4)]
+
+
 def table() -> str:
-    """The table of docs/quality.md."""
+    """The table of docs/quality.md: rows of one fate together, some at a time."""
     kept = {TAKEN, DROPPED}
-    rows = (*CSV_ROWS, *JSON_ROWS)
-    fates = [(row.kind, row.fate if row.fate in kept else f"quarantined: `{row.fate}`") for row in rows]
+    by_fate: dict[str, list[str]] = {}
+    for row in (*CSV_ROWS, *JSON_ROWS):
+        fate = row.fate if row.fate in kept else f"quarantined: `{row.fate}`"
+        by_fate.setdefault(fate, []).append(row.kind)
+    fates = [("; ".join(some), fate) for fate, kinds in by_fate.items() for some in _by_four(kinds)]
     refused = [(file.kind, f"refused: … {file.sentence} …") for file in FILES]
     lines = [f"| {kind.replace('|', chr(92) + '|')} | {fate} |" for kind, fate in (*fates, *refused, *OTHERS)]
     return "\n".join(("| poison | what becomes of it |", "|---|---|", *lines))
