@@ -45,7 +45,9 @@ def run(job: Job) -> Summary:
     lists = lists.where(may_be_sent & _is_configured(job))
     revoked = checkpointed(_revoked(job, lists.where(first)))
     if since := revoked.count():
-        lists = lists.join(broadcast_if_small(revoked, since), on=list(_LIST), how="left_anti")
+        # Under columns of their own: Spark cannot tell them from those of the lists that they are made of.
+        others = revoked.select(*[F.col(name).alias(name) for name in _LIST])
+        lists = lists.join(broadcast_if_small(others, since), on=list(_LIST), how="left_anti")
     withdrawn = _withdraw(job, lists.where(first).select(*_LIST), run_id)
     sent = _deliver(job, lists)
     notes = [f"{sum(sent.values()):,} lists to {job.output / str(job.run_date)}"]

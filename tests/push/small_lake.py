@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from pyspark.sql import SparkSession
 
@@ -98,4 +99,4 @@ def exported(job: Job) -> set[tuple[str, str]]:
 def mailed(job: Job) -> set[tuple[str, str]]:
     """(campaign, user_id) of all mails of the date on disk."""
     files = (job.output / str(DAY) / "mails").glob("*/*")
-    return {(file.parent.name, file.stem) for file in files}
+    return {(file.parent.name, unquote(file.stem)) for file in files}

@@ -38,6 +38,7 @@ from tests.push.small_lake import (
 
 USERS = ("u1", "u2", "u3")
 ITEMS = ("tea", "jam", "rye")
+SOLD = [{"item_id": item, "is_available": True, "valid_from": EVER, "valid_to": NEVER} for item in ITEMS]
 
 
 def stage(job: Job, campaign: str) -> None:
@@ -74,7 +75,7 @@ def test_another_environment_neither_publishes_nor_delivers_and_its_lists_stay_s
     theirs = small_job(spark, tmp_path, {"theirs": mail()}, env="trial")
     alike = small_job(spark, tmp_path, {"ours": mail()}, env="twin")
     replace_people(ours, [user(name) for name in USERS], [])
-    keep(ours, SILVER_ITEMS, [{"item_id": item, "valid_from": EVER, "valid_to": NEVER} for item in ITEMS])
+    keep(ours, SILVER_ITEMS, SOLD)
     keep(ours, SILVER_PREFERENCES, [])
     assert gold_owner(ours.lake) is None
     with pytest.raises(ConfigError, match="no run is open for 2024-06-02 in .* by environment 'prod'"):
@@ -134,7 +135,7 @@ def test_a_publication_whose_record_was_cut_off_is_recorded_by_the_rerun(
 ) -> None:
     job = small_job(spark, tmp_path, {"ours": mail()}, env="prod")
     replace_people(job, [user(name) for name in USERS], [])
-    keep(job, SILVER_ITEMS, [{"item_id": item, "valid_from": EVER, "valid_to": NEVER} for item in ITEMS])
+    keep(job, SILVER_ITEMS, SOLD)
     stage(job, "ours")
     lists = job.read(GOLD_STAGED).drop("env")
     job.overwrite_partition(GOLD_RECOMMENDATIONS, lists, run_date=DAY)

@@ -102,24 +102,24 @@ def test_nobody_who_said_no_has_a_mail_a_line_or_a_row_rendered_after_a_rerun(
     store(job, people, draw)
     make_visible(job)
     deliver.run(job)
-    ever = wanted(job, people)
-    assert ever
-    assert outbox_of(job, "rendered") == mailed(job) == exported(job) == ever
+    made = ever = wanted(job, people)
+    assert made
+    assert outbox_of(job, "rendered") == mailed(job) == exported(job) == made
     for number, is_made_again in enumerate((False, True, True)):
-        before = wanted(job, people)
+        before, could = made, wanted(job, people)
         change(people, draw)
         store(job, people, draw)
         if is_made_again:
             make_visible(job, run_id=f"r{number}")
-            may = wanted(job, people)
+            made = wanted(job, people)
         else:
-            may = wanted(job, people) & before  # lists that were made as not to be sent stay so
+            made = wanted(job, people) & could  # lists that were made as not to be sent stay so
         summary = deliver.run(job)
-        assert outbox_of(job, "rendered") == mailed(job) == exported(job) == may
-        ever |= may
-        assert outbox_of(job, "withdrawn") == ever - may
-        assert before - may
-        assert f"{len(before - may):,} of an earlier run withdrawn" in summary.notes
+        assert outbox_of(job, "rendered") == mailed(job) == exported(job) == made
+        ever |= made
+        assert outbox_of(job, "withdrawn") == ever - made
+        assert before - made
+        assert f"{len(before - made):,} of an earlier run withdrawn" in summary.notes
 
 
 def test_what_a_change_of_settings_or_a_killed_run_left_is_withdrawn_too(

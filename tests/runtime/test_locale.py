@@ -144,4 +144,5 @@ def test_a_job_whose_java_started_in_another_locale_is_refused(tmp_path: Path) -
     [told] = [line for line in done.stderr.splitlines() if line.startswith("recsys: ")]
     assert "names of files are ANSI_X3.4-1968 to Java and utf-8 to Python" in told
     assert "Next: export LC_ALL=C.UTF-8 PYTHONUTF8=1" in told
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((SHOP, "conf"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((SHOP, LAKE, "conf"))
+    assert not list(tmp_path.rglob("_delta_log"))
