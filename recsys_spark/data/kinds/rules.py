@@ -103,7 +103,7 @@ def check_time_formats(spark: SparkSession, sources: Mapping[str, Source]) -> No
         except (PySparkException, Py4JJavaError):
             raise ConfigError(
                 f"sources.{name}.time_format = {source.time_format!r} is no pattern that Spark reads. "
-                "Expected letters such as those of 'yyyy-MM-dd HH:mm:ss' (YYYY and DD are none of them), or iso, seconds or milliseconds. "
+                "Expected letters such as those of 'yyyy-MM-dd HH:mm:ss', or iso, seconds or milliseconds. "
                 f"Next: correct sources.{name}.time_format."
             ) from None
 
