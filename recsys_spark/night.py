@@ -179,7 +179,7 @@ def session(app_name: str, settings: Settings) -> SparkSession:
         named = spark.conf.get("spark.checkpoint.dir", None)
         try:
             spark.sparkContext.setCheckpointDir(named or f"{root}/_checkpoints")
-        except Py4JJavaError as error:
+        except (PySparkException, Py4JJavaError) as error:
             raise unwritable(named or root, java_reason(error)) from None
     return spark
 

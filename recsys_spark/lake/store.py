@@ -267,8 +267,8 @@ class Lake:
             probe, system = located(self.spark, f"{self.root.rstrip('/')}/_write_check")
             system.create(probe, True).close()
             system.delete(probe, False)
-        except Py4JJavaError as error:
-            raise unwritable(self.root, str(error.java_exception.getMessage()).splitlines()[0]) from None
+        except (PySparkException, Py4JJavaError) as error:
+            raise unwritable(self.root, java_reason(error)) from None
 
     def _save(self, table: Table, writer: Any) -> None:
         # Only of such tables may there be older ones that are partitioned in another way.

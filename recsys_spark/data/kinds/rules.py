@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config.sections import Source
 from recsys_spark.errors import ConfigError
-from recsys_spark.lake.store import java_reason
 from recsys_spark.runtime.rows import frame_of
 
 EPOCH = "1970-01-01 00:00:00"
@@ -107,10 +106,9 @@ def check_time_formats(spark: SparkSession, sources: Mapping[str, Source]) -> No
             continue
         try:
             one.select(_parsed(F.col("text"), source.time_format).alias("at")).collect()
-        except (PySparkException, Py4JJavaError) as error:
-            reason = java_reason(error).rstrip(". ")
+        except (PySparkException, Py4JJavaError):
             raise ConfigError(
-                f"sources.{name}.time_format = {source.time_format!r} is no pattern of Spark's: {reason}. "
+                f"sources.{name}.time_format = {source.time_format!r} is no pattern that Spark reads. "
                 "Expected letters such as those of 'yyyy-MM-dd HH:mm:ss', or iso, seconds or milliseconds. "
                 f"Next: correct sources.{name}.time_format."
             ) from None

@@ -16,7 +16,7 @@ from recsys_spark.data.sources.columns import Layout, look_into
 from recsys_spark.data.sources.database import look_at_table, read_table
 from recsys_spark.data.sources.delta import look_at_delta, scan_delta
 from recsys_spark.data.sources.failures import reading
-from recsys_spark.data.sources.files import SourceFile, find_files, with_content_hashes
+from recsys_spark.data.sources.files import SourceFile, find_files, must_be_alone, with_content_hashes
 from recsys_spark.data.sources.known import Known, came_back
 from recsys_spark.data.sources.mapping import FILE, check_mapping, mapped, their_columns
 from recsys_spark.data.sources.parquet import scan_parquet, unreadable
@@ -156,6 +156,8 @@ def _read_files(
 def _reading_key(source: Source, layout: Layout) -> object:
     """Files of equal keys are read as one."""
     from_path = tuple(sorted(key for key in layout.from_path if key in their_columns(source)))
+    if must_be_alone(layout.file.path):
+        return layout.file.path
     if source.format == "parquet":
         types = tuple(sorted(pair for pair in layout.columns if pair[0] in their_columns(source)))
         return types, from_path

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from py4j.java_gateway import is_instance_of
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from recsys_spark.data.sources.failures import cause
@@ -27,7 +29,9 @@ UNFINISHED = (".tmp", "._COPYING_")
 # Hashing is reading: more threads than this only queue at the disk or the network card.
 _HASHING_THREADS = 4
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-_LOCAL, _RAW = "org.apache.hadoop.fs.LocalFileSystem", "org.apache.hadoop.fs.RawLocalFileSystem"
+_CHECKSUMS, _RAW = "org.apache.hadoop.fs.ChecksumFileSystem", "org.apache.hadoop.fs.RawLocalFileSystem"
+# What Spark and Hadoop take for parts of a glob.
+_GLOB = r"[][{}*?\\]"
 # What Hadoop says of a name that it took for a URI.
 _NO_URI = "URISyntaxException"
 
@@ -66,7 +70,7 @@ def find_files(spark: SparkSession, name: str, path: str) -> list[SourceFile]:
             folders = [Path(match.getPath().toUri().getPath()) for match in matches if match.isDirectory()]
             _require_readable_names(name, Path(root.toUri().getPath()), folders)
         files = [file for match in matches for file in _walk(system, match)]
-    except Py4JJavaError as error:
+    except (PySparkException, Py4JJavaError) as error:
         raise ConfigError(f"source {name!r}: cannot list {path}: {java_reason(error)}") from None
     if not matches:
         raise ConfigError(
@@ -85,7 +89,7 @@ def file_at(spark: SparkSession, uri: str) -> SourceFile | None:
         path = jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI.create(uri))
         _, system = _located(spark, path.toString())
         return next(iter(_walk(system, system.getFileStatus(path))), None)
-    except Py4JJavaError:
+    except (PySparkException, Py4JJavaError):
         return None
 
 
@@ -95,7 +99,7 @@ def _matches(spark: SparkSession, system: Any, path: Any) -> list[Any]:
         return [system.getFileStatus(path)]
     try:
         return list(system.globStatus(path) or [])
-    except Py4JJavaError as error:
+    except (PySparkException, Py4JJavaError) as error:
         if _NO_URI not in str(error):
             raise
         # Hadoop's glob takes what it lists for URIs, and ends at the first name with a colon.
@@ -126,18 +130,31 @@ def _globbed(spark: SparkSession, system: Any, path: Any) -> list[Any]:
 def read_options(paths: Sequence[str]) -> dict[str, str]:
     """What Spark must be told to read these files (`SourceFile.path`) and no others.
 
-    Nothing is skipped in silence, as a cluster's defaults may want; no name is a glob. And a local file with
-    a colon in its name is read without a look for Hadoop's checksums, whose names would be no URIs.
+    Nothing is skipped in silence, as a cluster's defaults may want. A local file with a colon in its name is
+    read without a look for Hadoop's checksums, whose names would be no URIs. Paths are given by `literal`.
     """
-    options = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false", "__globPaths__": "false"}
+    options = {"ignoreCorruptFiles": "false", "ignoreMissingFiles": "false"}
+    if len(paths) == 1:  # of several Spark would read each as often as there are such as could be globs
+        options["__globPaths__"] = "false"
     if any(":" in path.rsplit("/", maxsplit=1)[-1] for path in paths if path.startswith("file:")):
         options |= {"fs.file.impl": _RAW, "fs.file.impl.disable.cache": "true"}
     return options
 
 
-def _opened(system: Any, path: Any) -> Any:
+def literal(paths: Sequence[str]) -> list[str]:
+    """The paths as Spark takes them for themselves: what a glob would be made of is escaped."""
+    return [re.sub(_GLOB, r"\\\g<0>", path) for path in paths] if len(paths) > 1 else list(paths)
+
+
+def must_be_alone(path: str) -> bool:
+    """Whether Spark can read the file only by itself: escapes make a glob, and globs end at colons."""
+    return ":" in path.split(":", maxsplit=1)[-1] and re.search(_GLOB, path) is not None
+
+
+def _opened(spark: SparkSession, system: Any, path: Any) -> Any:
     """A stream of the file's bytes; of a local one with a colon in its name as `read_options` says."""
-    is_odd = ":" in path.getName() and system.getClass().getName() == _LOCAL
+    gateway: Any = spark.sparkContext._gateway  # noqa: SLF001
+    is_odd = ":" in path.getName() and is_instance_of(gateway, system, _CHECKSUMS)
     return (system.getRawFileSystem() if is_odd else system).open(path)
 
 
@@ -196,12 +213,12 @@ def with_content_hash(spark: SparkSession, file: SourceFile) -> SourceFile:
     context: Any = spark.sparkContext
     path, system = _located(spark, file.path)
     try:
-        stream = _opened(system, path)
+        stream = _opened(spark, system, path)
         try:
             digest = context._jvm.org.apache.commons.codec.digest.DigestUtils.sha256Hex(stream)  # noqa: SLF001
         finally:
             stream.close()
-    except Py4JJavaError as error:
+    except (PySparkException, Py4JJavaError) as error:
         raise InputError(f"cannot read {file.path}: {cause(error)}. Next: deliver it again.") from None
     return replace(file, content_hash=str(digest))
 
@@ -219,7 +236,7 @@ def head(spark: SparkSession, file: SourceFile, length: int) -> bytes:
     """
     path, system = _located(spark, file.path)
     codec = _codec(spark, path)
-    stream = _opened(system, path)
+    stream = _opened(spark, system, path)
     try:
         unpacked = stream if codec is None else codec.createInputStream(stream)
         return bytes(unpacked.readNBytes(length))
@@ -235,7 +252,7 @@ def is_packed(spark: SparkSession, file: SourceFile) -> bool:
 def tail(spark: SparkSession, file: SourceFile, length: int) -> bytes:
     """The last bytes of the file as it lies there (all of a shorter file)."""
     path, system = _located(spark, file.path)
-    stream = _opened(system, path)
+    stream = _opened(spark, system, path)
     try:
         stream.seek(max(file.size - length, 0))
         return bytes(stream.readNBytes(length))
@@ -261,5 +278,5 @@ def _located(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """Hadoop's path and its file system; ConfigError for a scheme that no installed one serves."""
     try:
         return located(spark, path)
-    except Py4JJavaError as error:
+    except (PySparkException, Py4JJavaError) as error:
         raise ConfigError(f"cannot reach {path}: {java_reason(error)}") from None

@@ -28,7 +28,7 @@ from pyspark.sql.types import (
 
 from recsys_spark.config.sections import Source
 from recsys_spark.data.sources.columns import Layout
-from recsys_spark.data.sources.files import read_options
+from recsys_spark.data.sources.files import literal, read_options
 from recsys_spark.data.sources.mapping import FILE, MALFORMED, ROW, their_columns
 from recsys_spark.lake.schema import column
 
@@ -62,7 +62,7 @@ def scan_parquet(spark: SparkSession, source: Source, layouts: Sequence[Layout])
     types = {name: kind for name, kind in layouts[0].columns if name in their_columns(source)}
     fields = [StructField(name, spark_type(kind) or StringType()) for name, kind in types.items()]
     paths = [layout.file.path for layout in layouts]
-    rows = spark.read.options(**read_options(paths)).schema(StructType(fields)).parquet(*paths)
+    rows = spark.read.options(**read_options(paths)).schema(StructType(fields)).parquet(*literal(paths))
     return rows.select(
         F.col("_metadata.file_path").alias(FILE),
         F.col("_metadata.row_index").alias(ROW),

@@ -13,7 +13,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from recsys_spark.config.sections import Source
 from recsys_spark.data.kinds.rules import any_of
 from recsys_spark.data.sources.columns import Layout
-from recsys_spark.data.sources.files import read_options
+from recsys_spark.data.sources.files import literal, read_options
 from recsys_spark.data.sources.lines import Numbered, numbered
 from recsys_spark.data.sources.mapping import EXACT_DOUBLE, FILE, MALFORMED, ROW, is_whole, their_columns
 from recsys_spark.errors import ConfigError
@@ -95,7 +95,7 @@ def is_wide(encoding: str) -> bool:
 
 
 def _lines(spark: SparkSession, source: Source, paths: Sequence[str]) -> DataFrame:
-    lines = spark.read.options(**read_options(paths)).text(list(paths))
+    lines = spark.read.options(**read_options(paths)).text(literal(paths))
     if source.encoding.upper() in {"UTF-8", "UTF8", "US-ASCII"}:
         return lines
     _require_charset(spark, source)
@@ -162,7 +162,7 @@ def _scan_records(
     options |= {"encoding": source.encoding, "columnPruning": "false", "maxCharsPerColumn": str(MAX_LINE)}
     _require_charset(spark, source)
     with session_settings(spark, _ALL_CHARSETS):
-        records = numbered(spark.read.options(**options).schema(_strings(inner)).csv(list(paths)))
+        records = numbered(spark.read.options(**options).schema(_strings(inner)).csv(literal(paths)))
     wanted = [
         F.col(place).alias(name)
         for place, name in zip(inner, names, strict=True)
