@@ -139,8 +139,8 @@ def test_leave_last_one_agrees_with_sorting_and_loses_nothing(frame):
 
 def test_users_drawn_do_not_depend_on_their_events_or_partitions(frame):
     users = [f"u{n}" for n in range(60)]
-    once = frame(EVENTS, [(f"e{user}", user, "i", OPENS) for user in users])
-    often = frame(EVENTS, [(f"e{user}{n}", user, f"i{n}", OPENS) for user in users for n in (2, 1)], 7)
+    once = frame(EVENTS, [(f"e{user}", user, "i", OPENS, "s") for user in users])
+    often = frame(EVENTS, [(f"e{user}{n}", user, f"i{n}", OPENS, "s") for user in users for n in (2, 1)], 7)
 
     def of(events: DataFrame, at_most: int, purpose: str = "judge") -> set[str]:
         return {row["user_id"] for row in drawn(events, at_most, purpose=purpose).collect()}
