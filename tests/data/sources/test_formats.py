@@ -223,9 +223,7 @@ def test_an_id_of_a_column_of_floats_is_the_whole_number_or_none(spark: SparkSes
     pq.write_table(table, tmp_path / "floats.parquet")
     columns = {**COLUMNS, "event_id": ["order", "item"], "value": "price"}
     source = PARQUET.model_copy(update={"columns": columns})
-    rows = (
-        read_source(spark, "shop", source, find_files(spark, "shop", str(tmp_path))).orderBy("row").collect()
-    )
+    rows = read(spark, tmp_path, source)
     assert [row["user_id"] for row in rows] == [
         *["13813", "12345671", "0", "9007199254740991"],
         *[None] * 5,
@@ -264,13 +262,13 @@ def test_a_json_number_with_a_point_or_an_exponent_is_the_whole_number_and_texts
     }
     text = "".join(f'{{"user": {user}, "item": "i", "at": "{n}"}}\n' for n, user in enumerate(users))
     (tmp_path / "events.jsonl").write_text(text, encoding="utf-8")
-    found = read(spark, tmp_path, format="jsonl")
+    found = events(spark, tmp_path, format="jsonl")
     assert [(row[0], row[3] is not None) for row in found] == list(users.values())
     # Texts of CSV and JSON change only where the source says so.
     (tmp_path / "events.jsonl").unlink()
     (tmp_path / "events.csv").write_text("user,item,at\n13813.0,1.50,1.0\n", encoding="utf-8")
-    assert read(spark, tmp_path)[0][:3] == ("13813.0", "1.50", "1.0")
-    assert read(spark, tmp_path, whole_ids=True)[0][:3] == ("13813", "1.50", "1.0")
+    assert events(spark, tmp_path)[0][:3] == ("13813.0", "1.50", "1.0")
+    assert events(spark, tmp_path, whole_ids=True)[0][:3] == ("13813", "1.50", "1.0")
 
 
 def test_quotes_within_quotes_are_read_as_the_section_says_and_never_guessed(
@@ -284,17 +282,17 @@ def test_quotes_within_quotes_are_read_as_the_section_says_and_never_guessed(
         '"plain, too",i,2024': "plain, too",
     }
     (tmp_path / "events.csv").write_text("user,item,at\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    found = read(spark, tmp_path, escape="\\")
+    found = events(spark, tmp_path, escape="\\")
     assert [row[0] for row in found] == list(lines.values())
     assert {row[3] for row in found} == {None}
     # Unsaid, a row of that dialect is quarantined rather than taken with its quotes and backslashes.
-    found = read(spark, tmp_path)
+    found = events(spark, tmp_path)
     assert [row[3] for row in found] == [*list(lines)[:2], None, None, None]
     assert [row[0] for row in found[2:]] == list(lines.values())[2:]
     doubled = '"Pizza 12"" deluxe",i,2024'
     (tmp_path / "events.csv").write_text(f"user,item,at\n{doubled}\n", encoding="utf-8")
-    assert [row[0] for row in read(spark, tmp_path)] == ['Pizza 12" deluxe']
-    assert [row[3] for row in read(spark, tmp_path, escape="\\")] == [doubled]
+    assert [row[0] for row in events(spark, tmp_path)] == ['Pizza 12" deluxe']
+    assert [row[3] for row in events(spark, tmp_path, escape="\\")] == [doubled]
 
 
 def test_headers_of_the_other_dialect_are_split() -> None:
