@@ -13,7 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from recsys_spark.config.sections import Source
-from recsys_spark.data.sources import Delivery, Known, find_files, new_deliveries, one_slash, read_source
+from recsys_spark.data.sources import Delivery, Known, new_deliveries, one_slash
 from recsys_spark.data.sources.columns import split_fields
 from recsys_spark.errors import ConfigError
 from tests.data.sources.reading import COLUMNS, EVENTS, read
