@@ -88,10 +88,10 @@ def test_relevant_pairs_are_distinct_and_new_where_repeats_are_not_allowed(frame
     after = frame(
         EVENTS,
         [
-            ("e1", "u1", "known", OPENS),
-            ("e2", "u1", "new", OPENS),
-            ("e3", "u1", "new", OPENS + TICK),
-            ("e4", "u2", "known", OPENS),
+            ("e1", "u1", "known", OPENS, "s"),
+            ("e2", "u1", "new", OPENS, "s"),
+            ("e3", "u1", "new", OPENS + TICK, "s"),
+            ("e4", "u2", "known", OPENS, "s"),
         ],
     )
     before = frame(PAIRS, [("u1", "known"), ("u1", "known"), ("u3", "new")])
@@ -156,7 +156,9 @@ def test_a_sample_of_users_judges_by_all_that_they_had(frame):
     """New to a user is what the user did not have before: a user drawn must bring the history along."""
     before = [(f"u{n}", item) for n in range(60) for item in ("a", "b")]
     events = [("e", user, item, OPENS) for user, _ in before for item in ("b", "c")]
-    judged = judged_items(frame(EVENTS, events), frame(PAIRS, before), at_most=20).collect()
+    judged = judged_items(
+        frame(EVENTS, [(*event, "s") for event in events]), frame(PAIRS, before), at_most=20
+    ).collect()
     users = {row["user_id"] for row in judged}
     assert len(users) == 20
     assert {(row["task"], row["user_id"], row["item_id"]) for row in judged} == {
