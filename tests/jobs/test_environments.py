@@ -30,13 +30,13 @@ from tests.shop import RUN_DATE, open_shop, write_conf
 pytestmark = pytest.mark.soak
 
 NOBODY = 65534
-COMPARED = {
-    SILVER_INTERACTIONS: ("source", "event_id", "user_id", "item_id", "event_at", "event_date"),
-    SILVER_QUARANTINE: ("source", "row", "reject_reasons", "raw"),
-    SILVER_PREFERENCES: ("user_id", "item_id", "strength", "last_event_at"),
-    MODEL_CONTENT_TERMS: ("model_version", "term"),
-    GOLD_RECOMMENDATIONS: ("run_id", "campaign", "user_id", "rank", "item_id", "score", "source", "reason"),
-}
+COMPARED = (
+    (SILVER_INTERACTIONS, ("source", "event_id", "user_id", "item_id", "event_at", "event_date")),
+    (SILVER_QUARANTINE, ("source", "row", "reject_reasons", "raw")),
+    (SILVER_PREFERENCES, ("user_id", "item_id", "strength", "last_event_at")),
+    (MODEL_CONTENT_TERMS, ("model_version", "term")),
+    (GOLD_RECOMMENDATIONS, ("run_id", "campaign", "user_id", "rank", "item_id", "score", "source", "reason")),
+)
 PLAIN = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
 USUAL = {**PLAIN, "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8", "TZ": "Europe/Berlin"}
 ENVIRONMENTS = {
@@ -99,7 +99,7 @@ def night(folder: Path, name: str, env: Mapping[str, str], **options: Any) -> di
         **options,
     )
     assert done.returncode == 0, f"{name}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-    return {table.name: rows(root, table, columns) for table, columns in COMPARED.items()}
+    return {table.name: rows(root, table, columns) for table, columns in COMPARED}
 
 
 def rows(root: Path, table: Table, columns: tuple[str, ...]) -> list[str]:
