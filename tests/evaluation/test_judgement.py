@@ -32,6 +32,10 @@ class FewItems:
     spark: SparkSession
     settings: Any
 
+    @property
+    def lake(self) -> FewItems:
+        return self
+
     def read(self, table: Table) -> DataFrame:
         known = {"is_available": True, "valid_from": date(2000, 1, 1), "valid_to": date(9999, 12, 31)}
         items = [
@@ -45,7 +49,7 @@ class FewItems:
 def judged(spark: SparkSession, relevant: list[tuple[str, str, str]]) -> Judgement:
     """Everyone's list is a and b in both tasks, whatever the model; u and v had a before."""
     evaluation = SimpleNamespace(**{**base()["evaluation"], "bootstrap_samples": 20, "k": [10]})
-    job: Any = FewItems(spark, SimpleNamespace(evaluation=evaluation))
+    job: Any = FewItems(spark, SimpleNamespace(evaluation=evaluation, sources={}))
     ranked = [
         (task, model, user, item, rank)
         for task in TASKS

@@ -123,6 +123,7 @@ def deliveries(draw: random.Random) -> list[dict]:
             ends = draw.random() < 0.4
             rows.append(
                 {
+                    "row": len(rows),
                     "item_id": f"i{item:02d}",
                     "title": f"title {draw.randrange(1000)}",
                     "valid_from": str(start) if draw.random() < 0.85 else None,
