@@ -169,7 +169,7 @@ def test_wrong_words_on_the_command_line(
 
 WRONG = {
     "YYYY-MM-dd": 'time_format = "YYYY-MM-dd"',
-    "sources.days.time_format = 'no letters'": 'time_format = "no letters"',
+    "time_format 'no letters' has no year": 'time_format = "no letters"',
     "content.features names 'weihgt'": '[content]\nfeatures = ["weihgt"]',
     "features.log1p names 'prise'": '[features]\nlog1p = ["prise"]',
 }
