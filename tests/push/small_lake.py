@@ -24,7 +24,7 @@ from recsys_spark.lake.tables import (
 )
 from recsys_spark.push.audience import audience_of, people_on
 from recsys_spark.runtime.rows import frame_of
-from tests.settings import a_campaign, with_defaults
+from tests.settings import a_campaign, base
 
 DAY, EVER, NEVER = date(2024, 6, 2), date(1970, 1, 1), date(9999, 12, 31)
 OUT = "https://example.org/out"
@@ -38,7 +38,7 @@ def small_job(spark: SparkSession, root: Path, campaigns: Mapping[str, Campaign]
     """A night of an environment in the lake below the root; the output folder has the environment's name."""
     changed = {
         "env": env,
-        "lake": with_defaults(LakePlace, path=str(root / "lake"), wait_seconds=0),
+        "lake": LakePlace(**{**base()["lake"], "path": str(root / "lake"), "wait_seconds": 0}),
         "output": Place(path=str(root / env)),
         "campaigns": dict(campaigns),
     }

@@ -141,7 +141,9 @@ def test_a_job_whose_java_started_in_another_locale_is_refused(tmp_path: Path) -
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    [told] = [line for line in done.stderr.splitlines() if line.startswith("recsys: ")]
+    # spark-submit gives what Python says on standard error on its standard output.
+    said = (done.stdout + done.stderr).splitlines()
+    [told] = [line for line in said if line.startswith("recsys: ")]
     assert "names of files are ANSI_X3.4-1968 to Java and utf-8 to Python" in told
     assert "Next: export LC_ALL=C.UTF-8 PYTHONUTF8=1" in told
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted((SHOP, LAKE, "conf"))
